@@ -1,0 +1,40 @@
+"""Block masks, equations (2) and (3). True = MASKED, hidden from the network."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mdae.types import Shape3
+
+
+def block_grid(shape: Shape3, block: Shape3) -> Shape3:
+    """How many blocks cover a volume; a side that is no multiple ends in a smaller block."""
+    grid = [-(-side // edge) for side, edge in zip(shape, block, strict=True)]
+    return grid[0], grid[1], grid[2]
+
+
+def draw_blocks(
+    ratio: Tensor, channels: int, grid: Shape3, generator: torch.Generator
+) -> Bool[Tensor, "C gD gH gW"]:
+    """Mask each block of one sample independently with probability `ratio`: Bernoulli, not a fixed count (2).
+
+    Args:
+        ratio: p_mask, a scalar tensor in [0, 1] on the generator's device; exactly 0 and 1 mask nothing and all.
+        channels: 1 for a mask that all channels share, else the number of channels.
+        grid: the number of blocks along each axis.
+        generator: the source of randomness.
+    """
+    return torch.rand((channels, *grid), generator=generator, device=generator.device) < ratio
+
+
+def expand_blocks(
+    blocks: Bool[Tensor, "B C gD gH gW"], shape: Shape3, block: Shape3
+) -> Bool[Tensor, "B C D H W"]:
+    """The voxel mask of a block mask: each block repeated over its voxels, cut to the volume."""
+    b, c, gd, gh, gw = blocks.shape
+    bd, bh, bw = block
+    voxels = blocks.view(b, c, gd, 1, gh, 1, gw, 1).expand(b, c, gd, bd, gh, bh, gw, bw)
+    full = voxels.reshape(b, c, gd * bd, gh * bh, gw * bw)
+    return full[:, :, : shape[0], : shape[1], : shape[2]]

@@ -1,0 +1,1 @@
+"""Scans in, prepared volumes out: catalogue, reading, preprocessing, the store, sampling, made-up cohorts."""

@@ -1,0 +1,118 @@
+"""Which scans a folder holds, whose they are, and who is held out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdae.data.io import is_scan, scan_stem
+from mdae.errors import DataError
+from mdae.seeding import numpy_generator
+
+SKIPPED_FOLDERS = ("derivatives", "sourcedata", "code", "stimuli")
+NO_SCAN = re.compile(
+    r"(^|[_-])(mask|dseg|seg|probseg|label|labels|lesion|brainmask)$|[_-]label-", re.IGNORECASE
+)
+ENTITY = re.compile(r"(?:^|_)(sub|ses|ce)-([A-Za-z0-9]+)")
+
+
+@dataclass(frozen=True)
+class ScanEntry:
+    """One scan of a source.
+
+    Attributes:
+        scan_id: unique within the source and safe as a file name.
+        subject, session, contrast: from its name and folders; "" where they do not say.
+        path: the file.
+    """
+
+    scan_id: str
+    subject: str
+    session: str
+    contrast: str
+    path: Path
+
+
+def discover(source: Path) -> list[ScanEntry]:
+    """The scans of a BIDS tree, of a folder of NIfTI, or a single file; sorted by `scan_id`.
+
+    - BIDS names give subject, session and contrast (the suffix; `ce-gd` is added to it: `T1w-gd`).
+    - In other folders a file directly in the source is a subject of its own; in a subfolder, the first folder is the
+      subject and the rest of the file's name the contrast.
+
+    Derivatives, masks, segmentations and hidden files are left out.
+
+    Raises:
+        DataError: no such folder, or no scan in it.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise DataError("no such file or folder", where=source, mend="check the path")
+    if source.is_file():
+        return [_entry(source, source.parent)]
+    entries = [_entry(path, source) for path in _scan_files(source)]
+    if not entries:
+        raise DataError(
+            "no .nii or .nii.gz scan there", where=source, mend="give a folder of NIfTI or a BIDS tree"
+        )
+    return sorted(_unique(entries, source), key=lambda entry: entry.scan_id)
+
+
+def _scan_files(source: Path) -> Iterator[Path]:
+    """Scans at any depth; links to folders are followed, loops are not."""
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(source, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(d for d in subfolders if d not in SKIPPED_FOLDERS and not d.startswith("."))
+        for name in sorted(files):
+            path = Path(folder) / name
+            if is_scan(path) and not NO_SCAN.search(scan_stem(path)):
+                yield path
+
+
+def _entry(path: Path, source: Path) -> ScanEntry:
+    stem, folders = scan_stem(path), path.relative_to(source).parts[:-1]
+    entities = dict(ENTITY.findall(stem))
+    if "sub" in entities:
+        contrast = stem.rsplit("_", 1)[-1] + (f"-{entities['ce']}" if "ce" in entities else "")
+        return ScanEntry(_safe(stem), entities["sub"], entities.get("ses", ""), contrast, path)
+    if folders:
+        contrast = stem.removeprefix(folders[-1]).strip("_-. ") or stem
+        return ScanEntry(_safe("__".join([*folders, stem])), folders[0], "", contrast, path)
+    return ScanEntry(_safe(stem), stem, "", "", path)
+
+
+def _unique(entries: list[ScanEntry], source: Path) -> list[ScanEntry]:
+    """Entries whose names collide are named by their whole path."""
+    counts = Counter(entry.scan_id for entry in entries)
+    return [
+        entry
+        if counts[entry.scan_id] == 1
+        else replace(entry, scan_id=_safe("__".join(entry.path.relative_to(source).parts)))
+        for entry in entries
+    ]
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", name)
+
+
+def split_by_subject(subjects: Collection[str], *, fraction: float, seed: int) -> frozenset[str]:
+    """The held-out subjects: that share of them, at least one if there are two, drawn by the seed.
+
+    Depends on the set of subjects and the seed alone, never on their order or their number of scans.
+    """
+    names = sorted(set(subjects))
+    if fraction <= 0 or len(names) < 2:
+        return frozenset()
+    number = min(max(1, round(fraction * len(names))), len(names) - 1)
+    order = numpy_generator(seed, "split").permutation(len(names))
+    return frozenset(names[index] for index in order[:number])

@@ -1,0 +1,159 @@
+"""`mdae prepare`: a pile of scans into a store, resumable; the unfit ones are set aside with reasons."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+from tyro.conf import Positional
+
+from mdae.data.catalogue import ScanEntry, discover
+from mdae.data.io import read_scan
+from mdae.data.preprocess import Preprocessing, prepare_scan
+from mdae.data.store import Store, StoredScan
+from mdae.errors import DataError, ScanError
+from mdae.files import atomic_write
+from mdae.progress import Progress
+
+AHEAD = 4  # scans queued for each process
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Prepare raw scans for pre-training: a folder of NIfTI or a BIDS tree into a store.
+
+    The same command again takes what is new or changed and redoes nothing else.
+    """
+
+    source: Positional[Path]
+    """Folder of .nii or .nii.gz, or a BIDS tree."""
+    store: Positional[Path]
+    """Folder of the store to make or to add to."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """How scans are prepared."""
+    workers: int = 0
+    """Processes; 0 for one a core."""
+    dry_run: bool = False
+    """Only list what would be taken."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A scan that was not taken, why, and what to do about it."""
+
+    path: str
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What `prepare` did.
+
+    Attributes:
+        found, prepared, unchanged: numbers of scans.
+        set_aside: those that could not be taken.
+        seconds: wall time.
+        scans: the scans found.
+    """
+
+    found: int
+    prepared: int
+    unchanged: int
+    set_aside: list[SetAside]
+    seconds: float
+    scans: list[ScanEntry]
+
+
+def prepare(config: PrepareConfig) -> PrepareSummary:
+    """Bring a store up to date with a source.
+
+    Raises:
+        DataError: no scans, a store of another contract, a full disk, or a process that was killed.
+        KeyboardInterrupt: after the store was left in order.
+    """
+    started = time.monotonic()
+    entries = discover(config.source)
+    if config.dry_run:
+        return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, entries)
+    store = Store.create(config.store, config.preprocessing)
+    known = {scan.scan_id: scan for scan in store.scans}
+    wanted = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
+    stored: list[StoredScan] = []
+    aside: list[SetAside] = []
+    try:
+        with Progress("preparing", len(wanted)) as progress:
+            for outcome in _outcomes(wanted, store, config.workers or os.cpu_count() or 1):
+                (aside if isinstance(outcome, SetAside) else stored).append(outcome)  # type: ignore[arg-type]
+                progress.advance(f"{len(aside)} set aside")
+    finally:
+        store.write_manifest(stored)
+        _write_set_aside(config.store / "set_aside.csv", aside)
+    seconds = time.monotonic() - started
+    return PrepareSummary(len(entries), len(stored), len(entries) - len(wanted), aside, seconds, entries)
+
+
+def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
+    """Whether the source of a stored scan is as it was."""
+    if stored is None:
+        return False
+    try:
+        status = entry.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (stored.size, stored.modified_ns)
+
+
+def _outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[StoredScan | SetAside]:
+    """Each scan's outcome as it comes; a few scans are queued at a time, so that stopping is quick."""
+    workers = min(workers, len(entries))
+    if workers <= 1:
+        yield from (_prepare_one(entry, store) for entry in entries)
+        return
+    empty = Store(store.path, store.contract, [])  # what processes need of it
+    waiting = iter(entries)
+    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+        pending: set[Future[StoredScan | SetAside]] = set()
+        try:
+            while True:
+                while len(pending) < workers * AHEAD and (entry := next(waiting, None)) is not None:
+                    pending.add(pool.submit(_prepare_one, entry, empty))
+                if not pending:
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process was killed, most likely for want of memory",
+                where=store.path,
+                mend="repeat the command with fewer --workers; what is done stays",
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
+    """Read, prepare and store one scan, or say why not."""
+    try:
+        return store.write(entry, prepare_scan(read_scan(entry.path), store.contract))
+    except ScanError as error:
+        return SetAside(str(entry.path), error.what, error.mend or "")
+    except MemoryError:
+        return SetAside(
+            str(entry.path), "too large for this machine's memory", "crop it or use fewer --workers"
+        )
+
+
+def _write_set_aside(path: Path, rows: list[SetAside]) -> None:
+    """The table of scans that were not taken at the last run; its header alone if all were."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "reason", "mend"])
+        writer.writerows([row.path, row.reason, row.mend] for row in sorted(rows, key=lambda row: row.path))

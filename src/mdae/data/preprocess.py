@@ -1,0 +1,302 @@
+"""From a raw scan to what the network sees, and the way back. Everything here is pure.
+
+A scan is turned to RAS, cropped to the head, resampled to one spacing and z-scored over the head. The record of a
+prepared scan maps every voxel back to its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from nibabel import orientations
+from nibabel.affines import from_matvec, voxel_sizes
+from scipy import ndimage
+
+from mdae.data.io import Scan
+from mdae.data.resample import AxisMap, inside, resample
+from mdae.errors import ConfigError, ScanError
+from mdae.types import Shape3, Spacing
+
+COARSE_MM = 4.0  # the grid on which the head is found
+HEAD_THRESHOLD = 0.1  # of the way from the 2nd to the 98th percentile, as BET's first estimate (Smith 2002)
+ROBUST_PERCENTILES = (0.5, 99.5)  # intensities beyond do not enter mean and standard deviation
+Z_RANGE = (-5.0, 10.0)  # vessels and fat are bright; nothing of use lies beyond
+SAME_MM = 1e-3  # spacings that differ by less are the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How raw scans are prepared: the contract that a saved model keeps. Orientation is always RAS."""
+
+    spacing_mm: Spacing = (1.0, 1.0, 1.0)
+    """Voxel spacing in mm along x, y, z."""
+    crop: Literal["head", "none"] = "head"
+    """Crop to the head's bounding box, or keep the field of view."""
+    margin_mm: float = 5.0
+    """Kept around the head."""
+    height_mm: float = 200.0
+    """How far below the top of the head the crop reaches at most; what is below is neck."""
+    order: Literal[1, 3] = 3
+    """Order of the spline that resamples."""
+
+    def __post_init__(self) -> None:
+        if len(self.spacing_mm) != 3 or not all(0.1 <= spacing <= 20 for spacing in self.spacing_mm):
+            raise ConfigError(
+                f"a spacing of {self.spacing_mm} mm", mend="give three numbers between 0.1 and 20"
+            )
+        if self.margin_mm < 0 or self.height_mm <= 0:
+            raise ConfigError("a negative margin or no height", mend="give margin_mm >= 0 and height_mm > 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return {**asdict(self), "spacing_mm": list(self.spacing_mm)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`; unknown or missing keys raise `TypeError` or `KeyError`."""
+        x, y, z = values["spacing_mm"]
+        return cls(**{**values, "spacing_mm": (float(x), float(y), float(z))})
+
+
+@dataclass(frozen=True)
+class PreparedRecord:
+    """How a scan was prepared.
+
+    Attributes:
+        source: the file.
+        content: a hash of its voxels, the same for copies of a scan under any name.
+        source_shape, source_affine: of the file.
+        crop_start, crop_shape: the box kept, in voxels of the scan turned to RAS.
+        shape, affine: of the prepared volume; the affine maps to the same world millimetres as the source's.
+        mean, std: of the head's intensities; a z-score times std plus mean is the intensity.
+        foreground: the share of the box that is head.
+        background: the z-score of the background, the value of padding.
+    """
+
+    source: str
+    content: str
+    source_shape: Shape3
+    source_affine: list[list[float]]
+    crop_start: Shape3
+    crop_shape: Shape3
+    shape: Shape3
+    affine: list[list[float]]
+    mean: float
+    std: float
+    foreground: float
+    background: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PreparedRecord:
+        """The inverse of `to_dict`."""
+        shapes = ("source_shape", "crop_start", "crop_shape", "shape")
+        tuples = {name: _shape3(values[name]) for name in shapes}
+        return cls(**{**values, **tuples})
+
+    @property
+    def source_spacing_mm(self) -> Spacing:
+        """Voxel spacing of the source, in RAS order."""
+        _, ras_affine = _ras_geometry(self.source_shape, np.array(self.source_affine))
+        x, y, z = voxel_sizes(ras_affine)
+        return float(x), float(y), float(z)
+
+    def axes(self) -> tuple[AxisMap, AxisMap, AxisMap]:
+        """Where the prepared voxels lie in the source turned to RAS and cropped."""
+        _, ras_affine = _ras_geometry(self.source_shape, np.array(self.source_affine))
+        spacing = voxel_sizes(ras_affine)
+        target = voxel_sizes(np.array(self.affine))
+        x, y, z = (
+            _axis(n, m, float(old), float(new))
+            for n, m, old, new in zip(self.crop_shape, self.shape, spacing, target, strict=True)
+        )
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A prepared scan: z-scores (D, H, W) float32, their affine (4, 4), and the record of how they came about."""
+
+    data: np.ndarray
+    affine: np.ndarray
+    record: PreparedRecord
+
+
+def prepare_scan(scan: Scan, contract: Preprocessing) -> PreparedScan:
+    """Prepare a scan by a contract; pure.
+
+    Anisotropic scans are treated as any other: in-plane voxels finer than wanted are smoothed to the new width first,
+    thick slices are interpolated by the spline.
+
+    Raises:
+        ScanError: no head can be found, or its intensities are constant.
+    """
+    data, ras_affine = to_ras(scan.data, scan.affine)
+    spacing = voxel_sizes(ras_affine)
+    head = find_head(data, spacing)
+    if not head.any():
+        raise ScanError("no head can be told from the background", where=scan.path, mend="look at the file")
+    low, high = _box(head, spacing, contract)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    mean, std = _robust_moments(data[head])
+    if not std > 0:
+        raise ScanError("the head's intensities are constant", where=scan.path, mend="look at the file")
+    outside = data[~head]
+    background = float(np.median(outside)) if outside.size > data.size // 100 else float(data.min())
+    crop_shape = tuple(int(b - a) for a, b in zip(low, high, strict=True))
+    x, y, z = (
+        _axis(n, _new_size(n, old, new), old, new)
+        for n, old, new in zip(crop_shape, spacing.tolist(), contract.spacing_mm, strict=True)
+    )
+    z_scores = (resample(data[box], (x, y, z), order=contract.order) - np.float32(mean)) / np.float32(std)
+    np.clip(z_scores, *Z_RANGE, out=z_scores)
+    affine = ras_affine @ from_matvec(np.eye(3), low)
+    affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
+    record = PreparedRecord(
+        source=str(scan.path),
+        content=hashlib.blake2b(np.ascontiguousarray(scan.data).data, digest_size=10).hexdigest(),
+        source_shape=_shape3(scan.data.shape),
+        source_affine=scan.affine.tolist(),
+        crop_start=_shape3(low),
+        crop_shape=_shape3(crop_shape),
+        shape=_shape3(z_scores.shape),
+        affine=affine.tolist(),
+        mean=mean,
+        std=std,
+        foreground=float(head[box].mean()),
+        background=float(np.clip((background - mean) / std, *Z_RANGE)),
+    )
+    return PreparedScan(z_scores, affine, record)
+
+
+def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Permute and flip the axes to the nearest RAS order; an oblique rest stays in the affine."""
+    orientation, ras_affine = _ras_geometry(_shape3(data.shape), affine)
+    return orientations.apply_orientation(data, orientation), ras_affine
+
+
+def _ras_geometry(shape: Shape3, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The change of axes that leads to RAS, and the affine afterwards."""
+    orientation = orientations.io_orientation(affine)
+    return orientation, affine @ orientations.inv_ornt_aff(orientation, shape)
+
+
+def find_head(data: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The head (or the brain of a stripped scan), its holes filled; (D, H, W) bool.
+
+    On a grid of about 4 mm: above a tenth of the robust range, the largest piece, closed and filled.
+    """
+    steps = [
+        int(min(max(1, round(COARSE_MM / s)), side)) for s, side in zip(spacing, data.shape, strict=True)
+    ]
+    coarse = _block_means(data, steps)
+    low, high = np.percentile(coarse, [2, 98])
+    if low == high:  # a small object in a large field of view
+        low, high = float(coarse.min()), float(coarse.max())
+    mask = coarse > low + HEAD_THRESHOLD * (high - low)
+    mask = ndimage.binary_opening(mask) if mask.sum() > 1000 else mask  # cuts threads to ghosts and labels
+    pieces, count = ndimage.label(mask)
+    if count == 0:
+        return np.zeros(data.shape, dtype=bool)
+    mask = pieces == 1 + int(np.argmax(ndimage.sum_labels(mask, pieces, range(1, count + 1))))
+    mask = ndimage.binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2, 2:-2]
+    mask = ndimage.binary_fill_holes(mask)
+    for axis, step in enumerate(steps):
+        index = np.minimum(np.arange(data.shape[axis]) // step, mask.shape[axis] - 1)
+        mask = np.take(mask, index, axis=axis)
+    return np.asarray(mask)
+
+
+def _block_means(data: np.ndarray, steps: list[int]) -> np.ndarray:
+    """Means over blocks of voxels; a last partial block is left out."""
+    out = data
+    for axis, step in enumerate(steps):
+        size = out.shape[axis] // step
+        cut = np.take(out, range(size * step), axis=axis) if size * step < out.shape[axis] else out
+        shape = (*cut.shape[:axis], size, step, *cut.shape[axis + 1 :])
+        out = cut.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    return out
+
+
+def _box(head: np.ndarray, spacing: np.ndarray, contract: Preprocessing) -> tuple[list[int], list[int]]:
+    """First and one past the last voxel to keep along each axis."""
+    if contract.crop == "none":
+        return [0, 0, 0], list(head.shape)
+    low, high = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        where = np.flatnonzero(head.any(axis=others))
+        first, last = int(where[0]), int(where[-1]) + 1
+        if axis == 2:  # z grows upwards in RAS: from the vertex down
+            first = max(first, last - round(contract.height_mm / spacing[2]))
+        margin = round(contract.margin_mm / spacing[axis])
+        low.append(max(0, first - margin))
+        high.append(min(head.shape[axis], last + margin))
+    return low, high
+
+
+def _robust_moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the values between two percentiles."""
+    low, high = np.percentile(values, ROBUST_PERCENTILES)
+    kept = values[(values >= low) & (values <= high)]
+    return float(kept.mean(dtype=np.float64)), float(kept.std(dtype=np.float64))
+
+
+def _new_size(size: int, old: float, new: float) -> int:
+    """How many voxels cover the same extent."""
+    return size if abs(old - new) < SAME_MM else max(1, round(size * old / new))
+
+
+def _axis(size_in: int, size_out: int, old: float, new: float) -> AxisMap:
+    """The new voxels centred on the old extent."""
+    if abs(old - new) < SAME_MM and size_in == size_out:
+        return AxisMap(size_in, size_out, 1.0, 0.0)
+    scale = new / old
+    return AxisMap(size_in, size_out, scale, (size_in - 1) / 2 - scale * (size_out - 1) / 2)
+
+
+def _shape3(values: Any) -> Shape3:
+    x, y, z = values
+    return int(x), int(y), int(z)
+
+
+def to_native(data: np.ndarray, record: PreparedRecord, *, order: int = 1, fill: float = 0.0) -> np.ndarray:
+    """A volume on the prepared grid (D, H, W) brought to the source file's own voxels; float32.
+
+    Args:
+        data: on the prepared grid.
+        record: of the prepared scan.
+        order: of the spline; 0 for labels and masks.
+        fill: the value where the source reaches beyond the prepared volume.
+    """
+    orientation, _ = _ras_geometry(record.source_shape, np.array(record.source_affine))
+    ras_shape = [0, 0, 0]
+    for axis, target in enumerate(orientation[:, 0].astype(int)):
+        ras_shape[target] = record.source_shape[axis]
+    x, y, z = (
+        AxisMap(a.size_out, n, 1 / a.scale, -(start + a.offset) / a.scale)
+        for a, n, start in zip(record.axes(), ras_shape, record.crop_start, strict=True)
+    )
+    out = resample(data, (x, y, z), order=order)
+    covered = inside(x)[:, None, None] & inside(y)[None, :, None] & inside(z)
+    out = np.where(covered, out, np.float32(fill))
+    back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), orientation)
+    return np.ascontiguousarray(orientations.apply_orientation(out, back))
+
+
+def to_prepared(data: np.ndarray, record: PreparedRecord, *, order: int = 0) -> np.ndarray:
+    """A volume on the source file's voxels, a mask say, brought to the prepared grid; float32."""
+    ras, _ = to_ras(data, np.array(record.source_affine))
+    box = tuple(slice(a, a + n) for a, n in zip(record.crop_start, record.crop_shape, strict=True))
+    return resample(ras[box], record.axes(), order=order)
+
+
+def denormalise(data: np.ndarray, record: PreparedRecord) -> np.ndarray:
+    """Z-scores to the source's intensities."""
+    return data * np.float32(record.std) + np.float32(record.mean)

@@ -1,0 +1,222 @@
+"""The store: prepared volumes in float16, chunked and compressed so that a crop reads only the blocks it touches.
+
+store.json            the preprocessing contract
+volumes/<scan>.b2nd   one volume with its record inside: a volume is there whole or not at all
+manifest.jsonl        all records in one file, made from the volumes; it only saves opening each of them
+set_aside.csv         scans that `prepare` could not take, with reasons
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.preprocess import PreparedRecord, PreparedScan, Preprocessing
+from mdae.errors import ConfigError, DataError
+from mdae.files import atomic_write
+from mdae.types import Shape3
+
+FORMAT = 1
+CHUNK = 64  # voxels a side: half a megabyte, the unit of reading
+BLOCK = 32  # voxels a side: 64 kilobytes, the unit of decompression, within a core's cache
+META = "mdae"
+
+
+@dataclass(frozen=True)
+class StoredScan:
+    """A volume of a store: whose it is, its sides, and how it was prepared.
+
+    Attributes:
+        size, modified_ns: of the source file, to see whether it has changed since.
+    """
+
+    scan_id: str
+    subject: str
+    session: str
+    contrast: str
+    shape: Shape3
+    size: int
+    modified_ns: int
+    record: PreparedRecord
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> StoredScan:
+        """The inverse of `dataclasses.asdict`."""
+        record = PreparedRecord.from_dict(values["record"])
+        return cls(**{**values, "shape": record.shape, "record": record})
+
+
+class Store:
+    """A folder of prepared volumes; cheap to open and to send to loader processes.
+
+    Attributes:
+        path: the folder.
+        contract: how every volume in it was prepared.
+        scans: the volumes, sorted by `scan_id`.
+    """
+
+    def __init__(self, path: Path, contract: Preprocessing, scans: list[StoredScan]) -> None:
+        self.path, self.contract, self.scans = path, contract, scans
+
+    @classmethod
+    def create(cls, path: Path, contract: Preprocessing) -> Store:
+        """Open the store there, or make it.
+
+        Raises:
+            DataError: the folder holds something else, or a store of another contract.
+        """
+        path = Path(path)
+        if (path / "store.json").exists():
+            store = cls.open(path, empty_ok=True)
+            if store.contract != contract:
+                raise DataError(
+                    f"the store there was prepared as {store.contract}, not as {contract}",
+                    where=path,
+                    mend="repeat its options or give another folder",
+                )
+            return store
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise DataError("not empty and not a store", where=path, mend="give a new folder")
+        with atomic_write(path / "store.json") as temporary:
+            temporary.write_text(
+                json.dumps({"format": FORMAT, "preprocessing": contract.to_dict()}, indent=2) + "\n"
+            )
+        return cls(path, contract, [])
+
+    @classmethod
+    def open(cls, path: Path, *, empty_ok: bool = False) -> Store:
+        """Open a store.
+
+        Raises:
+            DataError: no store there, one of another format, or an empty one.
+        """
+        path = Path(path)
+        try:
+            about = json.loads((path / "store.json").read_text())
+            contract = Preprocessing.from_dict(about["preprocessing"])
+        except FileNotFoundError as error:
+            raise DataError(
+                "no store there", where=path, mend="make one: mdae prepare SOURCE STORE"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            raise DataError(
+                f"not a store's description ({error})",
+                where=path / "store.json",
+                mend="prepare again elsewhere",
+            ) from error
+        if about.get("format") != FORMAT:
+            raise DataError(
+                f"a store of format {about.get('format')}, not {FORMAT}",
+                where=path,
+                mend="prepare again elsewhere",
+            )
+        store = cls(path, contract, [])
+        store.refresh()
+        if not store.scans and not empty_ok:
+            raise DataError("the store holds no volume", where=path, mend=f"see {path / 'set_aside.csv'}")
+        return store
+
+    def refresh(self, fresh: Iterable[StoredScan] = ()) -> None:
+        """List the volumes: `fresh` and the manifest where they know them, else the volumes themselves."""
+        folder = self.path / "volumes"
+        there = set()
+        if folder.is_dir():
+            with os.scandir(folder) as files:  # a hundred thousand names in well under a second
+                there = {file.name[:-5] for file in files if _is_volume(file.name)}
+        known = {scan.scan_id: scan for scan in (*_read_manifest(self.path / "manifest.jsonl"), *fresh)}
+        scans = (known.get(name) or self._read_description(name) for name in sorted(there))
+        self.scans = [scan for scan in scans if scan is not None]
+
+    def write_manifest(self, fresh: Iterable[StoredScan] = ()) -> None:
+        """Write the manifest after volumes were added; `fresh` replaces what was known of a scan."""
+        self.refresh(fresh)
+        with atomic_write(self.path / "manifest.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(asdict(scan)) + "\n" for scan in self.scans))
+
+    def volume_path(self, scan_id: str) -> Path:
+        """Where a volume lies."""
+        return self.path / "volumes" / f"{scan_id}.b2nd"
+
+    def write(self, entry: ScanEntry, prepared: PreparedScan) -> StoredScan:
+        """Add a volume with its description, in one step that either happens or does not."""
+        status = entry.path.stat()
+        scan = StoredScan(
+            scan_id=entry.scan_id,
+            subject=entry.subject,
+            session=entry.session,
+            contrast=entry.contrast,
+            shape=prepared.record.shape,
+            size=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            record=prepared.record,
+        )
+        array = blosc2.asarray(
+            np.ascontiguousarray(prepared.data, dtype=np.float16),
+            chunks=tuple(min(CHUNK, side) for side in scan.shape),
+            blocks=tuple(min(BLOCK, side) for side in scan.shape),
+            cparams=blosc2.CParams(
+                codec=blosc2.Codec.LZ4HC, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1
+            ),
+        )
+        array.schunk.vlmeta[META] = asdict(scan)
+        with atomic_write(self.volume_path(scan.scan_id)) as temporary:
+            temporary.write_bytes(array.to_cframe())
+        return scan
+
+    def _open_volume(self, scan_id: str) -> blosc2.NDArray:
+        path = self.volume_path(scan_id)
+        try:
+            return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+        except Exception as error:  # blosc2 raises several kinds for damaged files
+            raise DataError(
+                f"a volume that cannot be read ({error})", where=path, mend="delete it and prepare again"
+            ) from error
+
+    def _read_description(self, scan_id: str) -> StoredScan | None:
+        """A volume's description from the volume itself; None if it is not one of ours."""
+        try:
+            volume = self._open_volume(scan_id)  # kept: its metadata does not outlive it
+            return StoredScan.from_dict(volume.schunk.vlmeta[META])
+        except (KeyError, TypeError, DataError):
+            return None
+
+    def read(self, scan: StoredScan) -> np.ndarray:
+        """A whole volume (D, H, W), float16."""
+        return self.read_crop(scan, (0, 0, 0), scan.shape)
+
+    def read_crop(self, scan: StoredScan, start: Shape3, size: Shape3) -> np.ndarray:
+        """A crop (D, H, W) of a volume, float16, of which only the touched blocks are decompressed.
+
+        Args:
+            scan: a volume of this store.
+            start: the crop's corner; it may be negative. What lies outside is filled with the background.
+            size: the crop's sides.
+        """
+        crop = np.full(size, scan.record.background, dtype=np.float16)
+        low = [max(0, first) for first in start]
+        high = [min(side, first + edge) for side, first, edge in zip(scan.shape, start, size, strict=True)]
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+            crop[target] = self._open_volume(scan.scan_id)[source]
+        return crop
+
+
+def _is_volume(name: str) -> bool:
+    return name.endswith(".b2nd") and not name.startswith(".")
+
+
+def _read_manifest(path: Path) -> list[StoredScan]:
+    """The manifest's scans; an unreadable one counts as empty, since the volumes hold the same."""
+    try:
+        return [StoredScan.from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -1,0 +1,44 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mdae.errors import DataError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not.
+
+    The folder is made if need be. The temporary name keeps the suffixes, since some writers choose a format by them.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise _readable(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _readable(error: OSError, path: Path) -> Exception:
+    """One line for what a user can mend; other errors as they are."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError("the disk is full", where=path, mend="free some space and repeat the command")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DataError("no permission to write", where=path, mend="give another folder")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return DataError(
+            "a file stands where a folder is wanted", where=path.parent, mend="give another folder"
+        )
+    return error

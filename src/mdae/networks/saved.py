@@ -1,0 +1,144 @@
+"""A saved model is a folder: `model.safetensors` and `config.json`, with all that a raw scan needs to be embedded.
+
+Loading is strict: every weight must be there, none may be left over, and each shape must fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from mdae.data.preprocess import Preprocessing
+from mdae.errors import ConfigError, ModelError
+from mdae.files import atomic_write
+from mdae.networks.presets import NetworkConfig
+from mdae.networks.unet import ResidualUNet
+from mdae.types import Shape3
+from mdae.version import __version__
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+FORMAT = 1
+
+
+@dataclass
+class SavedModel:
+    """A network with what it was trained on and for.
+
+    Attributes:
+        network: the U-Net, in evaluation mode when loaded.
+        contract: how scans were prepared for it, and must be prepared for it.
+        patch: the crop it was trained on, in voxels.
+        objective: name and settings of its pre-training objective.
+        provenance: steps, data, versions, and the salted hashes of the pre-training scans.
+    """
+
+    network: ResidualUNet
+    contract: Preprocessing
+    patch: Shape3
+    objective: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_model(folder: Path, model: SavedModel) -> None:
+    """Write a model folder; weights first, so that a folder with a config is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    versions = {"mdae": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    config = {
+        "format": FORMAT,
+        "network": model.network.config.to_dict(),
+        "preprocessing": model.contract.to_dict(),
+        "patch": list(model.patch),
+        "objective": model.objective,
+        "provenance": {**model.provenance, "versions": versions},
+    }
+    with atomic_write(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file(weights, temporary)
+    with atomic_write(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
+    """Read a model folder.
+
+    Raises:
+        ModelError: no such folder, a file missing or damaged, or weights that do not fit the config.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    try:
+        network = ResidualUNet(NetworkConfig.from_dict(config["network"]))
+        contract = Preprocessing.from_dict(config["preprocessing"])
+        patch = (int(config["patch"][0]), int(config["patch"][1]), int(config["patch"][2]))
+        objective, provenance = dict(config["objective"]), dict(config["provenance"])
+    except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(
+            f"its config does not describe a model of this version ({type(error).__name__}: {error})",
+            where=folder / CONFIG,
+            mend="give the folder `model` of an mdae run",
+        ) from error
+    _load_weights(network, folder / WEIGHTS)
+    return SavedModel(network.to(device).eval(), contract, patch, objective, provenance)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    mend = "give the folder `model` of an mdae run"
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(f"no {CONFIG} and {WEIGHTS} there", where=folder, mend=mend)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"not readable as JSON ({error})", where=folder / CONFIG, mend=mend) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelError(f"not a model config of format {FORMAT}", where=folder / CONFIG, mend=mend)
+    return config
+
+
+def _load_weights(network: ResidualUNet, path: Path) -> None:
+    """Load all weights or none."""
+    try:
+        weights = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(
+            f"damaged weights ({error})", where=path, mend="copy or download the model again"
+        ) from error
+    own = network.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    unfit = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or extra or unfit:
+        first = (missing + extra + sorted(unfit))[0]
+        raise ModelError(
+            f"the weights do not fit the config: {len(missing)} missing, {len(extra)} left over, "
+            f"{len(unfit)} of another shape, e.g. {first}",
+            where=path,
+            mend="use weights and config of one model",
+        )
+    network.load_state_dict(weights)
+
+
+def subject_hash(salt: str, name: str) -> str:
+    """The salted hash of a subject or scan: enough to find an overlap, not to read a name from it."""
+    return hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:20]
+
+
+def subject_manifest(names: Iterable[str]) -> dict[str, Any]:
+    """A manifest of the pre-training subjects; the salt follows from them, so that a repeat is identical."""
+    ordered = sorted(set(names))
+    salt = hashlib.sha256("\0".join(ordered).encode()).hexdigest()[:16]
+    return {"salt": salt, "hashes": [subject_hash(salt, name) for name in ordered]}
+
+
+def overlap(manifest: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of `names` that the manifest holds."""
+    known = set(manifest["hashes"])
+    return sorted({name for name in names if subject_hash(manifest["salt"], name) in known})

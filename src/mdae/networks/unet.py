@@ -1,0 +1,151 @@
+"""The residual-encoder U-Net g(X~, t), equation (5), and its fold into a plain encoder.
+
+The state dict follows dynamic-network-architectures' `ResidualEncoderUNet` with `film.*` beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdae.networks.blocks import NEGATIVE_SLOPE, FiLM, InstanceNorm, Modulation, ResidualBlock, Stack, Stage
+from mdae.networks.presets import NetworkConfig
+from mdae.tensors import Batch, PerSample
+
+
+class ResidualEncoder(nn.Module):
+    """Stem and stages; plain unless modulations are given.
+
+    Attributes:
+        config: the network it was built for.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = Stack(config.in_channels, config.features[0])
+        inputs = (config.features[0], *config.features[:-1])
+        self.stages = nn.ModuleList(
+            Stage(before, channels, num_blocks, 1 if index == 0 else 2)
+            for index, (before, channels, num_blocks) in enumerate(
+                zip(inputs, config.features, config.blocks, strict=True)
+            )
+        )
+
+    def forward(self, x: Batch, films: Sequence[Modulation] | None = None) -> list[Tensor]:
+        """The output of every stage, finest first.
+
+        Args:
+            x: (B, C, D, H, W); every side a multiple of `config.stride`, else `ConfigError`.
+            films: one modulation a residual block, in order; None for a plain (or folded) encoder.
+        """
+        self.config.check_shape((x.shape[2], x.shape[3], x.shape[4]))
+        x = self.stem(x)
+        features = []
+        taken = 0
+        for stage, num_blocks in zip(self.stages, self.config.blocks, strict=True):
+            x = stage(x, None if films is None else films[taken : taken + num_blocks])
+            taken += num_blocks
+            features.append(x)
+        return features
+
+    def modulated_norms(self) -> Iterator[InstanceNorm]:
+        """The normalisations that FiLM acts on, in the order of its modulations."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                yield module.conv1.norm
+
+
+class Decoder(nn.Module):
+    """Upsampling, concatenation with the encoder's stage, one convolution; the last head predicts the volume.
+
+    The heads of the coarser stages exist for the key layout alone: frozen, and never computed.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        coarse_to_fine = config.features[::-1]
+        pairs = list(zip(coarse_to_fine[:-1], coarse_to_fine[1:], strict=True))
+        self.stages = nn.ModuleList(Stack(2 * skip, skip) for _, skip in pairs)
+        self.transpconvs = nn.ModuleList(nn.ConvTranspose3d(below, skip, 2, 2) for below, skip in pairs)
+        self.seg_layers = nn.ModuleList(nn.Conv3d(skip, config.in_channels, 1) for _, skip in pairs)
+        for head in self.seg_layers[:-1]:
+            head.requires_grad_(False)
+
+    def forward(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
+        """From all the encoder's outputs, finest first, to the prediction (B, C, D, H, W)."""
+        x = features[-1]
+        for index, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
+            x = torch.cat([up(x), features[-2 - index]], dim=1)
+            x = stage(x, None if films is None else films[index])
+        prediction: Tensor = self.seg_layers[-1](x)
+        return prediction
+
+
+class ResidualUNet(nn.Module):
+    """The time-conditioned network of MDAE.
+
+    Args:
+        config: its shape.
+        generator: the source of its initial weights, on the CPU.
+    """
+
+    def __init__(self, config: NetworkConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ResidualEncoder(config)
+        self.decoder = Decoder(config)
+        block_channels = [c for c, n in zip(config.features, config.blocks, strict=True) for _ in range(n)]
+        self.film = FiLM([*block_channels, *config.features[-2::-1]], config.time_dim)
+        self._num_encoder_films = len(block_channels)
+        initialise(self, generator or torch.Generator().manual_seed(0))
+
+    @property
+    def stride(self) -> int:
+        """Every side of an input must be a multiple of this."""
+        return self.config.stride
+
+    def forward(self, x: Batch, t: PerSample) -> Batch:
+        """Predict the clean volume from a corrupted one at times t, (B,)."""
+        films = self.film(t)
+        features = self.encoder(x, films[: self._num_encoder_films])
+        prediction: Tensor = self.decoder(features, films[self._num_encoder_films :])
+        return prediction
+
+    @torch.no_grad()
+    def encoder_at(self, t: float = 0.0) -> ResidualEncoder:
+        """The fold: a plain encoder equal to this one's at time t, with no trace of conditioning left.
+
+        A copy in evaluation mode with gradients switched on, ready to embed or to fine-tune.
+        """
+        device = self.film.project.weight.device
+        films = self.film(torch.tensor([t], dtype=torch.float32, device=device))
+        plain = copy.deepcopy(self.encoder)
+        for norm, film in zip(plain.modulated_norms(), films, strict=False):  # the decoder's come last
+            norm.fold_film(film)
+        return plain.eval()
+
+
+@torch.no_grad()
+def initialise(network: ResidualUNet, generator: torch.Generator) -> None:
+    """He initialisation, each block's last normalisation and FiLM's projection at zero; biases zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.conv2.norm.weight)
+    nn.init.zeros_(network.film.project.weight)
+
+
+def pad_to_stride(x: Batch, stride: int, value: float = 0.0) -> Batch:
+    """Pad the far end of each side with `value` to the next multiple of `stride`."""
+    pads = [(-side) % stride for side in x.shape[2:]]
+    return F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), value=value)

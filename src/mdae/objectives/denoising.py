@@ -1,0 +1,117 @@
+"""The family of MDAE, MAE, DSM and DiffMAE: four settings of one objective, equations (1) to (9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mdae.corruption import CorruptionConfig, apply, draw
+from mdae.errors import ConfigError
+from mdae.networks import ResidualUNet
+from mdae.objectives.base import Objective, StepOutput
+from mdae.objectives.weighting import visible_weight
+from mdae.tensors import Batch
+from mdae.types import Weighting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingConfig:
+    """One member of the family.
+
+    Args:
+        corruption: what is done to the volume.
+        supervise: which voxels the loss is taken on.
+        weighting, w_max: the weight of the visible term by noise level (8).
+        lambda_masked, lambda_visible: the weights of the two terms (9).
+    """
+
+    corruption: CorruptionConfig
+    supervise: Literal["both", "masked", "visible"] = "both"
+    weighting: Weighting = "inverse_error"
+    w_max: float = 5.0
+    lambda_masked: float = 1.0
+    lambda_visible: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.supervise not in ("both", "masked", "visible"):
+            raise ConfigError(f"supervise is {self.supervise!r}", mend="use both, masked or visible")
+        if self.weighting not in ("inverse_error", "uniform", "min_snr"):
+            raise ConfigError(
+                f"unknown weighting {self.weighting!r}", mend="use inverse_error, uniform or min_snr"
+            )
+        if min(self.lambda_masked, self.lambda_visible) < 0 or self.w_max <= 0:
+            raise ConfigError(
+                "a negative lambda or a w_max that is not above 0", mend="give positive weights"
+            )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The two terms of each sample, (B,); 0 where a sample has no such voxel, `has_*` says which it has."""
+
+    masked: Tensor
+    visible: Tensor
+    has_masked: Tensor
+    has_visible: Tensor
+
+
+class Denoising(Objective):
+    """Reconstruct the clean volume from a corrupted one; masked and visible voxels count on their own."""
+
+    def __init__(self, network: ResidualUNet, config: DenoisingConfig) -> None:
+        super().__init__(network)
+        self.config = config
+
+    def forward(self, clean: Batch, generators: Sequence[torch.Generator]) -> StepOutput:
+        """Draw, corrupt, predict, compare."""
+        config = self.config
+        with torch.no_grad():
+            shape = (clean.shape[1], clean.shape[2], clean.shape[3], clean.shape[4])
+            corrupted = apply(config.corruption, clean, draw(config.corruption, shape, generators))
+        prediction = self.network(corrupted.input, corrupted.t)  # (5)
+        terms = squared_error_terms(prediction, clean, corrupted.mask)
+        weight = visible_weight(corrupted.coefficients, config.weighting, config.w_max)
+        if config.supervise == "masked":
+            loss = config.lambda_masked * terms.masked
+        elif config.supervise == "visible":
+            loss = config.lambda_visible * weight * terms.visible
+        else:
+            loss = config.lambda_masked * terms.masked + config.lambda_visible * weight * terms.visible  # (9)
+        logs = {
+            "masked": _mean_where(terms.masked, terms.has_masked & (config.supervise != "visible")),
+            "visible": _mean_where(
+                terms.visible, terms.has_visible & (weight > 0) & (config.supervise != "masked")
+            ),
+        }
+        pictures = {}
+        if not self.training:
+            pictures = {"clean": clean, "corrupted": corrupted.input, "reconstructed": prediction.detach()}
+        return StepOutput(loss.mean(), logs, pictures)
+
+
+def squared_error_terms(prediction: Tensor, clean: Tensor, mask: Tensor) -> Terms:
+    """The means (7) and, without its weight, (8) of the squared error, sample by sample.
+
+    Args:
+        prediction: X^, (B, C, D, H, W).
+        clean: X0, the same shape.
+        mask: True where masked, (B, 1 or C, D, H, W).
+    """
+    error = (prediction.float() - clean.float()).square()
+    over_sample = (1, 2, 3, 4)
+    num_voxels = error[0].numel()
+    shared = error.shape[1] // mask.shape[1]  # channels that one mask channel stands for
+    num_masked = mask.sum(over_sample) * shared
+    num_visible = num_voxels - num_masked
+    masked = error.masked_fill(~mask, 0.0).sum(over_sample) / num_masked.clamp_min(1)  # (7)
+    visible = error.masked_fill(mask, 0.0).sum(over_sample) / num_visible.clamp_min(1)  # (8)
+    return Terms(masked, visible, num_masked > 0, num_visible > 0)
+
+
+def _mean_where(values: Tensor, present: Tensor) -> Tensor:
+    """The mean over the samples that have the term; NaN if none has."""
+    return values.detach().masked_fill(~present, 0.0).sum() / present.sum()

@@ -1,0 +1,93 @@
+"""The options of `mdae pretrain`; torch-free, for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from mdae.errors import ConfigError
+from mdae.objectives.options import ObjectiveOptions
+from mdae.types import Shape3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pre-train an encoder on a prepared store. The same command again resumes an interrupted run."""
+
+    store: Positional[Path]
+    """The store that `mdae prepare` wrote."""
+    out: Positional[Path]
+    """Folder of the run: logs, pictures, checkpoints, and the model in `model/`."""
+    objective: str = "mdae"
+    """What to learn from: mdae, mae, dsm or diffmae."""
+    network: str = "tiny"
+    """Network preset: tiny, small, base or resenc-l."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch: int = 4
+    """Volumes per optimiser step, over all devices and accumulated micro-batches together."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step on each device; more of them need less memory."""
+    patch: Shape3 | None = None
+    """Crop in voxels; the preset's own if left out."""
+    contrasts: tuple[str, ...] = ()
+    """Only scans of these contrasts (as the store names them); all if left out."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; none on normalisations and biases."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises linearly; afterwards it falls by a cosine to 0."""
+    clip: float = 12.0
+    """Largest norm of the gradient; larger ones are scaled down to it."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is saved; 0 for none."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """Arithmetic of the network: bf16 where the device has it, else 32."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+    devices: int = 0
+    """Number of devices; 0 for all there are (1 on a CPU)."""
+    workers: int = -1
+    """Loader processes per device; -1 for a guess: none on a CPU, else up to 8."""
+    val_fraction: float = 0.1
+    """Share of subjects held out for validation."""
+    val_every: int = 100
+    """Steps between validations; 0 for none."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; the last two are kept."""
+    picture_every: int = 500
+    """Steps between pictures of reconstructions; 0 for none."""
+    log_every: int = 10
+    """Steps between rows of the log (each a mean over its steps) and between checks for a diverging loss."""
+    seed: int = 0
+    """Everything random follows from it."""
+    options: ObjectiveOptions = field(default_factory=ObjectiveOptions)
+    """Changes to the objective's published settings."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 1 or more")
+        for name in ("val_every", "picture_every", "devices"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more")
+        for name, high in (("val_fraction", 1.0), ("warmup", 1.0), ("ema", 1.0)):
+            if not 0 <= getattr(self, name) < high:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more, and less than 1")
+        if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
+            raise ConfigError("lr and clip must be above 0, weight_decay 0 or more", mend="change it")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the interrupted one, JSON-able.
+
+        Left out is what may change between two starts without changing any number that matters: where the run
+        lies, how often it looks and logs, and the machine it is on.
+        """
+        free = ("out", "store", "devices", "accelerator", "workers", "checkpoint_every", "picture_every")
+        values = {name: value for name, value in asdict(self).items() if name not in free}
+        values["options"] = self.options.given()
+        return values

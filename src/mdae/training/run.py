@@ -1,0 +1,105 @@
+"""What a run is made of before the first step: its store, split, samplers and untrained objective."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mdae.data.catalogue import split_by_subject
+from mdae.data.sampling import CropSampler
+from mdae.data.store import Store, StoredScan
+from mdae.errors import ConfigError, DataError
+from mdae.networks import ResidualUNet, preset
+from mdae.objectives import Objective, build_objective, objective_config
+from mdae.objectives.registry import describe
+from mdae.seeding import key, torch_generator
+from mdae.training.config import PretrainConfig
+from mdae.types import Shape3
+
+MAX_VALIDATION = 64  # volumes; enough for a steady mean
+
+
+@dataclass(frozen=True)
+class Run:
+    """The fixed parts of a run.
+
+    Attributes:
+        patch: the crop in voxels.
+        train, validation: samplers of crops; `validation` is None when nobody is held out.
+        num_validation: the validation volumes, samples 0 to this.
+        objective: on its untrained network, whose weights follow from the seed.
+    """
+
+    config: PretrainConfig
+    store: Store
+    patch: Shape3
+    train: CropSampler
+    validation: CropSampler | None
+    num_validation: int
+    objective: Objective
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must share with the interrupted one: options and data."""
+        names = "\0".join(scan.scan_id for scan in self.store.scans)
+        return {**self.config.fingerprint(), "data": hashlib.sha256(names.encode()).hexdigest()[:16]}
+
+    def describe_objective(self) -> dict[str, Any]:
+        """The objective's record for a saved model."""
+        name = self.config.objective
+        return describe(name, objective_config(name, self.config.options))
+
+
+def open_run(config: PretrainConfig) -> Run:
+    """Open the store, split its subjects and build the objective; every bad option is found here."""
+    chosen = preset(config.network)
+    patch = config.patch or chosen.patch
+    chosen.network.check_shape(patch)
+    generator = torch_generator(config.seed, "weights")
+    objective = build_objective(
+        config.objective, ResidualUNet(chosen.network, generator=generator), config.options
+    )
+    store = Store.open(config.store)
+    scans = _chosen_scans(store, config.contrasts)
+    subjects = {scan.subject for scan in scans}
+    held_out = split_by_subject(sorted(subjects), fraction=config.val_fraction, seed=config.seed)
+    kept = [scan for scan in scans if scan.subject not in held_out]
+    validation = None
+    if held_out:
+        others = [scan for scan in scans if scan.subject in held_out]
+        validation = CropSampler(others, patch, key(config.seed, "validation"))
+    return Run(
+        config=config,
+        store=store,
+        patch=patch,
+        train=CropSampler(kept, patch, config.seed),
+        validation=validation,
+        num_validation=min(len(held_out), MAX_VALIDATION),
+        objective=objective,
+    )
+
+
+def _chosen_scans(store: Store, contrasts: tuple[str, ...]) -> list[StoredScan]:
+    """The store's scans of the wanted contrasts."""
+    there = {scan.contrast for scan in store.scans}
+    unknown = sorted(set(contrasts) - there)
+    if unknown:
+        raise DataError(
+            f"no scan of contrast {', '.join(unknown)}",
+            where=store.path,
+            mend=f"it holds {', '.join(sorted(there))}",
+        )
+    return [scan for scan in store.scans if not contrasts or scan.contrast in contrasts]
+
+
+def micro_batch_size(config: PretrainConfig, world: int) -> int:
+    """How many volumes a device takes at once."""
+    if config.batch % (world * config.accumulate):
+        fitting = math.ceil(config.batch / (world * config.accumulate)) * world * config.accumulate
+        raise ConfigError(
+            f"batch {config.batch} does not divide over {world} device(s) x {config.accumulate} micro-batch(es)",
+            mend=f"use --batch {fitting}",
+        )
+    return config.batch // (world * config.accumulate)
