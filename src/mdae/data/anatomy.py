@@ -58,7 +58,9 @@ def load_template(spacing_mm: float) -> Template:
     affine = images[0].affine
     size = images[0].shape
     x, y, z = (
-        AxisMap(n, round(n / spacing_mm), spacing_mm, (n - 1) / 2 - spacing_mm * (round(n / spacing_mm) - 1) / 2)
+        AxisMap(
+            n, round(n / spacing_mm), spacing_mm, (n - 1) / 2 - spacing_mm * (round(n / spacing_mm) - 1) / 2
+        )
         for n in size
     )
     gm, wm, t1 = (
@@ -96,9 +98,9 @@ class Lesions:
 
 
 def draw_lesions(template: Template, seed: int, subject: int) -> Lesions:
-    """Six to two dozen irregular blobs of about 5 to 18 mm in white matter."""
+    """Eight to 32 irregular blobs of about 5 to 18 mm in white matter."""
     rng = numpy_generator(seed, "lesions", subject)
-    number = int(rng.integers(6, 25))
+    number = int(rng.integers(8, 33))
     strength = np.zeros(template.gm.shape, dtype=np.float32)
     centres = rng.choice(template.lesion_prior.size, size=number, p=template.lesion_prior)
     for centre in centres:
@@ -116,9 +118,7 @@ def _add_blob(
     high = [min(n, int(c) + r + 1) for n, c, r in zip(volume.shape, centre, reach, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     axes = np.ogrid[box]
-    distance = np.sqrt(
-        sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radius, strict=True))
-    )
+    distance = np.sqrt(sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radius, strict=True)))
     bumps = ndimage.gaussian_filter(rng.standard_normal(distance.shape), 1.0)
     distance = distance * (1 + 0.6 * bumps)
     blob = peak * np.clip((1.15 - distance) / 0.3, 0, 1)
@@ -189,7 +189,9 @@ def draw_contrast(
     bias = np.exp(BIAS * smooth_field(shape, 60.0 / spacing_mm, rng))
     real, imaginary = noise * rng.standard_normal((2, *shape), dtype=np.float32)
     if anatomy.lesion is not None and lesion_load > 0:
-        target = lesion_mean * means[2] / tissue_means[2]  # brighter or darker with the subject's white matter
+        target = (
+            lesion_mean * means[2] / tissue_means[2]
+        )  # brighter or darker with the subject's white matter
         image = image + lesion_load * anatomy.lesion * (np.float32(target) - image)
     image = np.hypot(image * texture * bias + real, imaginary)
     inside = anatomy.tissues.sum(axis=0) > 0

@@ -1,4 +1,4 @@
-"""`mdae synth`: a made-up cohort on real anatomy, as a BIDS tree with labels. Tests, benchmarks and ablations live on it."""
+"""`mdae synth`: a made-up cohort on real anatomy, as a BIDS tree with labels."""
 
 from __future__ import annotations
 
@@ -124,12 +124,15 @@ def _made(config: SynthConfig, subjects: list[int]) -> Iterator[None]:
     """Make subjects, in this process or in several."""
     workers = min(config.workers or os.cpu_count() or 1, len(subjects))
     if workers <= 1:
-        yield from (make_subject(config, subject) for subject in subjects)
+        for subject in subjects:
+            make_subject(config, subject)
+            yield
         return
     with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
         try:
             for future in as_completed([pool.submit(make_subject, config, subject) for subject in subjects]):
-                yield future.result()
+                future.result()
+                yield
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -141,9 +144,7 @@ def make_subject(config: SynthConfig, subject: int) -> None:
     anatomy = draw_anatomy(template, config.seed, subject, lesions)
     name = f"sub-{subject:04d}"
     for contrast in config.contrasts:
-        image = draw_contrast(
-            anatomy, contrast, config.spacing_mm, config.seed, subject, config.lesion_load
-        )
+        image = draw_contrast(anatomy, contrast, config.spacing_mm, config.seed, subject, config.lesion_load)
         write_nifti(config.out / name / "anat" / f"{name}_{contrast}.nii.gz", image, template.affine)
     measures: dict[str, Any] = {"lesion": 0, "num_lesions": 0, "lesion_volume_ml": 0.0}
     if lesions is not None and anatomy.lesion is not None:

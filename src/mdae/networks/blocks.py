@@ -89,8 +89,11 @@ class ConvNorm(nn.Module):
         self.act = act
 
     def forward(self, x: Batch, film: Modulation | None = None) -> Batch:
-        conv = self.conv
-        x = F.conv3d(x, conv.weight, None, conv.stride, conv.padding)
+        conv, weight = self.conv, self.conv.weight
+        if x.device.type == "cpu":  # oneDNN's backward is up to twice as fast in this layout, copies included
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            weight = weight.contiguous(memory_format=torch.channels_last_3d)
+        x = F.conv3d(x, weight, None, conv.stride, conv.padding)
         x = self.norm(x, film)
         return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True) if self.act else x
 

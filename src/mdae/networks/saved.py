@@ -39,7 +39,7 @@ class SavedModel:
         contract: how scans were prepared for it, and must be prepared for it.
         patch: the crop it was trained on, in voxels.
         objective: name and settings of its pre-training objective.
-        provenance: steps, data, versions, and the salted hashes of the pre-training scans.
+        provenance: steps, data, versions, and the salted hashes of the pre-training subjects and scans' voxels.
     """
 
     network: ResidualUNet
@@ -126,19 +126,19 @@ def _load_weights(network: ResidualUNet, path: Path) -> None:
     network.load_state_dict(weights)
 
 
-def subject_hash(salt: str, name: str) -> str:
-    """The salted hash of a subject or scan: enough to find an overlap, not to read a name from it."""
+def salted_hash(salt: str, name: str) -> str:
+    """The salted hash of a name: enough to find an overlap, not to read the name from it."""
     return hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:20]
 
 
-def subject_manifest(names: Iterable[str]) -> dict[str, Any]:
-    """A manifest of the pre-training subjects; the salt follows from them, so that a repeat is identical."""
+def manifest(names: Iterable[str]) -> dict[str, Any]:
+    """Salted hashes of what was trained on; the salt follows from the names, so that a repeat is identical."""
     ordered = sorted(set(names))
     salt = hashlib.sha256("\0".join(ordered).encode()).hexdigest()[:16]
-    return {"salt": salt, "hashes": [subject_hash(salt, name) for name in ordered]}
+    return {"salt": salt, "hashes": [salted_hash(salt, name) for name in ordered]}
 
 
-def overlap(manifest: dict[str, Any], names: Iterable[str]) -> list[str]:
-    """Those of `names` that the manifest holds."""
-    known = set(manifest["hashes"])
-    return sorted({name for name in names if subject_hash(manifest["salt"], name) in known})
+def overlap(known: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of `names` that a manifest holds."""
+    hashes = set(known["hashes"])
+    return sorted({name for name in names if salted_hash(known["salt"], name) in hashes})

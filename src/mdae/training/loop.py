@@ -17,7 +17,7 @@ from mdae.data.sampling import CropDataset, rank_batches
 from mdae.errors import ConfigError, TrainingError
 from mdae.figures import save_png, to_pixels, volume_grid
 from mdae.files import atomic_write
-from mdae.networks.saved import SavedModel, save_model, subject_manifest
+from mdae.networks.saved import SavedModel, manifest, save_model
 from mdae.progress import Progress
 from mdae.seeding import torch_generator
 from mdae.training.checkpoint import load_latest, save_checkpoint
@@ -113,14 +113,15 @@ class Trainer:
 
     def export(self) -> None:
         """Write the model folder."""
-        scans = self.run.store.scans
+        scans = self.run.scans
         provenance = {
             "steps": self.step,
             "volumes": self.step * self.config.batch,
             "seed": self.config.seed,
             "contrasts": sorted({scan.contrast for scan in scans}),
             "num_scans": len(scans),
-            "subjects": subject_manifest(scan.subject for scan in scans),
+            "subjects": manifest(scan.subject for scan in scans),
+            "scans": manifest(scan.record.content for scan in scans),
         }
         model = SavedModel(
             network=self.raw.network,

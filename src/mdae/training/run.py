@@ -26,6 +26,7 @@ class Run:
     """The fixed parts of a run.
 
     Attributes:
+        scans: those of the wanted contrasts.
         patch: the crop in voxels.
         train, validation: samplers of crops; `validation` is None when nobody is held out.
         num_validation: the validation volumes, samples 0 to this.
@@ -34,6 +35,7 @@ class Run:
 
     config: PretrainConfig
     store: Store
+    scans: list[StoredScan]
     patch: Shape3
     train: CropSampler
     validation: CropSampler | None
@@ -73,6 +75,7 @@ def open_run(config: PretrainConfig) -> Run:
     return Run(
         config=config,
         store=store,
+        scans=scans,
         patch=patch,
         train=CropSampler(kept, patch, config.seed),
         validation=validation,

@@ -1,0 +1,151 @@
+"""The command line. Errors are one line and exit status 2; Ctrl-C is one line and 130; a traceback is a bug.
+
+Only option classes are imported here; each command imports what it runs, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from mdae.data.prepare import PrepareConfig
+from mdae.data.synth import SynthConfig
+from mdae.errors import DataError, MDAEError
+from mdae.evaluation.configs import EmbedConfig, ProbeConfig, ReconstructConfig
+from mdae.report.config import DemoConfig
+from mdae.training.config import PretrainConfig
+from mdae.version import __version__
+
+console = Console()
+
+Command = Annotated[
+    Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
+    | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
+    | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
+    | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
+    | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
+    | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
+    | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)],
+    tyro.conf.OmitArgPrefixes,
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) in (["--version"], ["version"]):
+        print(f"mdae {__version__}")
+        return
+    logging.basicConfig(level=logging.WARNING, format="mdae: %(message)s")
+    try:
+        config = tyro.cli(
+            Command,
+            args=arguments,
+            prog="mdae",
+            description="Masked-Diffusion Autoencoders for 3D medical scans.",
+        )
+        RUNNERS[type(config)](config)
+    except MDAEError as error:
+        sys.exit(_fail(str(error), 2))
+    except KeyboardInterrupt as error:
+        sys.exit(_fail(str(error) or "stopped; the same command goes on from there", 130))
+    except BrokenPipeError:
+        sys.exit(141)
+    except OSError as error:
+        sys.exit(_fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2))
+
+
+def _fail(line: str, status: int) -> int:
+    print(f"mdae: {line}", file=sys.stderr)
+    return status
+
+
+def _prepare(config: PrepareConfig) -> None:
+    from mdae.data.prepare import prepare
+
+    summary = prepare(config)
+    if config.dry_run:
+        for entry in summary.scans:
+            console.print(
+                f"{entry.scan_id}  subject {entry.subject}  {entry.contrast or '-'}  {entry.path}",
+                soft_wrap=True,
+                highlight=False,
+            )
+        console.print(f"{summary.found} scans would be prepared", highlight=False)
+        return
+    console.print(
+        f"{summary.prepared} scans prepared, {summary.unchanged} there already, {len(summary.set_aside)} set "
+        f"aside, in {summary.seconds:.1f} s: {config.store}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    for row in summary.set_aside[:10]:
+        console.print(f"  set aside: {row.path}: {row.reason}", soft_wrap=True, highlight=False)
+    if summary.set_aside:
+        console.print(
+            f"  reasons and mends: {config.store / 'set_aside.csv'}", soft_wrap=True, highlight=False
+        )
+    if summary.prepared + summary.unchanged == 0:
+        raise DataError(
+            "no scan could be prepared", where=config.store / "set_aside.csv", mend="see the reasons"
+        )
+
+
+def _pretrain(config: PretrainConfig) -> None:
+    from mdae.training.loop import pretrain
+
+    console.print(f"model: {pretrain(config)}", soft_wrap=True, highlight=False)
+
+
+def _embed(config: EmbedConfig) -> None:
+    from mdae.evaluation.embed import embed
+
+    result = embed(config)
+    console.print(
+        f"{len(result.table)} scans embedded (window: {config.window}), {len(result.set_aside)} set aside: "
+        f"{config.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _probe(config: ProbeConfig) -> None:
+    from mdae.evaluation.probe import probe, results_table
+
+    console.print(results_table(probe(config)))
+
+
+def _reconstruct(config: ReconstructConfig) -> None:
+    from mdae.evaluation.reconstruct import reconstruct
+
+    errors = reconstruct(config).errors()
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in errors.items() if value is not None)
+    console.print(f"{config.out}: {shown}", soft_wrap=True, highlight=False)
+
+
+def _synth(config: SynthConfig) -> None:
+    from mdae.data.synth import synthesise
+
+    console.print(f"cohort: {synthesise(config)}", soft_wrap=True, highlight=False)
+
+
+def _demo(config: DemoConfig) -> None:
+    from mdae.report.demo import demo
+
+    console.print(f"open {demo(config)}", soft_wrap=True, highlight=False)
+
+
+RUNNERS: dict[type, Callable[[Any], None]] = {
+    PrepareConfig: _prepare,
+    PretrainConfig: _pretrain,
+    EmbedConfig: _embed,
+    ProbeConfig: _probe,
+    ReconstructConfig: _reconstruct,
+    SynthConfig: _synth,
+    DemoConfig: _demo,
+}

@@ -1,0 +1,1 @@
+"""Using and judging an encoder: embeddings, probes with intervals, reconstructions."""

@@ -1,0 +1,88 @@
+"""The options of `mdae embed`, `mdae probe` and `mdae reconstruct`; torch-free, for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from mdae.errors import ConfigError
+
+WindowMode = Literal["slide", "centre", "whole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Embed scans with a frozen encoder: one row of features a scan."""
+
+    model: Positional[Path]
+    """Model folder, such as RUN/model."""
+    scans: Positional[tuple[Path, ...]]
+    """Scans, folders of scans, BIDS trees, or prepared stores."""
+    out: Path = Path("features.parquet")
+    """Table to write, .parquet or .csv."""
+    window: WindowMode = "slide"
+    """How a scan of any size is seen: windows of the training patch all over the head, the centre one, or whole."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+    workers: int = 0
+    """Threads that prepare scans while the network runs; 0 for one a core."""
+
+    def __post_init__(self) -> None:
+        if self.out.suffix not in (".parquet", ".csv"):
+            raise ConfigError(f"cannot write {self.out.name}", mend="give --out a name in .parquet or .csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Probe features: how well a linear model tells a label from them, with intervals, split by subject."""
+
+    features: Positional[Path]
+    """Table that `mdae embed` wrote."""
+    labels: Positional[Path]
+    """Table of labels (.csv, .tsv, .parquet) with a column scan, path, subject or participant_id; a column
+    `split` with train, val and test fixes the split."""
+    label: str
+    """Column of the label; two values."""
+    out: Path | None = None
+    """JSON file for the results."""
+    folds: int = 5
+    """Outer folds of the cross-validation, where there is no column `split`."""
+    repeats: int = 5
+    """Cross-validations with other folds, whose scores are averaged."""
+    seed: int = 0
+    """Of folds and intervals."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.repeats < 1:
+            raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructConfig:
+    """Corrupt a scan and let the network restore it: NIfTI files on the scan's own grid, and a picture."""
+
+    model: Positional[Path]
+    """Model folder, such as RUN/model."""
+    scan: Positional[Path]
+    """A raw scan."""
+    out: Positional[Path]
+    """Folder to write."""
+    mask_ratio: float = 0.5
+    """Share of blocks that are masked, 0 to 1."""
+    mask: Path | None = None
+    """A mask of your own on the scan's grid instead; non-zero is masked."""
+    t: float = 0.5
+    """Time: how much noise, 0 (none) to 1 (the model's most)."""
+    space: Literal["native", "prepared"] = "native"
+    """Write on the scan's own grid and in its own intensities, or on the network's grid in z-scores."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
+    seed: int = 0
+    """Of mask and noise."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.mask_ratio <= 1 and 0 <= self.t <= 1):
+            raise ConfigError("mask_ratio or t outside [0, 1]", mend="give 0 to 1")

@@ -1,0 +1,247 @@
+"""`mdae probe`: a linear model on frozen features, honestly: no subject on both sides, selection never on test."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mdae.errors import DataError
+from mdae.evaluation.configs import ProbeConfig
+from mdae.evaluation.metrics import MIN_SUBJECTS, Estimate, auroc, average_precision
+from mdae.evaluation.tables import attach_labels, read_table
+from mdae.files import atomic_write
+from mdae.seeding import key
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse of the L2 penalty
+INNER_FOLDS = 4
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How well one label is told from one contrast's features.
+
+    Attributes:
+        positive: the value that counts as positive.
+        num_subjects, num_scans, num_positive: what was scored.
+        selection: how the penalty was chosen and what was scored.
+    """
+
+    contrast: str
+    label: str
+    positive: str
+    num_subjects: int
+    num_scans: int
+    num_positive: int
+    auroc: Estimate
+    average_precision: Estimate
+    selection: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+
+def probe(config: ProbeConfig) -> list[ProbeResult]:
+    """One result a contrast of the features table.
+
+    Raises:
+        DataError: a table, column or label that does not do.
+    """
+    joined = attach_labels(
+        read_table(config.features), read_table(config.labels), config.label, config.labels
+    )
+    results = [
+        _probe_contrast(rows, str(contrast), config)
+        for contrast, rows in joined.fillna({"contrast": ""}).groupby("contrast", sort=True)
+    ]
+    if config.out is not None:
+        with atomic_write(config.out) as temporary:
+            temporary.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n")
+    return results
+
+
+def feature_matrix(table: pd.DataFrame) -> np.ndarray:
+    """The columns f0000, f0001, ... of a features table, (N, F).
+
+    Raises:
+        DataError: there are none.
+    """
+    columns = [name for name in table.columns if name[:1] == "f" and name[1:].isdigit()]
+    if not columns:
+        raise DataError("the features table has no columns f0000, ...", mend="make it with mdae embed")
+    return table[columns].to_numpy(dtype=np.float64)
+
+
+def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> ProbeResult:
+    features, subjects = feature_matrix(rows), rows["subject"].astype(str).to_numpy()
+    labels, positive = binary_labels(rows[config.label], config)
+    if "split" in rows.columns:
+        tested, scores = _given_split(features, labels, subjects, rows["split"].astype(str), config)
+        selection = "penalty chosen on the train and val rows; test rows scored once"
+    else:
+        _require_subjects(labels, subjects, config)
+        scores = cross_validated_scores(
+            features, labels, subjects, folds=config.folds, repeats=config.repeats, seed=config.seed
+        )
+        tested = np.ones(len(labels), dtype=bool)
+        selection = (
+            f"{config.repeats} x {config.folds}-fold cross-validation by subject; "
+            "penalty chosen within each training part"
+        )
+    scored = (labels[tested], scores[tested], subjects[tested])
+    return ProbeResult(
+        contrast=contrast,
+        label=config.label,
+        positive=positive,
+        num_subjects=len(np.unique(subjects[tested])),
+        num_scans=int(tested.sum()),
+        num_positive=int(labels[tested].sum()),
+        auroc=auroc(*scored, seed=config.seed),
+        average_precision=average_precision(*scored, seed=config.seed),
+        selection=selection,
+    )
+
+
+def binary_labels(values: pd.Series, config: ProbeConfig) -> tuple[np.ndarray, str]:
+    """Labels as 0 and 1, and the value that became 1: the later of the two in order.
+
+    Raises:
+        DataError: not exactly two values.
+    """
+    names = sorted(values.unique())
+    if len(names) != 2:
+        shown = ", ".join(str(name) for name in names[:6]) + (", ..." if len(names) > 6 else "")
+        raise DataError(
+            f"label {config.label!r} has {len(names)} values ({shown}); a probe needs two",
+            where=config.labels,
+            mend="choose another column, or make it two classes",
+        )
+    return (values == names[1]).to_numpy(dtype=np.int64), str(names[1])
+
+
+def _require_subjects(labels: np.ndarray, subjects: np.ndarray, config: ProbeConfig) -> None:
+    fewest = min(len(np.unique(subjects[labels == value])) for value in (0, 1))
+    if fewest < max(MIN_SUBJECTS, config.folds):
+        raise DataError(
+            f"a class has {fewest} subjects; {config.folds} folds with intervals "
+            f"need {max(MIN_SUBJECTS, config.folds)}",
+            where=config.labels,
+            mend="label more subjects",
+        )
+
+
+def cross_validated_scores(
+    features: np.ndarray,
+    labels: np.ndarray,
+    subjects: np.ndarray,
+    *,
+    folds: int = 5,
+    repeats: int = 5,
+    seed: int = 0,
+) -> np.ndarray:
+    """Scores (N,) of each row by models that never saw its subject, averaged over repeats.
+
+    Args:
+        features: (N, F).
+        labels: (N,) of 0 and 1.
+        subjects: (N,); all rows of one subject are on the same side.
+        folds, repeats, seed: of the outer cross-validation; the penalty is chosen within each training part.
+    """
+    total = np.zeros(len(labels))
+    for repeat in range(repeats):
+        for train, test in grouped_folds(labels, subjects, folds, key(seed, "folds", repeat) % 2**32):
+            strength = choose_strength(features[train], labels[train], subjects[train], seed)
+            total[test] += _fit(features[train], labels[train], strength).decision_function(features[test])
+    return np.asarray(total / repeats)
+
+
+def grouped_folds(
+    labels: np.ndarray, subjects: np.ndarray, folds: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Stratified folds of rows, (train, test) indices; no subject on both sides."""
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    yield from splitter.split(np.zeros((len(labels), 1)), labels, subjects)
+
+
+def choose_strength(features: np.ndarray, labels: np.ndarray, subjects: np.ndarray, seed: int) -> float:
+    """The penalty with the best mean AUROC over inner folds of a training part."""
+    fewest = min(len(np.unique(subjects[labels == value])) for value in (0, 1))
+    if fewest < 2:
+        return STRENGTHS[len(STRENGTHS) // 2]
+    splits = list(grouped_folds(labels, subjects, min(INNER_FOLDS, fewest), key(seed, "inner") % 2**32))
+    return max(
+        STRENGTHS,
+        key=lambda strength: np.mean([_auroc_on(features, labels, *split, strength) for split in splits]),
+    )
+
+
+def _auroc_on(
+    features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, strength: float
+) -> float:
+    if len(np.unique(labels[test])) < 2 or len(np.unique(labels[train])) < 2:
+        return 0.5
+    scores = _fit(features[train], labels[train], strength).decision_function(features[test])
+    return float(roc_auc_score(labels[test], scores))
+
+
+def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
+    """Standardisation and L2 logistic regression."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
+        return model.fit(features, labels)
+
+
+def _given_split(
+    features: np.ndarray, labels: np.ndarray, subjects: np.ndarray, split: pd.Series, config: ProbeConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are test rows, and all rows' scores by a model of the others."""
+    names = set(split)
+    if not {"train", "test"} <= names <= {"train", "val", "test"}:
+        raise DataError(
+            f"column split holds {', '.join(sorted(names))}",
+            where=config.labels,
+            mend="use train, val and test",
+        )
+    sides = (
+        pd.DataFrame({"subject": subjects, "split": split.to_numpy()}).groupby("subject")["split"].nunique()
+    )
+    if (sides > 1).any():
+        raise DataError(
+            f"subject {sides.index[sides > 1][0]} is in more than one split",
+            where=config.labels,
+            mend="split by subject",
+        )
+    train, val, test = (split.to_numpy() == name for name in ("train", "val", "test"))
+    if val.any():
+        on = (np.flatnonzero(train), np.flatnonzero(val))
+        strength = max(STRENGTHS, key=lambda s: _auroc_on(features, labels, *on, s))
+    else:
+        strength = choose_strength(features[train], labels[train], subjects[train], config.seed)
+    fitted = train | val
+    return test, np.asarray(_fit(features[fitted], labels[fitted], strength).decision_function(features))
+
+
+def results_table(results: list[ProbeResult]) -> Table:
+    """The results as a table for people."""
+    table = Table(title=f"linear probe of {results[0].label} (positive: {results[0].positive})")
+    for column in ("contrast", "subjects", "scans", "positive", "AUROC [95 %]", "AP [95 %]"):
+        table.add_column(column, justify="left" if column == "contrast" else "right")
+    for r in results:
+        counts = (r.num_subjects, r.num_scans, r.num_positive)
+        table.add_row(r.contrast or "-", *map(str, counts), str(r.auroc), str(r.average_precision))
+    table.caption = results[0].selection
+    return table

@@ -1,0 +1,207 @@
+"""`mdae reconstruct`: corrupt a scan as wanted, restore it, and write what a person wants to look at."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdae.corruption import CorruptionConfig, CorruptionDraw, Schedule, apply, draw
+from mdae.data.io import read_scan, write_nifti
+from mdae.data.preprocess import (
+    PreparedRecord,
+    PreparedScan,
+    denormalise,
+    prepare_scan,
+    to_native,
+    to_prepared,
+)
+from mdae.errors import DataError, ModelError
+from mdae.evaluation.configs import ReconstructConfig
+from mdae.evaluation.encoder import resolve_device
+from mdae.figures import save_png, volume_grid
+from mdae.files import atomic_write
+from mdae.networks.saved import SavedModel, load_model
+from mdae.networks.unet import pad_to_stride
+from mdae.seeding import torch_generator
+
+PEAK = 8.0  # standard deviations, the range that PSNR takes a z-scored volume to have
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Volumes (D, H, W), float32 z-scores on the prepared grid; `mask` is bool, True = masked.
+
+    Attributes:
+        corrupted: what the network saw.
+        restored: what it made of it.
+        inpainted: clean where visible, restored where masked.
+        denoised: restored where visible, left out (0) where masked.
+    """
+
+    clean: np.ndarray
+    corrupted: np.ndarray
+    restored: np.ndarray
+    inpainted: np.ndarray
+    denoised: np.ndarray
+    mask: np.ndarray
+    sigma: float
+
+    def volumes(self) -> dict[str, np.ndarray]:
+        """The volumes by name."""
+        names = ("clean", "corrupted", "inpainted", "denoised", "restored")
+        return {name: getattr(self, name) for name in names}
+
+    def errors(self) -> dict[str, float | None]:
+        """Mean squared error and PSNR of the restored volume, over masked and over visible voxels."""
+        square = (self.restored - self.clean) ** 2
+        out: dict[str, float | None] = {}
+        for name, region in (("masked", self.mask), ("visible", ~self.mask)):
+            mse = float(square[region].mean()) if region.any() else None
+            out[f"mse_{name}"] = mse
+            out[f"psnr_{name}"] = 10 * math.log10(PEAK**2 / mse) if mse else None
+        return out
+
+
+def reconstruct(config: ReconstructConfig) -> Reconstruction:
+    """Restore a corrupted scan and write NIfTI files, `picture.png` and `reconstruction.json` into `config.out`.
+
+    Raises:
+        ModelError, ScanError: a model or scan that does not do.
+        DataError: a mask on another grid.
+    """
+    model = load_model(config.model, device=resolve_device(config.device))
+    prepared = prepare_scan(read_scan(config.scan), model.contract)
+    mask = None if config.mask is None else _own_mask(config, prepared)
+    result = restore(
+        model, prepared.data, prepared.record.background, config.mask_ratio, config.t, config.seed, mask=mask
+    )
+    for name, volume in result.volumes().items():
+        _write(config, name, volume, prepared)
+    _write(config, "mask", result.mask.astype(np.float32), prepared)
+    save_png(config.out / "picture.png", volume_grid([result.volumes()]))
+    about = {
+        "scan": str(config.scan),
+        "mask": "random blocks" if config.mask is None else str(config.mask),
+        "masked_share": float(result.mask.mean()),
+        "t": config.t,
+        "sigma": result.sigma,
+        "seed": config.seed,
+        "space": config.space,
+        **result.errors(),
+    }
+    with atomic_write(config.out / "reconstruction.json") as temporary:
+        temporary.write_text(json.dumps(about, indent=2) + "\n")
+    return result
+
+
+@torch.inference_mode()
+def restore(
+    model: SavedModel,
+    volume: np.ndarray,
+    background: float,
+    mask_ratio: float,
+    t: float,
+    seed: int,
+    *,
+    mask: np.ndarray | None = None,
+) -> Reconstruction:
+    """Corrupt and restore a prepared volume (D, H, W), in one piece padded to the network's stride.
+
+    Args:
+        model: as loaded.
+        volume: z-scores.
+        background: their value outside the head.
+        mask_ratio: share of masked blocks.
+        t: time in [0, 1]; a model trained without noise ignores it.
+        seed: of mask and noise.
+        mask: voxels to mask instead of random blocks, (D, H, W) bool.
+    """
+    device = next(model.network.parameters()).device
+    corruption = replace(corruption_of(model), p_min=mask_ratio, p_max=mask_ratio, t_min=t, t_max=t)
+    clean = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None].to(device)
+    padded = pad_to_stride(clean, model.network.stride, background)
+    shape = (1, padded.shape[2], padded.shape[3], padded.shape[4])
+    drawn = draw(corruption, shape, [torch_generator(seed, "reconstruct", device=device)])
+    if mask is not None:
+        corruption, drawn = _with_mask(corruption, drawn, mask, padded)
+    corrupted = apply(corruption, padded, drawn)
+    restored = model.network(corrupted.input, corrupted.t)
+    region = tuple(slice(0, side) for side in volume.shape)
+
+    def crop(value: Tensor) -> np.ndarray:
+        return np.asarray(value[0, 0][region].cpu().numpy())
+
+    x0, x, seen, masked = crop(padded), crop(corrupted.input), crop(restored), crop(corrupted.mask)
+    return Reconstruction(
+        clean=x0,
+        corrupted=x,
+        restored=seen,
+        inpainted=np.where(masked, seen, x0),
+        denoised=np.where(masked, np.float32(0), seen),
+        mask=masked,
+        sigma=float(corrupted.coefficients.sigma[0]),
+    )
+
+
+def corruption_of(model: SavedModel) -> CorruptionConfig:
+    """The corruption that a model was trained with.
+
+    Raises:
+        ModelError: its objective has none.
+    """
+    try:
+        values: dict[str, Any] = dict(model.objective["corruption"])
+        schedule = Schedule(**values.pop("schedule"))
+        return CorruptionConfig(**{**values, "schedule": schedule, "block": tuple(values["block"])})
+    except (KeyError, TypeError) as error:
+        raise ModelError(
+            "its objective has no corruption to undo", mend="use a model of mdae, mae, dsm or diffmae"
+        ) from error
+
+
+def _with_mask(
+    corruption: CorruptionConfig, drawn: CorruptionDraw, mask: np.ndarray, padded: Tensor
+) -> tuple[CorruptionConfig, CorruptionDraw]:
+    """A voxel mask is a block mask of blocks of one voxel."""
+    blocks = torch.zeros_like(padded, dtype=torch.bool)
+    blocks[0, 0, : mask.shape[0], : mask.shape[1], : mask.shape[2]] = torch.from_numpy(mask)
+    return replace(corruption, block=(1, 1, 1), per_channel=False), replace(drawn, blocks=blocks)
+
+
+def _own_mask(config: ReconstructConfig, prepared: PreparedScan) -> np.ndarray:
+    """The user's mask on the prepared grid, by nearest neighbour."""
+    assert config.mask is not None
+    scan = read_scan(config.mask)
+    record = prepared.record
+    if scan.data.shape != record.source_shape or not np.allclose(
+        scan.affine, np.array(record.source_affine), atol=1e-2
+    ):
+        raise DataError(
+            f"a mask of {scan.data.shape} voxels on another grid than the scan's {record.source_shape}",
+            where=config.mask,
+            mend="resample it to the scan",
+        )
+    return to_prepared(scan.data != 0, record, order=0) > 0.5
+
+
+def _write(config: ReconstructConfig, name: str, volume: np.ndarray, prepared: PreparedScan) -> None:
+    """One volume as NIfTI, in the wanted space."""
+    path = config.out / f"{name}.nii.gz"
+    if config.space == "prepared":
+        write_nifti(path, volume.astype(np.float32), prepared.affine)
+    else:
+        write_nifti(path, _native(name, volume, prepared.record), np.array(prepared.record.source_affine))
+
+
+def _native(name: str, volume: np.ndarray, record: PreparedRecord) -> np.ndarray:
+    """On the source's voxels and in its intensities; a mask stays a mask."""
+    if name == "mask":
+        return to_native(volume, record, order=0).astype(np.uint8)
+    intensities = denormalise(volume, record)
+    return to_native(intensities, record, fill=record.background * record.std + record.mean)

@@ -1,0 +1,103 @@
+"""The demo's figures: the corruptions step by step, reconstructions over mask and noise, loss curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mdae.evaluation.reconstruct import Reconstruction
+
+COLOURS = {"masked": "#c2410c", "visible": "#0b6e8f"}
+
+
+def axial(volume: np.ndarray) -> np.ndarray:
+    """The slice a little above the middle, upright: the ventricles and the white matter around them."""
+    return np.rot90(volume[:, :, int(0.55 * volume.shape[2])])
+
+
+def steps_figure(both: Reconstruction, only_mask: Reconstruction, only_noise: Reconstruction) -> Figure:
+    """Clean, masked, noised, both, and what the network makes of both, on one slice."""
+    images = [
+        ("clean  X₀", both.clean),
+        ("blocks masked", only_mask.corrupted),
+        ("noise added", only_noise.corrupted),
+        ("both: the input  X̃", both.corrupted),
+        ("restored  X̂", both.restored),
+        ("inpainted (masked from X̂)", both.inpainted),
+    ]
+    figure = Figure(figsize=(13, 2.9))
+    low, high = np.percentile(both.clean, [1, 99.5])
+    for axis, (title, volume) in zip(figure.subplots(1, len(images)), images, strict=True):
+        axis.imshow(axial(volume), cmap="gray", vmin=low, vmax=high)
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+    figure.tight_layout()
+    return figure
+
+
+def landscape_figure(cells: Mapping[tuple[float, float], Reconstruction]) -> Figure:
+    """Inputs and restorations over mask ratio (rows) and time (columns)."""
+    ratios = sorted({ratio for ratio, _ in cells})
+    times = sorted({t for _, t in cells})
+    figure = Figure(figsize=(3.1 * len(times), 1.75 * len(ratios) + 0.5))
+    axes = figure.subplots(len(ratios), len(times), squeeze=False)
+    for row, ratio in zip(axes, ratios, strict=True):
+        for axis, t in zip(row, times, strict=True):
+            cell = cells[ratio, t]
+            low, high = np.percentile(cell.clean, [1, 99.5])
+            pair = np.concatenate([axial(cell.corrupted), axial(cell.restored)], axis=1)
+            axis.imshow(pair, cmap="gray", vmin=low, vmax=high)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(_caption(cell), fontsize=7, labelpad=2)
+        row[0].set_ylabel(f"{ratio:.0%} masked", fontsize=9)
+    for axis, t in zip(axes[0], times, strict=True):
+        axis.set_title(f"t = {t:g}  (σ = {cells[ratios[0], t].sigma:.2g})", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def _caption(cell: Reconstruction) -> str:
+    errors = cell.errors()
+    shown = [(name, errors[f"mse_{name}"]) for name in ("masked", "visible")]
+    return "  ".join(f"{name} {value:.2f}" for name, value in shown if value is not None)
+
+
+def loss_figure(train: pd.DataFrame, validation: pd.DataFrame | None) -> Figure:
+    """Both terms over the steps, training as a line, held-out volumes as points."""
+    figure = Figure(figsize=(9, 3.2))
+    axis = figure.subplots()
+    for term, colour in COLOURS.items():
+        if term not in train or train[term].isna().all():
+            continue
+        smooth = train[term].ewm(span=8).mean()
+        axis.plot(train["step"], train[term], color=colour, alpha=0.25, linewidth=1)
+        axis.plot(train["step"], smooth, color=colour, label=f"{term}, training")
+        if validation is not None:
+            axis.plot(validation["step"], validation[term], "o", color=colour, label=f"{term}, held out")
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel("mean squared error (unweighted)")
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, ncols=2)
+    figure.tight_layout()
+    return figure
+
+
+def probe_figure(rows: Sequence[tuple[str, float, float, float]]) -> Figure:
+    """Intervals as a forest plot: name, value, low, high; 0.5 is chance."""
+    figure = Figure(figsize=(9, 0.42 * len(rows) + 0.9))
+    axis = figure.subplots()
+    for place, (_, value, low, high) in enumerate(reversed(rows)):
+        axis.plot([low, high], [place, place], color=COLOURS["visible"], linewidth=2)
+        axis.plot(value, place, "o", color=COLOURS["masked"])
+    axis.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
+    axis.axvline(0.5, color="gray", linewidth=1, linestyle=":")
+    axis.set_xlim(0.2, 1.0)
+    axis.set_xlabel("AUROC, 95 % interval over subjects")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,67 @@
+"""Fixtures that several files share: a small made-up cohort, its store, and a model trained on it for moments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mdae.data.prepare import PrepareConfig, prepare
+from mdae.data.preprocess import Preprocessing
+from mdae.data.synth import SynthConfig, synthesise
+from mdae.training.config import PretrainConfig
+from mdae.training.loop import pretrain
+
+COARSE = Preprocessing(spacing_mm=(8.0, 8.0, 8.0))
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve made-up subjects with T1w and FLAIR, 8 mm voxels."""
+    out = tmp_path_factory.mktemp("cohort") / "bids"
+    return synthesise(SynthConfig(out=out, subjects=12, contrasts=("T1w", "FLAIR"), spacing_mm=8.0, workers=1))
+
+
+@pytest.fixture(scope="session")
+def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cohort, prepared at its own spacing."""
+    path = tmp_path_factory.mktemp("store") / "store"
+    prepare(PrepareConfig(source=cohort, store=path, preprocessing=COARSE, workers=1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, trained for four steps."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    return pretrain(short_run(store, out, steps=4))
+
+
+def short_run(store: Path, out: Path, **changes: object) -> PretrainConfig:
+    """A run of moments: crops of 16 voxels, checkpoints and rows often."""
+    options: dict[str, object] = {
+        "steps": 20,
+        "batch": 2,
+        "patch": (16, 16, 16),
+        "val_fraction": 0.2,
+        "val_every": 10,
+        "picture_every": 0,
+        "checkpoint_every": 4,
+        "log_every": 2,
+        "precision": "32",
+        "accelerator": "cpu",
+    }
+    return PretrainConfig(store=store, out=out, **{**options, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def real_scans() -> Path:
+    """The folder of real scans that MDAE_TEST_DATA names."""
+    folder = os.environ.get("MDAE_TEST_DATA")
+    if not folder:
+        pytest.skip("MDAE_TEST_DATA names no folder of real scans")
+    return Path(folder)

@@ -1,0 +1,74 @@
+"""Finding scans, and splitting subjects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdae.data.catalogue import discover, split_by_subject
+from mdae.errors import DataError
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_bids_gives_subject_session_and_contrast(tmp_path):
+    tree(
+        tmp_path,
+        "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
+        "sub-01/anat/sub-01_ce-gd_T1w.nii.gz",
+        "sub-01/anat/sub-01_T1w.nii",
+        "sub-01/anat/sub-01_T1w.json",
+        "sub-01/anat/.sub-01_T2w.nii.gz",
+        "sub-01/anat/sub-01_desc-brain_mask.nii.gz",
+        "derivatives/x/sub-01/anat/sub-01_T1w.nii.gz",
+    )
+    found = [(e.scan_id, e.subject, e.session, e.contrast) for e in discover(tmp_path)]
+    assert found == [
+        ("sub-01_T1w", "01", "", "T1w"),
+        ("sub-01_ce-gd_T1w", "01", "", "T1w-gd"),
+        ("sub-02_ses-1_FLAIR", "02", "1", "FLAIR"),
+    ]
+
+
+def test_plain_folders(tmp_path):
+    tree(tmp_path, "case 7.nii.gz", "BraTS_3/BraTS_3_t1.nii.gz", "BraTS_3/BraTS_3_seg.nii.gz")
+    found = [(e.scan_id, e.subject, e.contrast) for e in discover(tmp_path)]
+    assert found == [("BraTS_3__BraTS_3_t1", "BraTS_3", "t1"), ("case-7", "case 7", "")]
+
+
+def test_equal_names_stay_apart(tmp_path):
+    tree(tmp_path, "a/sub-1_T1w.nii", "b/sub-1_T1w.nii")
+    assert len({entry.scan_id for entry in discover(tmp_path)}) == 2
+
+
+def test_a_loop_of_links_ends(tmp_path):
+    tree(tmp_path, "a/x.nii")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert len(discover(tmp_path)) == 1
+
+
+def test_nothing_there_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="no .nii or .nii.gz scan"):
+        discover(tmp_path)
+    with pytest.raises(DataError, match="no such file or folder"):
+        discover(tmp_path / "nowhere")
+
+
+@given(st.sets(st.text(min_size=1, max_size=4), min_size=2), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_a_split_depends_on_the_set_of_subjects_alone(subjects, fraction, seed):
+    held_out = split_by_subject(sorted(subjects) * 2, fraction=fraction, seed=seed)
+    assert held_out == split_by_subject(sorted(subjects, reverse=True), fraction=fraction, seed=seed)
+    assert 0 < len(held_out) < len(subjects) and held_out < subjects
+
+
+def test_nobody_is_held_out_when_not_wanted():
+    assert split_by_subject(["a", "b"], fraction=0.0, seed=0) == frozenset()
+    assert split_by_subject(["a"], fraction=0.5, seed=0) == frozenset()

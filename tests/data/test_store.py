@@ -1,0 +1,174 @@
+"""The store and `prepare`: crops are slices, nothing is half there, nothing is done twice."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdae.data.preprocess import Preprocessing
+from mdae.data.prepare import PrepareConfig, prepare
+from mdae.data.store import Store
+from mdae.errors import DataError
+from tests.conftest import COARSE
+
+
+def config(source: Path, store: Path, **changes: object) -> PrepareConfig:
+    return PrepareConfig(source=source, store=store, **{"preprocessing": COARSE, "workers": 1, **changes})
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    opened = Store.open(store)
+    return {scan.scan_id: opened.read(scan).tobytes() for scan in opened.scans}
+
+
+@settings(max_examples=30, deadline=None)
+@given(start=st.tuples(*[st.integers(-20, 30)] * 3), size=st.tuples(*[st.integers(1, 40)] * 3))
+def test_a_crop_is_a_slice_padded_with_background(store, start, size):
+    opened = Store.open(store)
+    scan = opened.scans[0]
+    background = np.float16(scan.record.background)
+    padded = np.pad(opened.read(scan), 60, constant_values=background)
+    window = tuple(slice(60 + s, 60 + s + n) for s, n in zip(start, size, strict=True))
+    assert np.array_equal(opened.read_crop(scan, start, size), padded[window])
+
+
+def test_volumes_are_z_scored_over_the_head(store):
+    opened = Store.open(store)
+    for scan in opened.scans:
+        volume = opened.read(scan).astype(np.float32)
+        head = volume[volume > scan.record.background + 0.25]
+        assert abs(head.mean()) < 0.3 and 0.5 < head.std() < 1.5
+        assert opened.read(scan).dtype == np.float16 and volume.shape == scan.shape
+
+
+def test_preparing_again_changes_nothing(cohort, store):
+    before = {path: path.stat().st_mtime_ns for path in (store / "volumes").iterdir()}
+    summary = prepare(config(cohort, store))
+    assert (summary.prepared, summary.unchanged) == (0, 24)
+    assert before == {path: path.stat().st_mtime_ns for path in (store / "volumes").iterdir()}
+
+
+def test_a_changed_scan_is_prepared_anew_and_a_new_one_added(cohort, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(cohort / "sub-0001", source / "sub-0001")
+    prepare(config(source, tmp_path / "store"))
+    shutil.copytree(cohort / "sub-0002", source / "sub-0002")
+    path = source / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    shutil.copy(cohort / "sub-0003" / "anat" / "sub-0003_T1w.nii.gz", path)
+    os.utime(path, ns=(1, 1))
+    summary = prepare(config(source, tmp_path / "store"))
+    assert (summary.prepared, summary.unchanged) == (3, 1)
+
+
+def test_processes_give_what_one_gives(cohort, store, tmp_path):
+    prepare(config(cohort, tmp_path / "other", workers=2))
+    assert contents(tmp_path / "other") == contents(store)
+
+
+def test_a_dry_run_writes_nothing(cohort, tmp_path):
+    summary = prepare(config(cohort, tmp_path / "store", dry_run=True))
+    assert summary.found == 24 and not (tmp_path / "store").exists()
+
+
+def test_bad_scans_are_set_aside_with_reasons_and_the_others_go_on(cohort, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(cohort / "sub-0001", source / "sub-0001")
+    good = source / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    (source / "cut.nii.gz").write_bytes(good.read_bytes()[:3000])
+    nib.save(nib.Nifti1Image(np.zeros((64, 64, 1), dtype=np.float32), np.eye(4)), source / "flat.nii")
+    (source / "empty.nii").touch()
+    summary = prepare(config(source, tmp_path / "store"))
+    assert summary.prepared == 2 and len(summary.set_aside) == 3
+    with (tmp_path / "store" / "set_aside.csv").open() as file:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert "gzip" in rows["cut.nii.gz"]["reason"] and "2D" in rows["flat.nii"]["reason"]
+    assert all(row["mend"] for row in rows.values()) and rows.keys() == {"cut.nii.gz", "flat.nii", "empty.nii"}
+
+
+def test_another_contract_is_refused_and_nothing_lost(cohort, store):
+    before = contents(store)
+    with pytest.raises(DataError, match="give another folder"):
+        prepare(config(cohort, store, preprocessing=Preprocessing(spacing_mm=(4.0, 4.0, 4.0))))
+    assert contents(store) == before
+
+
+def test_a_folder_of_something_else_is_refused(cohort, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(DataError, match="not empty and not a store"):
+        prepare(config(cohort, tmp_path))
+    with pytest.raises(DataError, match="no store there"):
+        Store.open(tmp_path)
+
+
+def test_a_full_disk_is_one_line(cohort, tmp_path, monkeypatch):
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match="the disk is full"):
+        prepare(config(cohort, tmp_path / "store"))
+    monkeypatch.undo()
+    assert prepare(config(cohort, tmp_path / "store")).prepared == 24
+
+
+def test_a_store_without_manifest_or_with_a_damaged_one_is_whole(store, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    (copy / "manifest.jsonl").write_text('{"half": ')
+    assert Store.open(copy).scans == Store.open(store).scans
+    (copy / "manifest.jsonl").unlink()
+    assert Store.open(copy).scans == Store.open(store).scans
+
+
+def test_a_store_travels_to_loader_processes(store):
+    opened = pickle.loads(pickle.dumps(Store.open(store)))
+    assert opened.read_crop(opened.scans[0], (0, 0, 0), (4, 4, 4)).shape == (4, 4, 4)
+
+
+def test_killed_in_the_middle_and_repeated_it_equals_an_undisturbed_run(cohort, store, tmp_path):
+    command = [sys.executable, "-m", "mdae", "prepare", str(cohort), str(tmp_path / "store"), "--workers", "1"]
+    command += ["--spacing-mm", "8", "8", "8"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list((tmp_path / "store" / "volumes").glob("[!.]*.b2nd"))) >= 3:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list((tmp_path / "store" / "volumes").glob("[!.]*.b2nd")))
+    assert 3 <= done
+    summary = prepare(config(cohort, tmp_path / "store"))
+    assert summary.unchanged >= min(done, 24) - 1 and summary.prepared + summary.unchanged == 24
+    assert contents(tmp_path / "store") == contents(store)
+
+
+@pytest.mark.parametrize("name", ["ms-cross", "ms-longitudinal"])
+def test_real_scans_are_all_taken_and_fit_a_head(real_scans, tmp_path, name):
+    summary = prepare(
+        PrepareConfig(
+            source=real_scans / name,
+            store=tmp_path / "store",
+            preprocessing=Preprocessing(spacing_mm=(2.0, 2.0, 2.0)),
+            workers=2,
+        )
+    )
+    assert not summary.set_aside and summary.prepared >= 8
+    opened = Store.open(tmp_path / "store")
+    for scan in opened.scans:
+        extent = np.array(scan.shape) * 2.0
+        assert (extent > [120, 150, 90]).all() and (extent < [210, 250, 220]).all(), scan.scan_id
+        assert 0.25 < scan.record.foreground < 0.9
