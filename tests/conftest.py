@@ -23,7 +23,9 @@ torch.set_num_threads(2)
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve made-up subjects with T1w and FLAIR, 8 mm voxels."""
     out = tmp_path_factory.mktemp("cohort") / "bids"
-    return synthesise(SynthConfig(out=out, subjects=12, contrasts=("T1w", "FLAIR"), spacing_mm=8.0, workers=1))
+    return synthesise(
+        SynthConfig(out=out, subjects=12, contrasts=("T1w", "FLAIR"), spacing_mm=8.0, workers=1)
+    )
 
 
 @pytest.fixture(scope="session")

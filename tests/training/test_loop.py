@@ -1,0 +1,269 @@
+"""Training: the golden curve, exact resume, and what stops a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from mdae.data.sampling import CropDataset, CropSampler, rank_batches
+from mdae.data.store import Store
+from mdae.errors import ConfigError, ModelError, TrainingError
+from mdae.networks.saved import load_model
+from mdae.training.checkpoint import load_latest
+from mdae.training.loop import pretrain
+from mdae.training.optimiser import MovingAverage, learning_rate
+from tests.conftest import short_run
+from tests.training import golden
+
+
+def weights(model: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(model / "model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights and logs equal bit for bit."""
+    first, second = weights(one / "model"), weights(other / "model")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    for log in ("train.csv", "val.csv"):
+        assert (one / log).read_text() == (other / log).read_text()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store, tmp_path_factory) -> Path:
+    """A run of twenty steps that nothing interrupted."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    pretrain(short_run(store, out))
+    return out
+
+
+def assert_same_but_rounding(log: Path, other: Path) -> None:
+    """Losses equal at first and close to the end: AdamW's first steps blow rounding up."""
+    losses, expected = ([row["loss"] for row in golden.read(path)] for path in (log, other))
+    assert losses == pytest.approx(expected, rel=2e-2)
+    assert losses[0] == pytest.approx(expected[0], rel=1e-3)
+
+
+def command(store: Path, out: Path, *more: str) -> list[str]:
+    """The command line of `short_run`."""
+    options = {
+        "steps": "20", "batch": "2", "val-fraction": "0.2", "val-every": "10", "picture-every": "0",
+        "checkpoint-every": "4", "log-every": "2", "precision": "32", "accelerator": "cpu",
+    }  # fmt: skip
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    whole = [sys.executable, "-m", "mdae", "pretrain", str(store), str(out), *flags]
+    return [*whole, "--patch", "16", "16", "16", *more]
+
+
+def interrupt(process: subprocess.Popen[bytes], out: Path, number: signal.Signals, checkpoint: int) -> None:
+    """Send a signal as soon as a checkpoint is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / "checkpoints" / f"step-{checkpoint:08d}.pt").exists():
+            break
+        time.sleep(0.002)
+    process.send_signal(number)
+    process.wait(timeout=60)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(store, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    for checkpoint in (4, 12):
+        process = subprocess.Popen(command(store, out), stderr=subprocess.DEVNULL, env=environment())
+        interrupt(process, out, signal.SIGKILL, checkpoint)
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    subprocess.run(command(store, out), check=True, stderr=subprocess.DEVNULL, env=environment())
+    assert_same_run(undisturbed, out)
+
+
+def test_terminated_it_writes_a_checkpoint_says_so_and_resumes_exactly(store, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(store, out, "--checkpoint-every", "5"), stderr=subprocess.PIPE, env=environment()
+    )
+    interrupt(process, out, signal.SIGTERM, 5)
+    assert process.stderr is not None
+    said = process.stderr.read().decode()
+    assert process.returncode == 130 and "the same command goes on from there" in said, said
+    assert "Traceback" not in said
+    pretrain(short_run(store, out))
+    assert_same_run(undisturbed, out)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    subprocess.run(command(store, out), check=True, stderr=subprocess.DEVNULL, env=environment())
+    newest = out / "checkpoints" / "step-00000020.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    pretrain(short_run(store, out))
+    assert_same_run(undisturbed, out)
+
+
+def test_no_readable_checkpoint_is_one_line(tmp_path):
+    (tmp_path / "step-00000004.pt").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="delete the folder"):
+        load_latest(tmp_path, device=torch.device("cpu"))
+    assert load_latest(tmp_path / "none", device=torch.device("cpu")) is None
+
+
+def test_a_checkpoint_of_another_run_is_refused(store, undisturbed):
+    with pytest.raises(ConfigError, match=r"lr was 0.001 and is 0.5"):
+        pretrain(short_run(store, undisturbed, lr=0.5))
+
+
+def test_a_finished_run_is_left_alone(store, undisturbed):
+    before = (undisturbed / "model" / "model.safetensors").stat().st_mtime_ns
+    pretrain(short_run(store, undisturbed))
+    assert (undisturbed / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_golden_curve(tmp_path):
+    """Recapture: `python -m tests.training.golden`."""
+    rows, expected = golden.run(tmp_path), golden.read(golden.GOLDEN)
+    assert [row.keys() for row in rows] == [row.keys() for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        for name in row:  # processors round differently; twenty steps let that grow
+            assert row[name] == pytest.approx(other[name], rel=5e-3, nan_ok=True), (row["step"], name)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loader_processes_change_nothing(store, undisturbed, tmp_path, workers):
+    pretrain(short_run(store, tmp_path / "run", workers=workers))
+    assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_micro_batches_change_nothing_but_rounding(store, undisturbed, tmp_path):
+    pretrain(short_run(store, tmp_path / "run", accumulate=2))
+    assert_same_but_rounding(tmp_path / "run" / "train.csv", undisturbed / "train.csv")
+
+
+def test_two_processes_change_nothing_but_rounding(store, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    subprocess.run(
+        command(store, out, "--devices", "2"),
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for log in ("train.csv", "val.csv"):
+        assert_same_but_rounding(out / log, undisturbed / log)
+
+
+def test_every_sample_is_taken_by_one_rank_whatever_their_number():
+    for world in (1, 2, 4):
+        taken = [
+            sample
+            for rank in range(world)
+            for micro in rank_batches(3, 6, batch=8, micro_batch=2, rank=rank, world=world)
+            for sample in micro
+        ]
+        assert sorted(taken) == list(range(24, 48))
+
+
+def test_an_epoch_takes_every_subject_once_and_seeds_matter(store):
+    opened = Store.open(store)
+    sampler = CropSampler(opened.scans, (8, 8, 8), seed=0)
+    number = len({scan.subject for scan in opened.scans})
+    for epoch in range(3):
+        subjects = [sampler(epoch * number + i).scan.subject for i in range(number)]
+        assert len(set(subjects)) == number
+    again, other = CropSampler(opened.scans, (8, 8, 8), seed=0), CropSampler(opened.scans, (8, 8, 8), seed=1)
+    assert [sampler(i) for i in range(30)] == [again(i) for i in reversed(range(30))][::-1]
+    assert [sampler(i) for i in range(30)] != [other(i) for i in range(30)]
+
+
+def test_a_nan_stops_the_run_and_names_step_scans_and_checkpoint(store, tmp_path, monkeypatch):
+    original = CropDataset.__getitem__
+
+    def poisoned(self: CropDataset, sample: int) -> tuple[np.ndarray, int, str]:
+        crop, number, name = original(self, sample)
+        return (crop * np.float16("nan") if sample == 19 else crop), number, name
+
+    monkeypatch.setattr(CropDataset, "__getitem__", poisoned)
+    with pytest.raises(TrainingError) as caught:
+        pretrain(short_run(store, tmp_path / "run", val_every=0))
+    sampler = CropSampler(_kept(store), (16, 16, 16), seed=0)
+    said = str(caught.value)
+    assert "diverged at step 10" in said and "step-00000008.pt" in said
+    assert all(sampler(sample).scan.scan_id in said for sample in (18, 19))
+    good = load_model(tmp_path / "run" / "model")
+    assert all(value.isfinite().all() for value in good.network.state_dict().values())
+
+
+def _kept(store: Path) -> list:
+    from mdae.data.catalogue import split_by_subject
+
+    scans = Store.open(store).scans
+    held_out = split_by_subject({scan.subject for scan in scans}, fraction=0.2, seed=0)
+    return [scan for scan in scans if scan.subject not in held_out]
+
+
+def test_nobody_trains_on_held_out_subjects(store):
+    from mdae.training.run import open_run
+
+    run = open_run(short_run(store, Path("unused")))
+    assert run.validation is not None
+    trained = {run.train(i).scan.subject for i in range(200)}
+    held_out = {run.validation(i).scan.subject for i in range(200)}
+    assert trained and held_out and not trained & held_out
+
+
+def test_the_average_is_what_is_saved(store, undisturbed, tmp_path):
+    pretrain(short_run(store, tmp_path / "run", ema=0.9))
+    assert not torch.equal(
+        weights(tmp_path / "run" / "model")["encoder.stem.convs.0.conv.weight"],
+        weights(undisturbed / "model")["encoder.stem.convs.0.conv.weight"],
+    )
+    live = torch.load(tmp_path / "run" / "checkpoints" / "step-00000020.pt", weights_only=True)["objective"]
+    assert torch.equal(
+        live["network.encoder.stem.convs.0.conv.weight"],
+        weights(undisturbed / "model")["encoder.stem.convs.0.conv.weight"],
+    )
+
+
+def test_moving_average():
+    value = torch.zeros(1)
+    average = MovingAverage([value], decay=0.5)
+    for step in range(1, 40):
+        value += 1.0
+        average.update(step)
+    assert average.average[0].item() == pytest.approx(38.0, abs=1e-3)  # of a ramp: one step behind
+    average.swap()
+    assert value.item() == pytest.approx(38.0, abs=1e-3)
+    average.swap()
+    assert value.item() == 39.0
+
+
+def test_learning_rate():
+    rates = [learning_rate(s, peak=2.0, warmup_steps=4, total_steps=20) for s in range(21)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0
+    assert rates[20] == pytest.approx(0.0) and all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch": 3, "accumulate": 2}, "use --batch 4"),
+        ({"patch": (15, 16, 16)}, "multiple of 8"),
+        ({"network": "huge"}, "no network preset"),
+        ({"objective": "magic"}, "no objective"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_one_line(store, tmp_path, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        pretrain(short_run(store, tmp_path / "run", **changes))
