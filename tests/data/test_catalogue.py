@@ -56,7 +56,7 @@ def test_a_loop_of_links_ends(tmp_path):
 
 
 def test_nothing_there_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="no .nii or .nii.gz scan"):
+    with pytest.raises(DataError, match=r"no \.nii or \.nii\.gz scan"):
         discover(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         discover(tmp_path / "nowhere")

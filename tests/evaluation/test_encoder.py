@@ -20,8 +20,9 @@ from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError, DataError, ModelError, ScanError
 from mdae.evaluation.configs import EmbedConfig, ReconstructConfig
 from mdae.evaluation.embed import embed
-from mdae.evaluation.encoder import Encoder, resolve_device, window_starts
+from mdae.evaluation.encoder import Encoder, resolve_device
 from mdae.evaluation.reconstruct import reconstruct
+from mdae.evaluation.windows import map_windows, window_starts
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.networks.unet import pad_to_stride
 from tests.data.test_geometry import AFFINES, centre_of_spot, head_with_a_point
@@ -37,6 +38,12 @@ def test_a_raw_scan_of_any_size_is_embedded(model, cohort, window):
     features = encoder.embed(first_scan(cohort), window=window)
     assert features.shape == (encoder.num_features,) and features.dtype == np.float32
     assert np.isfinite(features).all() and features.std() > 0
+
+
+def test_pooling_both_is_means_then_maxima(model, cohort):
+    encoder = mdae.load(model)
+    mean, top, both = (encoder.embed(first_scan(cohort), pool=pool) for pool in ("mean", "max", "both"))
+    assert np.array_equal(both, np.concatenate([mean, top])) and (top > mean).all()
 
 
 def test_whole_is_the_encoder_at_t_0_on_the_padded_volume(model, cohort):
@@ -55,6 +62,13 @@ def test_windows_cover_the_volume_evenly():
     assert sorted({s[0] for s in starts}) == [0, 12, 24]
     assert {s[1] for s in starts} == {0} and {s[2] for s in starts} == {-3}
     assert window_starts((40, 16, 10), (16, 16, 16), centre_only=True) == [(12, 0, -3)]
+
+
+@pytest.mark.parametrize("shape", [(30, 21, 9), (8, 8, 8), (17, 40, 12)])
+def test_windows_put_together_give_the_volume_back(shape):
+    volume = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    again = map_windows(lambda window: window, volume, (8, 8, 8), value=0.0)
+    torch.testing.assert_close(again, volume)
 
 
 def test_orientation_does_not_matter(model, cohort, tmp_path):
@@ -166,7 +180,7 @@ def test_the_same_seed_gives_the_same_and_no_corruption_is_none(model, cohort, t
 def test_a_point_comes_back_within_half_a_voxel(model, tmp_path, name):
     scan, spot = head_with_a_point(AFFINES[name])
     fine = load_model(model)
-    fine.contract = Preprocessing(spacing_mm=(2.0, 2.0, 2.0))
+    fine.contract, fine.patch = Preprocessing(spacing_mm=(2.0, 2.0, 2.0)), (64, 64, 64)
     save_model(tmp_path / "model", fine)
     nib.save(nib.Nifti1Image(scan.data, scan.affine), tmp_path / "scan.nii.gz")
     reconstruct(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 from nibabel.affines import voxel_sizes
 
 from mdae.errors import ScanError
@@ -75,7 +75,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
         return igzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile, struct.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise ScanError(f"truncated or damaged gzip ({error})", where=path, mend=_AGAIN) from error
     except OSError as error:
         raise ScanError(f"cannot be read ({error.strerror or error})", where=path, mend="check it") from error

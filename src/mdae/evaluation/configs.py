@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from mdae.errors import ConfigError
 
 WindowMode = Literal["slide", "centre", "whole"]
+Pool = Literal["mean", "max", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class EmbedConfig:
     """Table to write, .parquet or .csv."""
     window: WindowMode = "slide"
     """How a scan of any size is seen: windows of the training patch all over the head, the centre one, or whole."""
+    pool: Pool = "mean"
+    """What is kept of each feature map: its mean (what is everywhere), its maximum (what is somewhere), or both."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
     workers: int = 0

@@ -103,8 +103,20 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
                 aside.append({"path": item.path, "reason": loaded.what, "mend": loaded.mend or ""})
             else:
                 volume, background, content = loaded
-                features.append(encoder.embed_volume(volume, background, window=config.window))
-                rows.append((item.scan, item.subject, item.session, item.contrast, item.path, config.window))
+                features.append(
+                    encoder.embed_volume(volume, background, window=config.window, pool=config.pool)
+                )
+                rows.append(
+                    (
+                        item.scan,
+                        item.subject,
+                        item.session,
+                        item.contrast,
+                        item.path,
+                        config.window,
+                        config.pool,
+                    )
+                )
                 contents.append(content)
             progress.advance(f"{len(aside)} set aside")
     if not rows:
@@ -114,8 +126,9 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
             mend="look at the file",
         )
     _warn_of_overlap(encoder, contents)
-    names = pd.DataFrame(rows, columns=["scan", "subject", "session", "contrast", "path", "window"])
-    values = pd.DataFrame(np.stack(features), columns=[f"f{i:04d}" for i in range(encoder.num_features)])
+    names = pd.DataFrame(rows, columns=["scan", "subject", "session", "contrast", "path", "window", "pool"])
+    stacked = np.stack(features)
+    values = pd.DataFrame(stacked, columns=[f"f{i:04d}" for i in range(stacked.shape[1])])
     return Embedded(
         pd.concat([names, values], axis=1), pd.DataFrame(aside, columns=["path", "reason", "mend"])
     )

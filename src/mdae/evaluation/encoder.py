@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,8 @@ from torch import Tensor
 from mdae.data.io import read_scan
 from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.errors import ConfigError
-from mdae.evaluation.configs import WindowMode
+from mdae.evaluation.configs import Pool, WindowMode
+from mdae.evaluation.windows import AT_ONCE, cut_window, window_starts
 from mdae.networks import ResidualEncoder
 from mdae.networks.saved import SavedModel, load_model
 from mdae.networks.unet import pad_to_stride
@@ -23,7 +22,6 @@ from mdae.types import Shape3
 MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
 ABOVE_BACKGROUND = 0.25  # standard deviations, to count as foreground
 COARSE = 6.0  # times the contract's spacing: thicker slices than this deserve a warning
-WINDOWS_AT_ONCE = 8
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class Encoder:
         network: the plain encoder.
         contract: how scans are prepared for it.
         patch: the window in voxels.
-        num_features: the length of an embedding.
+        num_features: the length of an embedding by means.
     """
 
     def __init__(self, model: SavedModel, device: str | torch.device = "cpu") -> None:
@@ -74,78 +72,66 @@ class Encoder:
             )
         return prepared
 
-    def embed(self, scan: str | Path, *, window: WindowMode = "slide") -> np.ndarray:
+    def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:
         """The features (F,), float32, of a raw scan.
 
         Args:
             scan: a NIfTI file, in any orientation and spacing.
-            window: see `embed_volume`.
+            window, pool: see `embed_volume`.
 
         Raises:
             ScanError: a file that cannot be read or is unfit.
         """
         prepared = self.prepare(scan)
-        return self.embed_volume(prepared.data, prepared.record.background, window=window)
+        return self.embed_volume(prepared.data, prepared.record.background, window=window, pool=pool)
 
     def embed_volume(
-        self, volume: np.ndarray, background: float, *, window: WindowMode = "slide"
+        self, volume: np.ndarray, background: float, *, window: WindowMode = "slide", pool: Pool = "mean"
     ) -> np.ndarray:
         """The features (F,), float32, of a prepared volume (D, H, W).
 
-        Every stage's output is averaged over voxels, the stages side by side, finest first.
+        Every stage's output is pooled over its voxels, the stages side by side, finest first.
 
         Args:
             volume: z-scores, of any size.
             background: their value outside the head, used as padding.
             window: "slide" averages windows of the training patch, which cover the volume evenly, by how much head
                 each holds; "centre" takes the middle one alone; "whole" takes the volume in one piece.
+            pool: "mean" tells what is everywhere in a window, "max" what is somewhere in it; "both" has twice the
+                features, means first.
         """
         x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
         if window == "whole":
             batch = pad_to_stride(x[None, None], self.network.config.stride, background)
-            return self._pooled(batch)[0].numpy()
+            return self._pooled(batch, pool)[0].numpy()
         starts = window_starts(volume.shape, self.patch, centre_only=window == "centre")
         windows = torch.stack([cut_window(x, start, self.patch, background) for start in starts])[:, None]
         weights = (windows > background + ABOVE_BACKGROUND).float().mean(dim=(1, 2, 3, 4))
         kept = weights >= min(MIN_FOREGROUND, float(weights.max()))
         weights = weights[kept].double().clamp_min(1e-9)
-        pooled = self._pooled(windows[kept]).double()
+        pooled = self._pooled(windows[kept], pool).double()
         return ((weights[:, None] * pooled).sum(0) / weights.sum()).float().numpy()
 
     @torch.inference_mode()
-    def _pooled(self, batch: Tensor) -> Tensor:
-        """Means over the voxels of every stage, (B, F), float32 on the CPU; a few volumes at a time."""
+    def _pooled(self, batch: Tensor, pool: Pool) -> Tensor:
+        """Pooled outputs of every stage, float32 on the CPU; a few volumes at a time."""
         rows = []
-        for part in torch.split(batch, WINDOWS_AT_ONCE):
+        for part in torch.split(batch, AT_ONCE):
             on_gpu = self.device.type == "cuda"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
                 stages = self.network(part.to(self.device))
-            rows.append(torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in stages], dim=1).cpu())
+            rows.append(_pool(stages, pool).cpu())
         return torch.cat(rows)
 
 
-def window_starts(shape: Sequence[int], patch: Shape3, *, centre_only: bool = False) -> list[Shape3]:
-    """The corners of as few evenly spaced windows as cover a volume; negative where it is smaller than one."""
-    axes = []
-    for side, edge in zip(shape, patch, strict=True):
-        middle = (side - edge) // 2
-        if centre_only or side <= edge:
-            axes.append([middle])
-        else:
-            count = math.ceil(side / edge)
-            axes.append([round(i * (side - edge) / (count - 1)) for i in range(count)])
-    return [(x, y, z) for x in axes[0] for y in axes[1] for z in axes[2]]
-
-
-def cut_window(volume: Tensor, start: Shape3, size: Shape3, value: float) -> Tensor:
-    """A window (D, H, W) of a volume, filled with `value` where it leaves it."""
-    window = volume.new_full(size, value)
-    low = [max(0, first) for first in start]
-    high = [min(side, first + edge) for side, first, edge in zip(volume.shape, start, size, strict=True)]
-    source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-    window[target] = volume[source]
-    return window
+def _pool(stages: list[Tensor], pool: Pool) -> Tensor:
+    """Means, maxima or both over the voxels of every stage, (B, F or 2 F), float32."""
+    parts = []
+    if pool in ("mean", "both"):
+        parts += [stage.float().mean(dim=(2, 3, 4)) for stage in stages]
+    if pool in ("max", "both"):
+        parts += [stage.float().amax(dim=(2, 3, 4)) for stage in stages]
+    return torch.cat(parts, dim=1)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mdae.corruption import CorruptionConfig, CorruptionDraw, Schedule, apply, draw
+from mdae.corruption import CorruptionConfig, Schedule, apply, draw
 from mdae.data.io import read_scan, write_nifti
 from mdae.data.preprocess import (
     PreparedRecord,
@@ -24,10 +23,10 @@ from mdae.data.preprocess import (
 from mdae.errors import DataError, ModelError
 from mdae.evaluation.configs import ReconstructConfig
 from mdae.evaluation.encoder import resolve_device
+from mdae.evaluation.windows import map_windows
 from mdae.figures import save_png, volume_grid
 from mdae.files import atomic_write
 from mdae.networks.saved import SavedModel, load_model
-from mdae.networks.unet import pad_to_stride
 from mdae.seeding import torch_generator
 
 PEAK = 8.0  # standard deviations, the range that PSNR takes a z-scored volume to have
@@ -78,9 +77,7 @@ def reconstruct(config: ReconstructConfig) -> Reconstruction:
     model = load_model(config.model, device=resolve_device(config.device))
     prepared = prepare_scan(read_scan(config.scan), model.contract)
     mask = None if config.mask is None else _own_mask(config, prepared)
-    result = restore(
-        model, prepared.data, prepared.record.background, config.mask_ratio, config.t, config.seed, mask=mask
-    )
+    result = restore(model, prepared.data, config.mask_ratio, config.t, config.seed, mask=mask)
     for name, volume in result.volumes().items():
         _write(config, name, volume, prepared)
     _write(config, "mask", result.mask.astype(np.float32), prepared)
@@ -104,19 +101,17 @@ def reconstruct(config: ReconstructConfig) -> Reconstruction:
 def restore(
     model: SavedModel,
     volume: np.ndarray,
-    background: float,
     mask_ratio: float,
     t: float,
     seed: int,
     *,
     mask: np.ndarray | None = None,
 ) -> Reconstruction:
-    """Corrupt and restore a prepared volume (D, H, W), in one piece padded to the network's stride.
+    """Corrupt a prepared volume (D, H, W) once, and restore it by overlapping windows of the training patch.
 
     Args:
         model: as loaded.
         volume: z-scores.
-        background: their value outside the head.
         mask_ratio: share of masked blocks.
         t: time in [0, 1]; a model trained without noise ignores it.
         seed: of mask and noise.
@@ -125,19 +120,20 @@ def restore(
     device = next(model.network.parameters()).device
     corruption = replace(corruption_of(model), p_min=mask_ratio, p_max=mask_ratio, t_min=t, t_max=t)
     clean = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None].to(device)
-    padded = pad_to_stride(clean, model.network.stride, background)
-    shape = (1, padded.shape[2], padded.shape[3], padded.shape[4])
+    shape = (1, clean.shape[2], clean.shape[3], clean.shape[4])
     drawn = draw(corruption, shape, [torch_generator(seed, "reconstruct", device=device)])
-    if mask is not None:
-        corruption, drawn = _with_mask(corruption, drawn, mask, padded)
-    corrupted = apply(corruption, padded, drawn)
-    restored = model.network(corrupted.input, corrupted.t)
-    region = tuple(slice(0, side) for side in volume.shape)
-
-    def crop(value: Tensor) -> np.ndarray:
-        return np.asarray(value[0, 0][region].cpu().numpy())
-
-    x0, x, seen, masked = crop(padded), crop(corrupted.input), crop(restored), crop(corrupted.mask)
+    if mask is not None:  # a voxel mask is a block mask of blocks of one voxel
+        corruption = replace(corruption, block=(1, 1, 1), per_channel=False)
+        drawn = replace(drawn, blocks=torch.from_numpy(mask)[None, None].to(device))
+    corrupted = apply(corruption, clean, drawn)
+    restored = map_windows(
+        lambda windows: model.network(windows, corrupted.t.expand(len(windows))),
+        corrupted.input[0, 0],
+        model.patch,
+        value=0.0,  # as if masked: nothing is known out there
+    )
+    x0, x, masked = (value[0, 0].cpu().numpy() for value in (clean, corrupted.input, corrupted.mask))
+    seen = restored.cpu().numpy()
     return Reconstruction(
         clean=x0,
         corrupted=x,
@@ -163,15 +159,6 @@ def corruption_of(model: SavedModel) -> CorruptionConfig:
         raise ModelError(
             "its objective has no corruption to undo", mend="use a model of mdae, mae, dsm or diffmae"
         ) from error
-
-
-def _with_mask(
-    corruption: CorruptionConfig, drawn: CorruptionDraw, mask: np.ndarray, padded: Tensor
-) -> tuple[CorruptionConfig, CorruptionDraw]:
-    """A voxel mask is a block mask of blocks of one voxel."""
-    blocks = torch.zeros_like(padded, dtype=torch.bool)
-    blocks[0, 0, : mask.shape[0], : mask.shape[1], : mask.shape[2]] = torch.from_numpy(mask)
-    return replace(corruption, block=(1, 1, 1), per_channel=False), replace(drawn, blocks=blocks)
 
 
 def _own_mask(config: ReconstructConfig, prepared: PreparedScan) -> np.ndarray:

@@ -131,7 +131,7 @@ def _show_method(page: Page, model: SavedModel, training: PretrainConfig) -> Non
     volume = Store.open(training.store).read(scan).astype(np.float32)
 
     def cell(ratio: float, t: float) -> Reconstruction:
-        return restore(model, volume, scan.record.background, ratio, t, training.seed)
+        return restore(model, volume, ratio, t, training.seed)
 
     page.section(
         "Two corruptions at once",
@@ -168,9 +168,10 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
     """Lesion against none, on subjects that pre-training never saw, by trained and untrained features."""
     cohort, store = config.out / "cohort" / "probing", config.out / "probe-store"
     prepare(PrepareConfig(source=cohort, store=store, preprocessing=PREPROCESSING))
+    trained, untrained = _features(model, store), _features(_untrained(model, training), store)
     tables = {
-        "pre-trained encoder": _features(model, store),
-        "untrained encoder": _features(_untrained(model, training), store),
+        **{f"pre-trained, {pool}": table for pool, table in trained.items()},
+        **{f"untrained, {pool}": table for pool, table in untrained.items()},
         "intensity histogram": _histograms(store),
     }
     labels = read_table(cohort / "participants.tsv")
@@ -179,23 +180,24 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
         scores = {
             name: _scores(table, labels, contrast, cohort, config.seed) for name, table in tables.items()
         }
-        reference = scores["pre-trained encoder"]
         for name, (y, score, subjects) in scores.items():
             area = auroc(y, score, subjects, seed=config.seed)
             precision = average_precision(y, score, subjects, seed=config.seed)
-            ahead = "" if name == "pre-trained encoder" else _ahead(reference, score, config.seed)
-            rows.append([f"{contrast} ({kind})", name, str(area), str(precision), ahead])
+            twin = scores.get(name.replace("pre-trained", "untrained")) if "pre-trained" in name else None
+            gain = "" if twin is None else _gain((y, score, subjects), twin[1], config.seed)
+            rows.append([f"{contrast} ({kind})", name, str(area), str(precision), gain])
             forest.append((f"{contrast}: {name}", area.value, area.low, area.high))
-    table = pd.DataFrame(rows, columns=["contrast", "features", "auroc", "ap", "pretrained_minus_this"])
+    table = pd.DataFrame(rows, columns=["contrast", "features", "auroc", "ap", "auroc_gain_over_untrained"])
     table.to_csv(config.out / "probe.csv", index=False)
     count = len(labels)
     page.section(
         "Is there a lesion? A linear probe on frozen features",
         f"{count} subjects that pre-training never saw, half of them with white-matter lesions. Logistic regression by "
-        "cross-validation over subjects, its penalty chosen within each training part.",
+        "cross-validation over subjects, its penalty chosen within each training part. Features are the means (what is "
+        "everywhere) or the maxima (what is somewhere) of the encoder's maps over windows.",
     )
-    header = ["contrast", "features", "AUROC [95 %]", "AP [95 %]", "pre-trained minus this, AUROC"]
-    page.table(header, rows, strong=[0, len(tables)])
+    header = ["contrast", "features", "AUROC [95 %]", "AP [95 %]", "AUROC gain over untrained"]
+    page.table(header, rows, strong=[i for i, row in enumerate(rows) if "pre-trained" in row[1]])
     page.figure(probe_figure(forest), "Intervals resample subjects. The dotted line is chance.")
     page.note(
         "A few minutes on two cores with a tiny network show that the method runs, not how well it does: read "
@@ -210,11 +212,14 @@ def _untrained(model: SavedModel, training: PretrainConfig) -> SavedModel:
     return SavedModel(network, model.contract, model.patch)
 
 
-def _features(model: SavedModel, store: Path) -> pd.DataFrame:
-    """The features table of a prepared store."""
+def _features(model: SavedModel, store: Path) -> dict[str, pd.DataFrame]:
+    """The features of a prepared store by pooling: means and maxima of the same maps."""
     encoder = Encoder(model)
-    config = EmbedConfig(model=Path(), scans=(store,), window="whole")
-    return embed_items(encoder, list_items(store, encoder), config).table
+    config = EmbedConfig(model=Path(), scans=(store,), pool="both")
+    table = embed_items(encoder, list_items(store, encoder), config).table
+    names = [name for name in table.columns if name[1:].isdigit()]
+    half = len(names) // 2
+    return {"mean": table.drop(columns=names[half:]), "max": table.drop(columns=names[:half])}
 
 
 def _histograms(store: Path) -> pd.DataFrame:
@@ -239,9 +244,10 @@ def _scores(
     return y, cross_validated_scores(feature_matrix(rows), y, subjects, repeats=3, seed=seed), subjects
 
 
-def _ahead(reference: tuple[np.ndarray, np.ndarray, np.ndarray], score: np.ndarray, seed: int) -> str:
-    y, best, subjects = reference
-    difference: Estimate = auroc_difference(y, best, score, subjects, seed=seed)
+def _gain(scored: tuple[np.ndarray, np.ndarray, np.ndarray], other: np.ndarray, seed: int) -> str:
+    """The paired difference in AUROC, signed, with its interval."""
+    y, score, subjects = scored
+    difference: Estimate = auroc_difference(y, score, other, subjects, seed=seed)
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 

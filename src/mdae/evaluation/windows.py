@@ -1,0 +1,82 @@
+"""Windows of the training patch over volumes of any size.
+
+Instance normalisation makes a network feel the size and the content of its field of view: a volume seen whole has other
+statistics than the crops of training. Windows of the training patch keep them the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mdae.types import Shape3
+
+AT_ONCE = 8  # windows in a batch
+
+
+def window_starts(
+    shape: Sequence[int], patch: Shape3, *, overlap: float = 0.0, centre_only: bool = False
+) -> list[Shape3]:
+    """The corners of as few evenly spaced windows as cover a volume; negative where it is smaller than one.
+
+    Args:
+        shape: of the volume.
+        patch: of a window.
+        overlap: the least share of a window that the next one shares with it, along each axis.
+        centre_only: the middle window alone.
+    """
+    axes = []
+    for side, edge in zip(shape, patch, strict=True):
+        middle = (side - edge) // 2
+        if centre_only or side <= edge:
+            axes.append([middle])
+        else:
+            count = math.ceil((side - edge) / (edge * (1 - overlap))) + 1
+            axes.append([round(i * (side - edge) / (count - 1)) for i in range(count)])
+    return [(x, y, z) for x in axes[0] for y in axes[1] for z in axes[2]]
+
+
+def cut_window(volume: Tensor, start: Shape3, size: Shape3, value: float) -> Tensor:
+    """A window (D, H, W) of a volume, filled with `value` where it leaves it."""
+    window = volume.new_full(size, value)
+    source, target = _overlap(volume.shape, start, size)
+    window[target] = volume[source]
+    return window
+
+
+def _overlap(
+    shape: Sequence[int], start: Shape3, size: Shape3
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The part of a volume that a window covers, in the volume's voxels and in the window's."""
+    low = [max(0, first) for first in start]
+    high = [min(side, first + edge) for side, first, edge in zip(shape, start, size, strict=True)]
+    source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    return source, target
+
+
+def map_windows(
+    function: Callable[[Tensor], Tensor], volume: Tensor, patch: Shape3, *, value: float, overlap: float = 0.5
+) -> Tensor:
+    """Apply a function of windows, (B, 1, *patch) to the same shape, and blend what overlaps; (D, H, W).
+
+    A window counts most in its middle (a product of raised cosines), where it has seen the most around it.
+    """
+    total, weights = torch.zeros_like(volume), torch.zeros_like(volume)
+    x, y, z = (
+        torch.hann_window(edge + 2, periodic=False, device=volume.device)[1:-1].clamp_min(1e-3)
+        for edge in patch
+    )
+    bump = x[:, None, None] * y[None, :, None] * z
+    starts = window_starts(volume.shape, patch, overlap=overlap)
+    for first in range(0, len(starts), AT_ONCE):
+        some = starts[first : first + AT_ONCE]
+        windows = torch.stack([cut_window(volume, start, patch, value) for start in some])[:, None]
+        for start, result in zip(some, function(windows)[:, 0].float(), strict=True):
+            source, target = _overlap(volume.shape, start, patch)
+            total[source] += (bump * result)[target]
+            weights[source] += bump[target]
+    return total / weights
