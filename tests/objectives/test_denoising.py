@@ -18,7 +18,7 @@ from mdae.objectives import (
     squared_error_terms,
     visible_weight,
 )
-from mdae.objectives.options import ObjectiveOptions
+from mdae.options import ObjectiveOptions
 from mdae.seeding import torch_generator
 from tests import reference
 

@@ -11,7 +11,7 @@ from mdae.errors import ConfigError
 from mdae.networks import ResidualUNet
 from mdae.objectives.base import Objective
 from mdae.objectives.denoising import Denoising, DenoisingConfig
-from mdae.objectives.options import ObjectiveOptions
+from mdae.options import ObjectiveOptions
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mdae.evaluation.reconstruct import Reconstruction, restore
 from mdae.evaluation.tables import attach_labels, read_table
 from mdae.networks import ResidualUNet
 from mdae.networks.saved import SavedModel, load_model
-from mdae.objectives.options import ObjectiveOptions
+from mdae.options import ObjectiveOptions
 from mdae.report.config import DemoConfig
 from mdae.report.figures import landscape_figure, loss_figure, probe_figure, steps_figure
 from mdae.report.page import Page
@@ -145,7 +145,7 @@ def _show_method(page: Page, model: SavedModel, training: PretrainConfig) -> Non
     page.section(
         "From easy to impossible",
         "Left of each pair the input, right what the network makes of it; below, the mean squared error on masked and "
-        "on visible voxels (z-scored, so 1 is the volume's variance).",
+        "on visible voxels, background and all (z-scored, so 1 is the head's variance).",
     )
     cells = {(ratio, t): cell(ratio, t) for ratio in RATIOS for t in TIMES}
     page.figure(landscape_figure(cells), "Mask ratio from top to bottom, noise from left to right.", dpi=90)

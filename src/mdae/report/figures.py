@@ -21,12 +21,12 @@ def axial(volume: np.ndarray) -> np.ndarray:
 def steps_figure(both: Reconstruction, only_mask: Reconstruction, only_noise: Reconstruction) -> Figure:
     """Clean, masked, noised, both, and what the network makes of both, on one slice."""
     images = [
-        ("clean  X₀", both.clean),
+        ("clean", both.clean),
         ("blocks masked", only_mask.corrupted),
         ("noise added", only_noise.corrupted),
-        ("both: the input  X̃", both.corrupted),
-        ("restored  X̂", both.restored),
-        ("inpainted (masked from X̂)", both.inpainted),
+        ("both: the input", both.corrupted),
+        ("restored", both.restored),
+        ("restored where masked", both.inpainted),
     ]
     figure = Figure(figsize=(13, 2.9))
     low, high = np.percentile(both.clean, [1, 99.5])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from mdae.errors import ConfigError
-from mdae.objectives.options import ObjectiveOptions
+from mdae.options import ObjectiveOptions
 from mdae.types import Shape3
 
 

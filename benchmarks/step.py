@@ -1,0 +1,195 @@
+"""One training step of ours against a MAE step made as nnssl's trainer makes it, in turn in one process.
+
+    python -m benchmarks.step                      # CPU, float32; on a GPU bf16 at 160^3, batches 1, 2, 4, 8
+    python -m benchmarks.step --network tiny       # one network only
+
+Ours: MDAE, drawn and applied on the device, one wait for the host every ten steps, AdamW. The peer's: the network of
+dynamic-network-architectures, masks drawn on the CPU, gradient norm clipped at 12, SGD with Nesterov momentum, the loss
+copied to the host at every step; fp16 autocast with a scaler on CUDA, float32 elsewhere. Written from a description of
+that trainer; nothing of it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import (
+    in_turn,
+    matmul_tflops,
+    median_ratio,
+    own_peak_memory_gib,
+    peak_memory_gib,
+    save,
+    show,
+)
+from mdae.networks import NetworkConfig, ResidualUNet, preset
+from mdae.objectives import build_objective
+from mdae.seeding import torch_generator
+from mdae.training.device import keep_freed_memory
+from mdae.training.optimiser import build_optimiser
+
+CPU_CASES = [("tiny", 48, 4), ("small", 64, 2), ("resenc-l", 64, 1)]
+GPU_CASES = [("resenc-l", 160, batch) for batch in (1, 2, 4, 8)]
+STEPS_A_ROUND = 10  # between two looks of ours at the loss
+
+
+def peer_network(config: NetworkConfig) -> ResidualEncoderUNet:
+    """The same network, without time, from dynamic-network-architectures."""
+    stages = len(config.features)
+    return ResidualEncoderUNet(
+        input_channels=1,
+        n_stages=stages,
+        features_per_stage=list(config.features),
+        conv_op=torch.nn.Conv3d,
+        kernel_sizes=3,
+        strides=[1] + [2] * (stages - 1),
+        n_blocks_per_stage=list(config.blocks),
+        num_classes=1,
+        n_conv_per_stage_decoder=[1] * (stages - 1),
+        conv_bias=True,
+        norm_op=torch.nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+
+
+def our_steps(network: str, volumes: torch.Tensor, number: int) -> Callable[[], None]:
+    """A function that makes `number` MDAE steps."""
+    device = volumes.device
+    objective = build_objective("mdae", ResidualUNet(preset(network).network)).to(device)
+    optimiser = build_optimiser(objective, lr=1e-3, weight_decay=0.01)
+    seen = [0]
+
+    def steps() -> None:
+        losses = []
+        for _ in range(number):
+            first, seen[0] = seen[0], seen[0] + len(volumes)
+            generators = [
+                torch_generator(0, "corruption", first + i, device=device) for i in range(len(volumes))
+            ]
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss = objective(volumes, generators).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(objective.parameters(), 12.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+        torch.stack(losses).tolist()
+
+    return steps
+
+
+def peer_steps(network: str, volumes: torch.Tensor, number: int) -> Callable[[], None]:
+    """A function that makes `number` MAE steps the peer's way."""
+    device, side = volumes.device, volumes.shape[-1]
+    model = peer_network(preset(network).network).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    on_gpu = device.type == "cuda"
+    scaler = torch.amp.GradScaler(enabled=on_gpu)  # type: ignore[attr-defined]
+    grid = side // 16
+    hidden = int(0.75 * grid**3)
+
+    def visible() -> torch.Tensor:
+        masks = torch.ones(len(volumes), grid**3)
+        for mask in masks:
+            mask[torch.randperm(grid**3)[:hidden]] = 0
+        mask = masks.view(-1, 1, grid, grid, grid).to(device, non_blocking=True)
+        for axis in (2, 3, 4):
+            mask = mask.repeat_interleave(16, dim=axis)
+        return mask
+
+    def steps() -> None:
+        for _ in range(number):
+            keep = visible()
+            optimiser.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+                output = model(volumes * keep)
+                loss = ((output - volumes) ** 2 * (1 - keep)).sum() / (1 - keep).sum()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 12.0)
+            scaler.step(optimiser)
+            scaler.update()
+            loss.detach().cpu().numpy()
+
+    return steps
+
+
+def count_tflop(network: str, volumes: torch.Tensor) -> float:
+    """Arithmetic of one step, forward and backward, in TFLOP."""
+    steps = our_steps(network, volumes, 1)
+    with FlopCounterMode(display=False) as counter:
+        steps()
+    return counter.get_total_flops() / 1e12
+
+
+def measure(network: str, side: int, batch: int, device: torch.device) -> dict[str, Any]:
+    """One row: seconds a step, ratio, arithmetic rate and peak memory of both."""
+    volumes = torch.randn(batch, 1, side, side, side, device=device)
+    number = STEPS_A_ROUND if device.type == "cuda" or network != "resenc-l" else 2
+    seconds = in_turn(
+        {"ours": our_steps(network, volumes, number), "peer": peer_steps(network, volumes, number)}, rounds=5
+    )
+    ours = sorted(seconds["ours"])[2] / number
+    peer = sorted(seconds["peer"])[2] / number
+    tflop = count_tflop(network, volumes)
+    limit = matmul_tflops(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    where = ["-m", "benchmarks.step", "--network", network, "--side", str(side), "--batch", str(batch)]
+    return {
+        "network": network,
+        "side": side,
+        "batch": batch,
+        "ours_s": ours,
+        "peer_s": peer,
+        "peer/ours": median_ratio(seconds["ours"], seconds["peer"]),
+        "tflop_a_step": tflop,
+        "ours_tflop/s": tflop / ours,
+        "matmul_tflop/s": limit,
+        "share_of_limit": tflop / ours / limit,
+        "ours_gib": peak_memory_gib([*where, "--only", "ours"]),
+        "peer_gib": peak_memory_gib([*where, "--only", "peer"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network")
+    parser.add_argument("--side", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--only", choices=["ours", "peer"], help="two steps of one side, for its memory")
+    parser.add_argument("--report-memory", action="store_true")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True
+    if device.type == "cpu":
+        keep_freed_memory()  # for both sides alike: it is the process's
+    if options.only:
+        side, batch = options.side, options.batch
+        volumes = torch.randn(batch, 1, side, side, side, device=device)
+        make = our_steps if options.only == "ours" else peer_steps
+        make(options.network, volumes, 2)()
+        print(own_peak_memory_gib())
+        return
+    cases = GPU_CASES if device.type == "cuda" else CPU_CASES
+    cases = [case for case in cases if options.network in (None, case[0])]
+    rows = []
+    for case in cases:
+        rows.append(measure(*case, device))
+        show(rows[-1:])
+        sys.stdout.flush()
+    if options.network is None:
+        save(f"step-{device.type}", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The made-up cohort: seeded, balanced, and with nothing in it that gives the label away but the lesions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from mdae.data.catalogue import discover
+from mdae.data.synth import SynthConfig, has_lesions, make_subject, synthesise
+from mdae.errors import ConfigError, DataError
+
+
+def config(out: Path, **changes: object) -> SynthConfig:
+    return SynthConfig(out=out, **{"subjects": 4, "spacing_mm": 6.0, "workers": 1, **changes})  # type: ignore[arg-type]
+
+
+def voxels(out: Path, subject: int, contrast: str) -> np.ndarray:
+    name = f"sub-{subject:04d}"
+    return np.asarray(nib.load(out / name / "anat" / f"{name}_{contrast}.nii.gz").dataobj)
+
+
+def lesion_mask(out: Path, subject: int) -> np.ndarray:
+    name = f"sub-{subject:04d}"
+    path = out / "derivatives" / "lesions" / name / "anat" / f"{name}_label-lesion_mask.nii.gz"
+    return np.asarray(nib.load(path).dataobj) > 0
+
+
+def test_a_bids_tree_with_labels(tmp_path):
+    out = synthesise(config(tmp_path / "cohort"))
+    entries = discover(out)
+    assert len(entries) == 12 and {e.contrast for e in entries} == {"T1w", "T2w", "FLAIR"}
+    people = pd.read_csv(out / "participants.tsv", sep="\t")
+    assert list(people["participant_id"]) == [f"sub-{k:04d}" for k in range(1, 5)]
+    assert people["lesion"].sum() == 2 and ((people["num_lesions"] > 0) == (people["lesion"] == 1)).all()
+    affine = nib.load(entries[0].path).affine
+    assert nib.aff2axcodes(affine) == ("R", "A", "S") and affine[0, 0] == 6.0
+
+
+def test_a_subject_depends_on_seed_and_number_alone(tmp_path):
+    few, many = (synthesise(config(tmp_path / str(n), subjects=n, workers=w)) for n, w in ((2, 1), (4, 2)))
+    other = synthesise(config(tmp_path / "other", subjects=2, seed=1))
+    for subject in (1, 2):
+        assert np.array_equal(voxels(few, subject, "T2w"), voxels(many, subject, "T2w"))
+        assert not np.array_equal(voxels(few, subject, "T2w"), voxels(other, subject, "T2w"))
+    assert not np.array_equal(voxels(few, 1, "T2w"), voxels(few, 2, "T2w"))
+
+
+def test_lesions_are_the_only_difference_between_labels(tmp_path):
+    """The same subject with and without: equal outside of the lesions, of the right sign within."""
+    sick, well = (config(tmp_path / str(f), lesion_fraction=f, spacing_mm=4.0) for f in (1.0, 0.0))
+    for options in (sick, well):
+        make_subject(options, 3)
+    mask = lesion_mask(sick.out, 3)
+    assert mask.any()
+    for contrast, sign in (("T1w", -1), ("T2w", 1), ("FLAIR", 1)):
+        difference = voxels(sick.out, 3, contrast).astype(int) - voxels(well.out, 3, contrast)
+        changed = difference != 0
+        assert changed[mask].mean() > 0.95
+        assert changed.sum() < 4 * mask.sum(), "something beside the lesions has changed"
+        assert np.sign(np.median(difference[mask])) == sign, contrast
+
+
+def test_without_load_a_label_has_no_effect(tmp_path):
+    sick = config(tmp_path / "a", lesion_fraction=1.0, lesion_load=0.0)
+    well = config(tmp_path / "b", lesion_fraction=0.0)
+    for options in (sick, well):
+        make_subject(options, 1)
+    assert np.array_equal(voxels(sick.out, 1, "FLAIR"), voxels(well.out, 1, "FLAIR"))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 0.3, 0.5, 1.0])
+def test_labels_are_balanced_and_seeded(tmp_path, fraction):
+    options = config(tmp_path, subjects=200, lesion_fraction=fraction)
+    labels = [has_lesions(options, k) for k in range(1, 201)]
+    assert sum(labels) == round(200 * fraction)
+    if fraction == 0.5:
+        others = [has_lesions(config(tmp_path, lesion_fraction=0.5, seed=1), k) for k in range(1, 201)]
+        assert labels != others
+
+
+def test_interrupted_it_completes_and_redoes_nothing(tmp_path):
+    out = synthesise(config(tmp_path / "cohort", subjects=2))
+    before = (out / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz").stat().st_mtime_ns
+    synthesise(config(tmp_path / "cohort", subjects=3))
+    assert (out / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz").stat().st_mtime_ns == before
+    assert len(pd.read_csv(out / "participants.tsv", sep="\t")) == 3
+
+
+def test_other_options_in_the_same_folder_are_refused(tmp_path):
+    synthesise(config(tmp_path / "cohort", subjects=1))
+    with pytest.raises(DataError, match="not this cohort"):
+        synthesise(config(tmp_path / "cohort", subjects=1, seed=5))
+    with pytest.raises(DataError, match="not empty"):
+        synthesise(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"contrasts": ("PET",)}, {"subjects": 0}, {"lesion_load": 2.0}, {"spacing_mm": 50.0}]
+)
+def test_impossible_options_are_refused(tmp_path, changes):
+    with pytest.raises(ConfigError):
+        config(tmp_path, **changes)

@@ -1,0 +1,105 @@
+"""The command line as a user meets it: every bad input is one line and status 2, never a traceback."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mdae.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Exit status and everything said."""
+    try:
+        main([str(argument) for argument in arguments])
+        status: object = 0
+    except SystemExit as error:
+        status = error.code or 0
+    said = capsys.readouterr()
+    assert isinstance(status, int)
+    return status, said.out + said.err
+
+
+def test_help_and_version(capsys):
+    status, said = run(capsys, "--help")
+    assert status == 0
+    for name in ("prepare", "pretrain", "embed", "probe", "reconstruct", "synth", "demo"):
+        assert name in said
+        assert run(capsys, name, "--help")[0] == 0
+    assert re.search(r"\d+\.\d+\.\d+", run(capsys, "--version")[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("prepare", "{tmp}/nowhere", "{tmp}/store"), "no such file or folder"),
+        (("prepare", "{tmp}/empty", "{tmp}/store"), r"no \.nii or \.nii\.gz scan"),
+        (("prepare", "{tmp}/bad", "{tmp}/store"), "no scan could be prepared"),
+        (("pretrain", "{tmp}/empty", "{tmp}/run"), "no store there"),
+        (("pretrain", "{store}", "{tmp}/run", "--contrasts", "PET"), "no scan of contrast PET"),
+        (("pretrain", "{store}", "{tmp}/run", "--steps", "0"), "give 1 or more"),
+        (
+            ("pretrain", "{store}", "{tmp}/run", "--objective", "mae", "--sigma-max", "1"),
+            "mae has no sigma_max",
+        ),
+        (("embed", "{tmp}/empty", "{cohort}"), r"no config\.json"),
+        (("embed", "{model}", "{tmp}/empty"), r"no \.nii or \.nii\.gz scan"),
+        (("embed", "{model}", "{cohort}", "--device", "abacus"), "no device"),
+        (("probe", "{tmp}/none.csv", "{tmp}/none.csv", "--label", "x"), "no such table"),
+        (("reconstruct", "{model}", "{tmp}/bad/cut.nii.gz", "{tmp}/out"), "truncated or damaged gzip"),
+        (("reconstruct", "{model}", "{tmp}/bad/cut.nii.gz", "{tmp}/out", "--t", "7"), "outside"),
+        (("synth", "{tmp}/bad"), "not a made-up cohort"),
+        (("synth", "{tmp}/new", "--contrasts", "PET"), "no contrast PET"),
+        (("demo", "{tmp}/demo", "--subjects", "3"), "too few to probe"),
+        (("demo", "{tmp}/demo", "--source", "{tmp}/empty"), r"no \.nii or \.nii\.gz scan"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, tmp_path, cohort, store, model, arguments, said):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    good = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    (tmp_path / "bad" / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
+    places = {"tmp": tmp_path, "store": store, "cohort": cohort, "model": model}
+    status, output = run(capsys, *(str(argument).format(**places) for argument in arguments))
+    assert status == 2 and "Traceback" not in output, output
+    (line,) = [line for line in output.splitlines() if line.startswith("mdae: ")]
+    assert re.search(said, line), line
+
+
+def test_the_whole_way_from_raw_scans_to_a_probe(capsys, tmp_path, cohort):
+    """Every command on one cohort, as the README tells it."""
+    source = tmp_path / "scans"
+    shutil.copytree(cohort, source)
+    store, out = tmp_path / "store", tmp_path / "run"
+    assert run(capsys, "prepare", source, store, "--spacing-mm", 8, 8, 8)[0] == 0
+    status, said = run(
+        capsys, "pretrain", store, out, "--steps", 4, "--batch", 2, "--patch", 16, 16, 16, "--val-every", 2,
+        "--picture-every", 4, "--block", 4, 4, 4,
+    )  # fmt: skip
+    assert status == 0 and "model: " in said
+    assert {path.name for path in out.iterdir()} >= {
+        "train.csv",
+        "val.csv",
+        "model",
+        "pictures",
+        "tensorboard",
+    }
+    features = tmp_path / "features.parquet"
+    assert run(capsys, "embed", out / "model", source, "--out", features)[0] == 0
+    result = tmp_path / "result.json"
+    status, said = run(
+        capsys, "probe", features, source / "participants.tsv", "--label", "lesion", "--out", result,
+        "--folds", 3, "--repeats", 1,
+    )  # fmt: skip
+    assert status == 0 and "AUROC" in said and result.exists()
+    scan = source / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    assert run(capsys, "reconstruct", out / "model", scan, tmp_path / "restored")[0] == 0
+    assert (tmp_path / "restored" / "picture.png").exists()
+
+
+def test_a_dry_run_lists_and_writes_nothing(capsys, tmp_path, cohort):
+    status, said = run(capsys, "prepare", cohort, tmp_path / "store", "--dry-run")
+    assert status == 0 and "24 scans would be prepared" in said and not Path(tmp_path / "store").exists()

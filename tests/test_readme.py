@@ -1,0 +1,75 @@
+"""The README's blocks, run as they stand, one after the other, in a folder with the scans that they speak of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mdae.data.synth import SynthConfig, synthesise
+from mdae.networks import PRESETS, ResidualUNet
+from mdae.objectives import OBJECTIVES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
+
+# A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
+SHORTER = {
+    "--steps 1000": "--steps 3 --batch 2 --patch 16 16 16",
+    "--label diagnosis": "--label diagnosis --folds 3",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder as the README's reader has it: scans, labels, one scan."""
+    folder = tmp_path_factory.mktemp("readme")
+    scans = synthesise(
+        SynthConfig(out=folder / "scans", subjects=12, contrasts=("T1w",), spacing_mm=8.0, workers=1)
+    )
+    people = pd.read_csv(scans / "participants.tsv", sep="\t")
+    labels = pd.DataFrame({"subject": people["participant_id"], "diagnosis": people["lesion"]})
+    labels.to_csv(folder / "labels.csv", index=False)
+    shutil.copy(scans / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", folder / "scan.nii.gz")
+    return folder
+
+
+def test_every_block_runs(folder):
+    blocks = BLOCK.findall(README)
+    assert [name for name, _, _ in blocks] == ["pretrain", "use", "python"]
+    bin_folder = Path(sys.executable).parent
+    for name, language, text in blocks:
+        for wanted, short in SHORTER.items():
+            text = text.replace(wanted, short)
+        command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
+        path = f"{bin_folder}:/usr/local/bin:/usr/bin:/bin"
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, env={"PATH": path, "HOME": str(folder)}
+        )
+        assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
+    assert (folder / "features.parquet").exists() and (folder / "restored" / "picture.png").exists()
+
+
+def test_the_tables_are_true():
+    for name, preset in PRESETS.items():
+        parameters = sum(
+            p.numel()
+            for key, p in ResidualUNet(preset.network).named_parameters()
+            if not key.startswith("film.")
+        )
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"{parameters / 1e6:.1f} M" in row and f"{preset.patch[0]}³" in row
+    for name in OBJECTIVES:
+        assert f"| `{name}` |" in README
+
+
+def test_what_it_points_to_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
