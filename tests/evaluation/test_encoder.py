@@ -21,7 +21,7 @@ from mdae.errors import ConfigError, DataError, ModelError, ScanError
 from mdae.evaluation.configs import EmbedConfig, ReconstructConfig
 from mdae.evaluation.embed import embed
 from mdae.evaluation.encoder import Encoder, resolve_device
-from mdae.evaluation.reconstruct import reconstruct
+from mdae.evaluation.reconstruct import reconstruct, restore
 from mdae.evaluation.windows import map_windows, window_starts
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.networks.unet import pad_to_stride
@@ -116,6 +116,8 @@ def test_nothing_to_embed_is_one_line(model, tmp_path):
         embed(EmbedConfig(model=model, scans=(tmp_path,), out=tmp_path / "a.csv"))
     with pytest.raises(ScanError):
         mdae.load(model).embed(tmp_path / "broken.nii.gz")
+    with pytest.raises(DataError, match="no scans given"):
+        embed(EmbedConfig(model=model, scans=(), out=tmp_path / "a.csv"))
     with pytest.raises(ConfigError, match=r"in .parquet or .csv"):
         EmbedConfig(model=model, scans=(tmp_path,), out=tmp_path / "a.xlsx")
 
@@ -124,11 +126,36 @@ def test_a_model_of_several_contrasts_refuses_single_scans(model):
     saved = load_model(model)
     config = saved.network.config.__class__(in_channels=2, features=(4, 8), blocks=(1, 1))
     network = saved.network.__class__(config)
+    several = SavedModel(network, saved.contract, saved.patch, saved.objective)
     with pytest.raises(ConfigError, match="2 contrasts"):
-        Encoder(SavedModel(network, saved.contract, saved.patch))
+        Encoder(several)
+    with pytest.raises(ConfigError, match="2 contrasts"):
+        restore(several, np.zeros((16, 16, 16), np.float32), 0.5, 0.5, 0)
 
 
-def test_devices():
+def test_a_scan_unlike_those_of_training_is_warned_of(model, cohort, tmp_path, caplog):
+    mdae.load(model).prepare(first_scan(cohort))
+    assert not caplog.text
+    image = nib.load(first_scan(cohort))
+    middle = image.slicer[9:17, 9:17, 6:14]
+    saved = load_model(model)
+    saved.patch = (32, 32, 32)
+    Encoder(saved).prepare(_saved(middle, tmp_path / "small.nii.gz"))
+    assert "% of the model's window" in caplog.text
+    saved.contract = Preprocessing(spacing_mm=(1.0, 1.0, 1.0))
+    Encoder(saved).prepare(first_scan(cohort))
+    assert "8.0 times coarser" in caplog.text
+
+
+def _saved(image: nib.Nifti1Image, path: Path) -> Path:
+    nib.save(image, path)
+    return path
+
+
+def test_devices(model):
+    assert mdae.load(model, device="auto").num_features
+    with pytest.raises(ConfigError, match="no device"):
+        mdae.load(model, device="abacus")
     assert resolve_device("cpu").type == "cpu"
     with pytest.raises(ConfigError, match="no device"):
         resolve_device("abacus")
@@ -154,6 +181,7 @@ def test_reconstruct_writes_on_the_scans_own_grid(model, cohort, tmp_path):
     error = np.abs(load(tmp_path / "clean.nii.gz") - source.data)[head]
     assert np.median(error) < 0.02 * source.data.max(), "intensities did not come back"
     about = json.loads((tmp_path / "reconstruction.json").read_text())
+    assert about["window"] == list(load_model(model).patch)
     assert about["sigma"] == pytest.approx(result.sigma) and 0 < about["masked_share"] < 1
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
 

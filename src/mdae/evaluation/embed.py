@@ -51,6 +51,8 @@ def embed(config: EmbedConfig) -> Embedded:
     Raises:
         ModelError, DataError: no such model or scans, or a store of another contract.
     """
+    if not config.scans:
+        raise DataError("no scans given", mend="name scans, folders or stores after the model")
     encoder = Encoder.load(config.model, device=resolve_device(config.device))
     items = [item for source in config.scans for item in list_items(source, encoder)]
     result = embed_items(encoder, items, config)

@@ -22,6 +22,7 @@ from mdae.types import Shape3
 MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
 ABOVE_BACKGROUND = 0.25  # standard deviations, to count as foreground
 COARSE = 6.0  # times the contract's spacing: thicker slices than this deserve a warning
+SMALL = 0.5  # of the patch: a field of view smaller than this is mostly padding
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class Encoder:
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
-        """The encoder of a model folder; raises `ModelError` for anything else."""
-        return cls(load_model(path), device)
+        """The encoder of a model folder; raises `ModelError` for anything else, `ConfigError` for no such device."""
+        return cls(load_model(path), resolve_device(str(device)))
 
     def prepare(self, path: str | Path) -> PreparedScan:
         """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one."""
@@ -69,6 +70,13 @@ class Encoder:
                 "%s: voxels %.1f times coarser than the model was trained on; its features may not hold there",
                 path,
                 coarsest,
+            )
+        covered = min(side / edge for side, edge in zip(prepared.data.shape, self.patch, strict=True))
+        if covered < SMALL:
+            logger.warning(
+                "%s: its field of view fills %.0f %% of the model's window; its features may not hold there",
+                path,
+                100 * covered,
             )
         return prepared
 

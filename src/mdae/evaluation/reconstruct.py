@@ -20,7 +20,7 @@ from mdae.data.preprocess import (
     to_native,
     to_prepared,
 )
-from mdae.errors import DataError, ModelError
+from mdae.errors import ConfigError, DataError, ModelError
 from mdae.evaluation.configs import ReconstructConfig
 from mdae.evaluation.encoder import resolve_device
 from mdae.evaluation.windows import map_windows
@@ -90,6 +90,7 @@ def reconstruct(config: ReconstructConfig) -> Reconstruction:
         "sigma": result.sigma,
         "seed": config.seed,
         "space": config.space,
+        "window": list(model.patch),  # voxels; windows of the training patch, half overlapping and blended
         **result.errors(),
     }
     with atomic_write(config.out / "reconstruction.json") as temporary:
@@ -116,7 +117,16 @@ def restore(
         t: time in [0, 1]; a model trained without noise ignores it.
         seed: of mask and noise.
         mask: voxels to mask instead of random blocks, (D, H, W) bool.
+
+    Raises:
+        ConfigError: a model of several contrasts.
+        ModelError: a model whose objective corrupts nothing.
     """
+    if model.network.config.in_channels != 1:
+        raise ConfigError(
+            f"a model of {model.network.config.in_channels} contrasts cannot restore single scans",
+            mend="use a model of one contrast",
+        )
     device = next(model.network.parameters()).device
     corruption = replace(corruption_of(model), p_min=mask_ratio, p_max=mask_ratio, t_min=t, t_max=t)
     clean = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None].to(device)

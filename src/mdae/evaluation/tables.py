@@ -49,12 +49,19 @@ def attach_labels(features: pd.DataFrame, labels: pd.DataFrame, label: str, wher
     `sub-` counts for nothing.
 
     Raises:
-        DataError: no such column, doubly labelled scans, or no row in common.
+        DataError: no such column or one that the features have as well, doubly labelled scans, or no row in common.
     """
     columns = ", ".join(map(str, labels.columns))
     if label not in labels.columns:
         raise DataError(
             f"no column {label!r}; it has {columns}", where=where, mend="choose --label among them"
+        )
+    kept = [label, *(["split"] if "split" in labels.columns and label != "split" else [])]
+    if twofold := [name for name in kept if name in features.columns]:
+        raise DataError(
+            f"column {twofold[0]!r} is in the features table as well",
+            where=where,
+            mend="rename it in the labels",
         )
     by = next((name for name in JOIN_COLUMNS if name in labels.columns), None)
     if by is None:
@@ -68,8 +75,9 @@ def attach_labels(features: pd.DataFrame, labels: pd.DataFrame, label: str, wher
     if theirs["_key"].duplicated().any():
         twice = theirs["_key"][theirs["_key"].duplicated()].iloc[0]
         raise DataError(f"{by} {twice} has more than one row", where=where, mend="keep one row for each")
-    kept = ["_key", label, *(["split"] if "split" in labels.columns and label != "split" else [])]
-    joined = features.assign(_key=own).merge(theirs[kept], on="_key", how="inner").drop(columns="_key")
+    joined = (
+        features.assign(_key=own).merge(theirs[["_key", *kept]], on="_key", how="inner").drop(columns="_key")
+    )
     if joined.empty:
         raise DataError(
             f"no {by} in common with the features, e.g. {theirs['_key'].iloc[0]!r} and {own.iloc[0]!r}"
