@@ -1,5 +1,6 @@
-"""Made-up heads on real anatomy: the ICBM152 tissue maps, deformed, coloured, and with or without lesions.
+"""Made-up brains on real anatomy: the ICBM152 tissue maps, deformed, coloured, and with or without lesions.
 
+The template has no skull, so scans are those of a brain on a background of exactly 0.
 Everything about a subject but its lesions is drawn without knowing its label, from streams of random numbers of its
 own: two subjects of the same seed and number that differ in their label differ in the voxels of the lesions alone.
 """
@@ -15,18 +16,23 @@ from scipy import ndimage
 from mdae.data.resample import AxisMap, resample
 from mdae.seeding import numpy_generator
 
-# Intensities of CSF, grey matter, white matter and lesion, white matter being about 1 in T1w.
+# Intensities of CSF, grey matter, white matter and lesion, white matter being about 1 in T1w. Lesions look like CSF
+# in T2w and between CSF and grey matter in T1w: their place gives them away; in FLAIR nothing is as bright.
 CONTRASTS: dict[str, tuple[float, float, float, float]] = {
-    "T1w": (0.25, 0.65, 0.95, 0.60),
-    "T2w": (1.10, 0.62, 0.45, 0.85),
-    "FLAIR": (0.20, 0.72, 0.58, 0.95),
+    "T1w": (0.25, 0.65, 0.95, 0.45),
+    "T2w": (1.10, 0.62, 0.45, 1.08),
+    "FLAIR": (0.20, 0.72, 0.58, 0.86),
 }
-TISSUE_SPREAD = 0.08  # relative, of each tissue's mean between subjects and contrasts
-TEXTURE = 0.03  # within tissue, smooth over about two voxels
-BIAS = 0.12  # log amplitude of the coil's shading
+TISSUE_SPREAD = 0.07  # relative, of each tissue's mean between subjects and contrasts
+TEXTURE, TEXTURE_MM = 0.03, 4.0  # within tissue: relative amplitude, and how smooth
+BIAS, BIAS_MM = 0.08, 60.0  # the coil's shading: log amplitude, and how smooth
 NOISE = (0.02, 0.05)  # Rician, between scans
-WARP_MM = 3.0  # standard deviation of the displacements
-CONTROL_MM = 30.0  # between the points that displace freely
+WARP_MM = 2.5  # standard deviation of the displacements
+CONTROL_MM = 45.0  # between the points that displace freely
+ROOM_BELOW = (
+    14  # slices of 1 mm taken from the empty top: the template's brainstem ends at its grid's lower face
+)
+FAINT = 0.2  # a weaker lesion is none: what is left is the mask, whole
 INTENSITY = 1000.0  # units of the stored integers
 
 
@@ -64,14 +70,15 @@ def load_template(spacing_mm: float) -> Template:
         for n in size
     )
     gm, wm, t1 = (
-        resample(np.asarray(image.dataobj, dtype=np.float32), (x, y, z), order=1) for image in images
+        resample(np.roll(np.asarray(image.dataobj, dtype=np.float32), ROOM_BELOW, axis=2), (x, y, z), order=1)
+        for image in images
     )
     brain = ndimage.binary_fill_holes(t1 > 0.1 * t1.max()).astype(np.float32)
     grid = affine @ np.array(
         [
             [spacing_mm, 0, 0, x.offset],
             [0, spacing_mm, 0, y.offset],
-            [0, 0, spacing_mm, z.offset],
+            [0, 0, spacing_mm, z.offset - ROOM_BELOW],
             [0, 0, 0, 1.0],
         ]
     )
@@ -130,7 +137,7 @@ class Anatomy:
     """A subject's tissues in its own space: CSF, grey and white matter as shares, (3, D, H, W); lesion strength."""
 
     tissues: np.ndarray
-    lesion: np.ndarray | None
+    lesion: np.ndarray | None  # 0 where there is none, else between FAINT and 1
 
 
 def draw_anatomy(template: Template, seed: int, subject: int, lesions: Lesions | None) -> Anatomy:
@@ -142,6 +149,8 @@ def draw_anatomy(template: Template, seed: int, subject: int, lesions: Lesions |
     csf = np.clip(brain - gm - wm, 0, 1)
     tissues = np.stack([csf, gm, wm]) * (brain > 0.5)
     lesion = None if lesions is None else _warp(lesions.strength, coordinates) * (brain > 0.5)
+    if lesion is not None:
+        lesion[lesion < FAINT] = 0
     return Anatomy(tissues.astype(np.float32), lesion)
 
 
@@ -185,13 +194,11 @@ def draw_contrast(
     image = np.tensordot(means.astype(np.float32), anatomy.tissues, axes=1)
     shape = image.shape
     noise = rng.uniform(*NOISE)
-    texture = 1 + TEXTURE * smooth_field(shape, 2.0, rng)
-    bias = np.exp(BIAS * smooth_field(shape, 60.0 / spacing_mm, rng))
+    texture = 1 + TEXTURE * smooth_field(shape, max(1.0, TEXTURE_MM / spacing_mm), rng)
+    bias = np.exp(BIAS * smooth_field(shape, BIAS_MM / spacing_mm, rng))
     real, imaginary = noise * rng.standard_normal((2, *shape), dtype=np.float32)
     if anatomy.lesion is not None and lesion_load > 0:
-        target = (
-            lesion_mean * means[2] / tissue_means[2]
-        )  # brighter or darker with the subject's white matter
+        target = lesion_mean * means[2] / tissue_means[2]  # follows the subject's white matter
         image = image + lesion_load * anatomy.lesion * (np.float32(target) - image)
     image = np.hypot(image * texture * bias + real, imaginary)
     inside = anatomy.tissues.sum(axis=0) > 0

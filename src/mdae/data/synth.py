@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mdae.data.anatomy import CONTRASTS, draw_anatomy, draw_contrast, draw_lesions, load_template
 from mdae.data.io import write_nifti
@@ -27,9 +28,9 @@ LABEL_BLOCK = 4  # labels are balanced within every so many consecutive subjects
 
 @dataclass(frozen=True, kw_only=True)
 class SynthConfig:
-    """Make up a cohort on real anatomy: deformed ICBM152 heads, in part of them white-matter lesions."""
+    """Make up a cohort on real anatomy: deformed ICBM152 brains, in part of them white-matter lesions."""
 
-    out: Positional[Path]
+    out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Folder of the BIDS tree to make; the same command again completes it."""
     subjects: int = 64
     """Number of subjects; each depends on the seed and its number alone."""
@@ -50,12 +51,16 @@ class SynthConfig:
         unknown = [name for name in self.contrasts if name not in CONTRASTS]
         if unknown or not self.contrasts:
             raise ConfigError(f"no contrast {', '.join(unknown)}", mend=f"use some of {', '.join(CONTRASTS)}")
+        if len(set(self.contrasts)) < len(self.contrasts):
+            raise ConfigError("a contrast is given twice", mend="give each once")
         if not 1 <= self.subjects <= 9999:
             raise ConfigError(f"{self.subjects} subjects", mend="give 1 to 9999")
         if not (0 <= self.lesion_fraction <= 1 and 0 <= self.lesion_load <= 1):
             raise ConfigError("lesion_fraction or lesion_load outside [0, 1]", mend="give 0 to 1")
         if not 0.5 <= self.spacing_mm <= 8:
             raise ConfigError(f"a spacing of {self.spacing_mm} mm", mend="give 0.5 to 8")
+        if self.seed < 0 or self.workers < 0:
+            raise ConfigError("a negative seed or number of workers", mend="give 0 or more")
 
 
 def has_lesions(config: SynthConfig, subject: int) -> bool:
@@ -70,11 +75,12 @@ def has_lesions(config: SynthConfig, subject: int) -> bool:
 def synthesise(config: SynthConfig) -> Path:
     """Make or complete a cohort and return its folder.
 
-    The tree holds `sub-0001/anat/sub-0001_T1w.nii.gz` and so on, lesion masks under `derivatives/lesions`, and
-    `participants.tsv` with `participant_id`, `lesion` (0 or 1), `num_lesions` and `lesion_volume_ml`.
+    The tree holds `sub-0001/anat/sub-0001_T1w.nii.gz` and so on, a lesion mask of each subject (all 0
+    without lesions) under `derivatives/lesions`, and `participants.tsv` with `participant_id`, `lesion` (0 or 1),
+    `num_lesions` and `lesion_volume_ml`. Voxels are int16, 0 outside the brain; axes are RAS, millimetres MNI152's.
 
     Raises:
-        DataError: the folder holds something else, or a cohort of other options.
+        DataError: the folder holds something else, or a cohort of other options; or a worker was killed.
     """
     _claim(config)
     missing = [k for k in range(1, config.subjects + 1) if not _sidecar(config, k).exists()]
@@ -104,13 +110,18 @@ def _claim(config: SynthConfig) -> None:
         return
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise DataError("not empty and not a made-up cohort", where=config.out, mend="give a new folder")
+    _describe(config.out, "raw", options)
+    _describe(config.out / "derivatives" / "lesions", "derivative", options)
+
+
+def _describe(folder: Path, kind: str, options: dict[str, Any]) -> None:
     about = {
         "Name": "made-up subjects on ICBM152",
         "BIDSVersion": "1.9.0",
-        "DatasetType": "raw",
+        "DatasetType": kind,
         "GeneratedBy": [{"Name": "mdae synth", "Version": __version__, "Parameters": options}],
     }
-    with atomic_write(path) as temporary:
+    with atomic_write(folder / "dataset_description.json") as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n")
 
 
@@ -133,6 +144,9 @@ def _made(config: SynthConfig, subjects: list[int]) -> Iterator[None]:
             for future in as_completed([pool.submit(make_subject, config, subject) for subject in subjects]):
                 future.result()
                 yield
+        except BrokenProcessPool as error:
+            mend = "repeat the command with fewer --workers; what is made is kept"
+            raise DataError("a worker was killed, perhaps for memory", where=config.out, mend=mend) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -146,13 +160,13 @@ def make_subject(config: SynthConfig, subject: int) -> None:
     for contrast in config.contrasts:
         image = draw_contrast(anatomy, contrast, config.spacing_mm, config.seed, subject, config.lesion_load)
         write_nifti(config.out / name / "anat" / f"{name}_{contrast}.nii.gz", image, template.affine)
-    measures: dict[str, Any] = {"lesion": 0, "num_lesions": 0, "lesion_volume_ml": 0.0}
-    if lesions is not None and anatomy.lesion is not None:
-        mask = anatomy.lesion > 0.25
-        volume_ml = float(mask.sum()) * config.spacing_mm**3 / 1000
-        measures = {"lesion": 1, "num_lesions": lesions.number, "lesion_volume_ml": round(volume_ml, 3)}
-        path = _sidecar(config, subject).with_suffix(".nii.gz")
-        write_nifti(path, mask.astype(np.uint8), template.affine)
+    mask = np.zeros(template.gm.shape, dtype=bool) if anatomy.lesion is None else anatomy.lesion > 0
+    write_nifti(_sidecar(config, subject).with_suffix(".nii.gz"), mask.astype(np.uint8), template.affine)
+    measures = {
+        "lesion": int(lesions is not None),
+        "num_lesions": 0 if lesions is None else lesions.number,
+        "lesion_volume_ml": round(float(mask.sum()) * config.spacing_mm**3 / 1000, 3),
+    }
     with atomic_write(_sidecar(config, subject)) as temporary:
         temporary.write_text(json.dumps(measures) + "\n")
 
