@@ -54,9 +54,13 @@ def peak_memory_gib(arguments: list[str]) -> float:
 
 
 def own_peak_memory_gib() -> float:
-    """Peak memory of this process: the GPU's where one is used, else resident."""
+    """Peak memory of this process: the GPU's where one is used, else resident, the interpreter's included."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had before this process was started
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return float(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

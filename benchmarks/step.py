@@ -134,7 +134,7 @@ def count_tflop(network: str, volumes: torch.Tensor) -> float:
 def measure(network: str, side: int, batch: int, device: torch.device) -> dict[str, Any]:
     """One row: seconds a step, ratio, arithmetic rate and peak memory of both."""
     volumes = torch.randn(batch, 1, side, side, side, device=device)
-    number = STEPS_A_ROUND if device.type == "cuda" or network != "resenc-l" else 2
+    number = STEPS_A_ROUND if device.type == "cuda" else 2
     seconds = in_turn(
         {"ours": our_steps(network, volumes, number), "peer": peer_steps(network, volumes, number)}, rounds=5
     )

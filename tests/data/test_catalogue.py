@@ -44,9 +44,34 @@ def test_plain_folders(tmp_path):
     assert found == [("BraTS_3__BraTS_3_t1", "BraTS_3", "t1"), ("case-7", "case 7", "")]
 
 
-def test_equal_names_stay_apart(tmp_path):
-    tree(tmp_path, "a/sub-1_T1w.nii", "b/sub-1_T1w.nii")
-    assert len({entry.scan_id for entry in discover(tmp_path)}) == 2
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/sub-1_T1w.nii", "b/sub-1_T1w.nii"),
+        ("a b.nii", "a-b.nii"),
+        ("x.nii", "x.nii.gz"),
+        ("x.nii", "X.nii"),
+        ("头.nii", "脑.nii"),
+        ("l" * 230 + "1.nii", "l" * 230 + "2.nii"),
+    ],
+)
+def test_equal_names_stay_apart(tmp_path, names):
+    tree(tmp_path, *names)
+    ids = {entry.scan_id.lower() for entry in discover(tmp_path)}
+    assert len(ids) == 2 and all(name.isascii() and len(name) < 230 for name in ids)
+
+
+def test_the_first_subjects_of_two_bids_trees_are_two_people(tmp_path):
+    tree(tmp_path, "ds1/sub-01/anat/sub-01_T1w.nii", "ds2/sub-01/anat/sub-01_T1w.nii")
+    found = [(e.scan_id, e.subject) for e in discover(tmp_path)]
+    assert found == [("ds1__sub-01_T1w", "ds1/01"), ("ds2__sub-01_T1w", "ds2/01")]
+    assert [e.subject for e in discover(tmp_path / "ds1" / "sub-01")] == ["01"]
+
+
+def test_capital_suffixes_and_single_files_are_taken(tmp_path):
+    tree(tmp_path, "one.NII.GZ")
+    assert [e.scan_id for e in discover(tmp_path)] == ["one"]
+    assert [e.scan_id for e in discover(tmp_path / "one.NII.GZ")] == ["one"]
 
 
 def test_a_loop_of_links_ends(tmp_path):

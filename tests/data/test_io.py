@@ -79,6 +79,7 @@ def zero_affine(path: Path) -> Path:
 BAD = {
     "truncated or damaged gzip": lambda p: truncated(p / "x.nii.gz"),
     "truncated or damaged voxels": lambda p: truncated(p / "x.nii"),
+    "an empty file": lambda p: (p / "x.nii.gz", (p / "x.nii.gz").touch())[0],
     "no NIfTI header": lambda p: (p / "x.nii", (p / "x.nii").write_bytes(b"not a scan at all" * 40))[0],
     "a 2D image": lambda p: save(p / "x.nii", volume((64, 64, 1))),
     "a series of 3 volumes": lambda p: save(p / "x.nii", volume((12, 12, 12, 3))),

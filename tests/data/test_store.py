@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import pickle
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -18,10 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdae.data.io import read_scan, write_nifti
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
 from mdae.data.store import Store
 from mdae.errors import DataError
+from mdae.seeding import numpy_generator
 from tests.conftest import COARSE
 
 
@@ -102,6 +106,51 @@ def test_bad_scans_are_set_aside_with_reasons_and_the_others_go_on(cohort, tmp_p
     }
 
 
+def test_a_scan_that_breaks_the_code_does_not_end_the_others(cohort, tmp_path, monkeypatch):
+    def odd(path: Path) -> None:
+        if path.name == "sub-0001_T1w.nii.gz":
+            raise ZeroDivisionError("of a\nkind nobody thought of")
+        return read_scan(path)
+
+    monkeypatch.setattr("mdae.data.prepare.read_scan", odd)
+    summary = prepare(config(cohort, tmp_path / "store"))
+    assert summary.prepared == 23
+    assert [row.reason for row in summary.set_aside] == [
+        "unforeseen ZeroDivisionError: of a kind nobody thought of"
+    ]
+
+
+def test_two_sources_with_equal_names_do_not_overwrite_each_other(cohort, tmp_path):
+    names = {"one": "sub-0001", "two": "sub-0002"}
+    for folder, subject in names.items():
+        (tmp_path / folder).mkdir()
+        shutil.copy(
+            cohort / subject / "anat" / f"{subject}_T1w.nii.gz", tmp_path / folder / "sub-1_T1w.nii.gz"
+        )
+    prepare(config(tmp_path / "one", tmp_path / "store"))
+    before = contents(tmp_path / "store")
+    summary = prepare(config(tmp_path / "two", tmp_path / "store"))
+    assert summary.prepared == 0 and str(tmp_path / "one" / "sub-1_T1w.nii.gz") in summary.set_aside[0].reason
+    assert contents(tmp_path / "store") == before
+    shutil.rmtree(tmp_path / "one")
+    assert prepare(config(tmp_path / "two", tmp_path / "store")).prepared == 1
+
+
+def test_a_changed_scan_is_never_described_by_what_it_was(cohort, tmp_path, monkeypatch):
+    """As after a kill between the new volume and the manifest."""
+    path = tmp_path / "source" / "sub-1_T1w.nii.gz"
+    path.parent.mkdir()
+    shutil.copy(cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", path)
+    prepare(config(path.parent, tmp_path / "store"))
+    scan = read_scan(path)
+    write_nifti(path, scan.data[:, :-4], scan.affine)
+    monkeypatch.setattr(Store, "write_manifest", lambda self, fresh: None)
+    prepare(config(path.parent, tmp_path / "store"))
+    opened = Store.open(tmp_path / "store")
+    assert opened.scans[0].record.source_shape[1] == scan.data.shape[1] - 4
+    assert opened.read(opened.scans[0]).shape == opened.scans[0].shape
+
+
 def test_another_contract_is_refused_and_nothing_lost(cohort, store):
     before = contents(store)
     with pytest.raises(DataError, match="give another folder"):
@@ -167,6 +216,54 @@ def test_killed_in_the_middle_and_repeated_it_equals_an_undisturbed_run(cohort, 
     summary = prepare(config(cohort, tmp_path / "store"))
     assert summary.unchanged >= min(done, 24) - 1 and summary.prepared + summary.unchanged == 24
     assert contents(tmp_path / "store") == contents(store)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes under /proc")
+@pytest.mark.parametrize("killed", ["worker", "parent"])
+def test_a_killed_process_is_one_line_and_none_lives_on(tmp_path, killed):
+    source = tmp_path / "source"
+    source.mkdir()
+    data = numpy_generator(0, "volume").standard_normal((64, 64, 64)).astype(np.float32)
+    for number in range(200):
+        write_nifti(source / f"{number}.nii", data, np.eye(4))
+    command = [
+        sys.executable,
+        "-m",
+        "mdae",
+        "prepare",
+        str(source),
+        str(tmp_path / "store"),
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    await_true(lambda: any((tmp_path / "store" / "volumes").glob("[!.]*.b2nd")))
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[0] if killed == "worker" else process.pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    if killed == "worker":
+        assert process.returncode == 2 and "Traceback" not in output
+        assert "a process was killed, most likely for want of memory" in output
+    await_true(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    assert Store.open(tmp_path / "store").scans
+
+
+def children(parent: int) -> list[int]:
+    """The processes that `parent` started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if int(status.read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                found.append(int(status.parent.name))
+    return found
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("name", ["ms-cross", "ms-longitudinal"])

@@ -51,6 +51,7 @@ def test_an_effect_is_found_and_written_down(tmp_path):
     )
     written = json.loads((tmp_path / "result.json").read_text())
     assert written[0]["auroc"]["value"] == result.auroc.value and written[0]["positive"] == "1"
+    assert written[0]["prevalence"] == 0.5
     assert results_table([result]).row_count == 1
 
 
@@ -106,6 +107,10 @@ def test_text_labels_are_taken(tmp_path):
         ("grade", {"grade": list(range(40))}, "has 40 values"),
         ("rare", {"rare": [1] * 3 + [0] * 37}, "a class has 3 subjects"),
         ("lesion", {"split": ["left"] * 40}, "column split holds left"),
+        ("lesion", {"split": [None] * 10 + ["train", "test"] * 15}, "column split holds nan, test, train"),
+        ("lesion", {"split": ["train", "test"] * 20}, "its train rows hold one class only"),
+        ("lesion", {"split": ["train"] * 15 + ["val"] + ["test"] * 24}, "its val rows hold one class only"),
+        ("session", {"session": ["a", "b"] * 20}, "'session' is in the features table as well"),
     ],
 )
 def test_labels_that_do_not_do_have_one_line(tmp_path, label, columns, said):
@@ -122,8 +127,19 @@ def test_tables_that_do_not_do_have_one_line(tmp_path):
     pd.DataFrame({"subject": ["zz"], "lesion": [1]}).to_csv(labels, sep="\t", index=False)
     with pytest.raises(DataError, match="no subject in common"):
         probe(config(tmp_path))
+    with pytest.raises(DataError, match="no column scan, contrast"):
+        probe(ProbeConfig(features=labels, labels=labels, label="lesion"))
     labels.unlink()
     with pytest.raises(DataError, match="no such table"):
+        probe(config(tmp_path))
+
+
+def test_features_that_are_not_finite_have_one_line(tmp_path):
+    features, _ = tables(tmp_path)
+    table = pd.read_parquet(features)
+    table.loc[3, "f0002"] = np.nan
+    table.to_parquet(features)
+    with pytest.raises(DataError, match="1 scans have features that are NaN"):
         probe(config(tmp_path))
 
 

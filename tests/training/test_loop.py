@@ -118,6 +118,9 @@ def test_no_readable_checkpoint_is_one_line(tmp_path):
     with pytest.raises(ModelError, match="delete the folder"):
         load_latest(tmp_path, device=torch.device("cpu"))
     assert load_latest(tmp_path / "none", device=torch.device("cpu")) is None
+    torch.save({"network_weights": {}}, tmp_path / "step-00000005.pt")
+    with pytest.raises(ModelError, match="did not write"):
+        load_latest(tmp_path, device=torch.device("cpu"))
 
 
 def test_a_checkpoint_of_another_run_is_refused(store, undisturbed):

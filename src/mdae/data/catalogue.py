@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -17,6 +18,7 @@ SKIPPED_FOLDERS = ("derivatives", "sourcedata", "code", "stimuli")
 NO_SCAN = re.compile(
     r"(^|[_-])(mask|dseg|seg|probseg|label|labels|lesion|brainmask)$|[_-]label-", re.IGNORECASE
 )
+MAX_NAME = 200  # characters of a `scan_id`: file systems take 255 bytes with what is put around it
 ENTITY = re.compile(r"(?:^|_)(sub|ses|ce)-([A-Za-z0-9]+)")
 
 
@@ -40,7 +42,8 @@ class ScanEntry:
 def discover(source: Path) -> list[ScanEntry]:
     """The scans of a BIDS tree, of a folder of NIfTI, or a single file; sorted by `scan_id`.
 
-    - BIDS names give subject, session and contrast (the suffix; `ce-gd` is added to it: `T1w-gd`).
+    - BIDS names give subject, session and contrast (the suffix; `ce-gd` is added to it: `T1w-gd`). In a folder of
+      several BIDS trees the tree is part of the subject (`ds1/01`): sub-01 of another tree is another person.
     - In other folders a file directly in the source is a subject of its own; in a subfolder, the first folder is the
       subject and the rest of the file's name the contrast.
 
@@ -83,7 +86,9 @@ def _entry(path: Path, source: Path) -> ScanEntry:
     entities = dict(ENTITY.findall(stem))
     if "sub" in entities:
         contrast = stem.rsplit("_", 1)[-1] + (f"-{entities['ce']}" if "ce" in entities else "")
-        return ScanEntry(_safe(stem), entities["sub"], entities.get("ses", ""), contrast, path)
+        depth = next((depth for depth, name in enumerate(folders) if name.startswith("sub-")), 0)
+        name, subject = "__".join([*folders[:depth], stem]), "/".join([*folders[:depth], entities["sub"]])
+        return ScanEntry(_safe(name), subject, entities.get("ses", ""), contrast, path)
     if folders:
         contrast = stem.removeprefix(folders[-1]).strip("_-. ") or stem
         return ScanEntry(_safe("__".join([*folders, stem])), folders[0], "", contrast, path)
@@ -91,18 +96,22 @@ def _entry(path: Path, source: Path) -> ScanEntry:
 
 
 def _unique(entries: list[ScanEntry], source: Path) -> list[ScanEntry]:
-    """Entries whose names collide are named by their whole path."""
-    counts = Counter(entry.scan_id for entry in entries)
+    """Entries whose names collide get a hash of their path; a file system may not tell capitals apart."""
+    counts = Counter(entry.scan_id.casefold() for entry in entries)
     return [
         entry
-        if counts[entry.scan_id] == 1
-        else replace(entry, scan_id=_safe("__".join(entry.path.relative_to(source).parts)))
+        if counts[entry.scan_id.casefold()] == 1
+        else replace(entry, scan_id=f"{entry.scan_id}-{_hash(entry.path.relative_to(source))}")
         for entry in entries
     ]
 
 
+def _hash(path: Path) -> str:
+    return hashlib.blake2b(os.fsencode(path), digest_size=5).hexdigest()
+
+
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]", "-", name)
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", name)[:MAX_NAME]
 
 
 def split_by_subject(subjects: Collection[str], *, fraction: float, seed: int) -> frozenset[str]:

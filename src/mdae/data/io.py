@@ -83,6 +83,8 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(raw: bytes, path: Path) -> nib.Nifti1Image:
     """A NIfTI-1 or NIfTI-2 image from its bytes."""
+    if not raw:
+        raise ScanError("an empty file", where=path, mend=_AGAIN)
     kind = nib.Nifti1Image
     if len(raw) > 4 and 540 in (struct.unpack("<i", raw[:4])[0], struct.unpack(">i", raw[:4])[0]):
         kind = nib.Nifti2Image

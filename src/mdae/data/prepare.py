@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from threadpoolctl import threadpool_limits
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mdae.data.catalogue import ScanEntry, discover
 from mdae.data.io import read_scan
@@ -32,14 +35,14 @@ class PrepareConfig:
     The same command again takes what is new or changed and redoes nothing else.
     """
 
-    source: Positional[Path]
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]]
     """Folder of .nii or .nii.gz, or a BIDS tree."""
-    store: Positional[Path]
+    store: Positional[Annotated[Path, arg(metavar="STORE")]]
     """Folder of the store to make or to add to."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """How scans are prepared."""
     workers: int = 0
-    """Processes; 0 for one a core."""
+    """Processes; 0 for one a core that this process may use."""
     dry_run: bool = False
     """Only list what would be taken."""
 
@@ -80,24 +83,27 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         KeyboardInterrupt: after the store was left in order.
     """
     started = time.monotonic()
-    entries = discover(config.source)
+    entries = discover(config.source.absolute())
     if config.dry_run:
         return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, entries)
     store = Store.create(config.store, config.preprocessing)
     known = {scan.scan_id: scan for scan in store.scans}
-    wanted = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
+    changed = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
+    aside = [clash for entry in changed if (clash := _clash(entry, known.get(entry.scan_id)))]
+    clashing = {row.path for row in aside}
+    wanted = [entry for entry in changed if str(entry.path) not in clashing]
     stored: list[StoredScan] = []
-    aside: list[SetAside] = []
+    store.forget({entry.scan_id for entry in wanted})
     try:
         with Progress("preparing", len(wanted)) as progress:
-            for outcome in _outcomes(wanted, store, config.workers or os.cpu_count() or 1):
+            for outcome in _outcomes(wanted, store, config.workers or _num_cores()):
                 (aside if isinstance(outcome, SetAside) else stored).append(outcome)  # type: ignore[arg-type]
                 progress.advance(f"{len(aside)} set aside")
     finally:
         store.write_manifest(stored)
         _write_set_aside(config.store / "set_aside.csv", aside)
     seconds = time.monotonic() - started
-    return PrepareSummary(len(entries), len(stored), len(entries) - len(wanted), aside, seconds, entries)
+    return PrepareSummary(len(entries), len(stored), len(entries) - len(changed), aside, seconds, entries)
 
 
 def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
@@ -111,6 +117,25 @@ def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
     return (status.st_size, status.st_mtime_ns) == (stored.size, stored.modified_ns)
 
 
+def _clash(entry: ScanEntry, stored: StoredScan | None) -> SetAside | None:
+    """Set a scan aside whose name belongs to another file, which is still there; else the two would take turns."""
+    try:
+        if stored is None or Path(stored.record.source).samefile(entry.path):
+            return None
+    except OSError:  # the other file has gone: this one takes its place
+        return None
+    return SetAside(
+        str(entry.path),
+        f"the store has a scan of this name from {stored.record.source}",
+        "rename one, give each source its own store, or prepare the folder above both",
+    )
+
+
+def _num_cores() -> int:
+    """How many cores this process may use; a cluster often grants fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[StoredScan | SetAside]:
     """Each scan's outcome as it comes; a few scans are queued at a time, so that stopping is quick."""
     workers = min(workers, len(entries))
@@ -119,7 +144,7 @@ def _outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[
         return
     empty = Store(store.path, store.contract, [])  # what processes need of it
     waiting = iter(entries)
-    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start_process) as pool:
         pending: set[Future[StoredScan | SetAside]] = set()
         try:
             while True:
@@ -139,16 +164,34 @@ def _outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _start_process() -> None:
+    """One thread a process; and none outlives `prepare`, even if that is killed and cannot tell them."""
+    threadpool_limits(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     """Read, prepare and store one scan, or say why not."""
     try:
         return store.write(entry, prepare_scan(read_scan(entry.path), store.contract))
     except ScanError as error:
         return SetAside(str(entry.path), error.what, error.mend or "")
+    except DataError:  # of the store, a full disk say: it concerns all scans
+        raise
     except MemoryError:
         return SetAside(
             str(entry.path), "too large for this machine's memory", "crop it or use fewer --workers"
         )
+    except Exception as error:  # one odd scan must not end a night's work on the others
+        reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
+        return SetAside(str(entry.path), reason, "report it with the scan's header")
 
 
 def _write_set_aside(path: Path, rows: list[SetAside]) -> None:

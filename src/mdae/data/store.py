@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,18 @@ class Store:
     def write_manifest(self, fresh: Iterable[StoredScan] = ()) -> None:
         """Write the manifest after volumes were added; `fresh` replaces what was known of a scan."""
         self.refresh(fresh)
+        self._save_manifest(self.scans)
+
+    def forget(self, scan_ids: Collection[str]) -> None:
+        """Take scans out of the manifest, because their volumes are about to be replaced.
+
+        Whoever opens the store from then on, after a kill too, reads what they are from the volumes themselves.
+        """
+        self._save_manifest(scan for scan in self.scans if scan.scan_id not in scan_ids)
+
+    def _save_manifest(self, scans: Iterable[StoredScan]) -> None:
         with atomic_write(self.path / "manifest.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(asdict(scan)) + "\n" for scan in self.scans))
+            temporary.write_text("".join(json.dumps(asdict(scan)) + "\n" for scan in scans))
 
     def volume_path(self, scan_id: str) -> Path:
         """Where a volume lies."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
 
@@ -18,9 +18,9 @@ Pool = Literal["mean", "max", "both"]
 class EmbedConfig:
     """Embed scans with a frozen encoder: one row of features a scan."""
 
-    model: Positional[Path]
+    model: Positional[Annotated[Path, arg(metavar="MODEL")]]
     """Model folder, such as RUN/model."""
-    scans: Positional[tuple[Path, ...]]
+    scans: Positional[Annotated[tuple[Path, ...], arg(metavar="SCANS")]]
     """Scans, folders of scans, BIDS trees, or prepared stores."""
     out: Path = Path("features.parquet")
     """Table to write, .parquet or .csv."""
@@ -42,9 +42,9 @@ class EmbedConfig:
 class ProbeConfig:
     """Probe features: how well a linear model tells a label from them, with intervals, split by subject."""
 
-    features: Positional[Path]
+    features: Positional[Annotated[Path, arg(metavar="FEATURES")]]
     """Table that `mdae embed` wrote."""
-    labels: Positional[Path]
+    labels: Positional[Annotated[Path, arg(metavar="LABELS")]]
     """Table of labels (.csv, .tsv, .parquet) with a column scan, path, subject or participant_id; a column
     `split` with train, val and test fixes the split."""
     label: str
@@ -67,11 +67,11 @@ class ProbeConfig:
 class ReconstructConfig:
     """Corrupt a scan and let the network restore it: NIfTI files on the scan's own grid, and a picture."""
 
-    model: Positional[Path]
+    model: Positional[Annotated[Path, arg(metavar="MODEL")]]
     """Model folder, such as RUN/model."""
-    scan: Positional[Path]
+    scan: Positional[Annotated[Path, arg(metavar="SCAN")]]
     """A raw scan."""
-    out: Positional[Path]
+    out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Folder to write."""
     mask_ratio: float = 0.5
     """Share of blocks that are masked, 0 to 1."""

@@ -50,8 +50,13 @@ class ProbeResult:
     selection: str
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able copy."""
-        return asdict(self)
+        """A JSON-able copy, with the prevalence."""
+        return {**asdict(self), "prevalence": self.prevalence}
+
+    @property
+    def prevalence(self) -> float:
+        """The share of positive scans: the average precision of chance."""
+        return self.num_positive / self.num_scans
 
 
 def probe(config: ProbeConfig) -> list[ProbeResult]:
@@ -60,9 +65,13 @@ def probe(config: ProbeConfig) -> list[ProbeResult]:
     Raises:
         DataError: a table, column or label that does not do.
     """
-    joined = attach_labels(
-        read_table(config.features), read_table(config.labels), config.label, config.labels
-    )
+    features = read_table(config.features)
+    missing = [name for name in ("scan", "subject", "contrast") if name not in features.columns]
+    if missing:
+        raise DataError(
+            f"no column {', '.join(missing)}", where=config.features, mend="make the table with mdae embed"
+        )
+    joined = attach_labels(features, read_table(config.labels), config.label, config.labels)
     results = [
         _probe_contrast(rows, str(contrast), config)
         for contrast, rows in joined.fillna({"contrast": ""}).groupby("contrast", sort=True)
@@ -77,19 +86,25 @@ def feature_matrix(table: pd.DataFrame) -> np.ndarray:
     """The columns f0000, f0001, ... of a features table, (N, F).
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or some are not finite.
     """
     columns = [name for name in table.columns if name[:1] == "f" and name[1:].isdigit()]
     if not columns:
         raise DataError("the features table has no columns f0000, ...", mend="make it with mdae embed")
-    return table[columns].to_numpy(dtype=np.float64)
+    features = table[columns].to_numpy(dtype=np.float64)
+    if spoilt := int((~np.isfinite(features)).any(axis=1).sum()):
+        raise DataError(
+            f"{spoilt} scans have features that are NaN or infinite",
+            mend="make the table again with mdae embed",
+        )
+    return features
 
 
 def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> ProbeResult:
     features, subjects = feature_matrix(rows), rows["subject"].astype(str).to_numpy()
     labels, positive = binary_labels(rows[config.label], config)
     if "split" in rows.columns:
-        tested, scores = _given_split(features, labels, subjects, rows["split"].astype(str), config)
+        tested, scores = _given_split(features, labels, subjects, rows["split"].map(str), config)
         selection = "penalty chosen on the train and val rows; test rows scored once"
     else:
         _require_subjects(labels, subjects, config)
@@ -121,7 +136,8 @@ def binary_labels(values: pd.Series, config: ProbeConfig) -> tuple[np.ndarray, s
     Raises:
         DataError: not exactly two values.
     """
-    names = sorted(values.unique())
+    names = list(values.unique())
+    names.sort(key=None if pd.api.types.is_numeric_dtype(values) else str)
     if len(names) != 2:
         shown = ", ".join(str(name) for name in names[:6]) + (", ..." if len(names) > 6 else "")
         raise DataError(
@@ -226,6 +242,13 @@ def _given_split(
             mend="split by subject",
         )
     train, val, test = (split.to_numpy() == name for name in ("train", "val", "test"))
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        if part.any() and len(np.unique(labels[part])) < 2:
+            raise DataError(
+                f"its {name} rows hold one class only",
+                where=config.labels,
+                mend="split so that each part holds both",
+            )
     if val.any():
         on = (np.flatnonzero(train), np.flatnonzero(val))
         strength = max(STRENGTHS, key=lambda s: _auroc_on(features, labels, *on, s))
@@ -238,10 +261,10 @@ def _given_split(
 def results_table(results: list[ProbeResult]) -> Table:
     """The results as a table for people."""
     table = Table(title=f"linear probe of {results[0].label} (positive: {results[0].positive})")
-    for column in ("contrast", "subjects", "scans", "positive", "AUROC [95 %]", "AP [95 %]"):
+    for column in ("contrast", "subjects", "scans", "positive", "prevalence", "AUROC [95 %]", "AP [95 %]"):
         table.add_column(column, justify="left" if column == "contrast" else "right")
     for r in results:
-        counts = (r.num_subjects, r.num_scans, r.num_positive)
+        counts = (r.num_subjects, r.num_scans, r.num_positive, f"{r.prevalence:.2f}")
         table.add_row(r.contrast or "-", *map(str, counts), str(r.auroc), str(r.average_precision))
     table.caption = results[0].selection
     return table

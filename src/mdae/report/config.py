@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
 
@@ -14,7 +15,7 @@ from mdae.errors import ConfigError
 class DemoConfig:
     """The whole method in five minutes: a cohort, pre-training, a probe, and a page that shows it all."""
 
-    out: Positional[Path] = Path("demo")
+    out: Positional[Annotated[Path, arg(metavar="OUT")]] = Path("demo")
     """Folder to work in; the page is `index.html`."""
     source: Path | None = None
     """A folder of your own scans instead of the made-up cohort; there is no probe then."""

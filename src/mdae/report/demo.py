@@ -168,7 +168,7 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
     """Lesion against none, on subjects that pre-training never saw, by trained and untrained features."""
     cohort, store = config.out / "cohort" / "probing", config.out / "probe-store"
     prepare(PrepareConfig(source=cohort, store=store, preprocessing=PREPROCESSING))
-    trained, untrained = _features(model, store), _features(_untrained(model, training), store)
+    trained, untrained = features_by_pool(model, store), features_by_pool(_untrained(model, training), store)
     tables = {
         **{f"pre-trained, {pool}": table for pool, table in trained.items()},
         **{f"untrained, {pool}": table for pool, table in untrained.items()},
@@ -212,7 +212,7 @@ def _untrained(model: SavedModel, training: PretrainConfig) -> SavedModel:
     return SavedModel(network, model.contract, model.patch)
 
 
-def _features(model: SavedModel, store: Path) -> dict[str, pd.DataFrame]:
+def features_by_pool(model: SavedModel, store: Path) -> dict[str, pd.DataFrame]:
     """The features of a prepared store by pooling: means and maxima of the same maps."""
     encoder = Encoder(model)
     config = EmbedConfig(model=Path(), scans=(store,), pool="both")

@@ -43,9 +43,15 @@ def load_latest(folder: Path, *, device: torch.device) -> tuple[Path, dict[str, 
     paths = sorted(folder.glob("step-*.pt"), reverse=True)
     for path in paths:
         try:
-            return path, torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             logger.warning("%s cannot be read (%s); trying the one before", path, type(error).__name__)
+            continue
+        if not isinstance(state, dict) or "fingerprint" not in state:
+            raise ModelError(
+                "a checkpoint that this training loop did not write", where=path, mend="give another --out"
+            )
+        return path, state
     if paths:
         raise ModelError(
             "no checkpoint there can be read", where=folder, mend="delete the folder to start again"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
 from mdae.options import ObjectiveOptions
@@ -17,9 +17,9 @@ from mdae.types import Shape3
 class PretrainConfig:
     """Pre-train an encoder on a prepared store. The same command again resumes an interrupted run."""
 
-    store: Positional[Path]
+    store: Positional[Annotated[Path, arg(metavar="STORE")]]
     """The store that `mdae prepare` wrote."""
-    out: Positional[Path]
+    out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Folder of the run: logs, pictures, checkpoints, and the model in `model/`."""
     objective: str = "mdae"
     """What to learn from: mdae, mae, dsm or diffmae."""

@@ -1,0 +1,40 @@
+"""Writes happen whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from mdae.errors import DataError, MDAEError
+from mdae.files import atomic_write
+
+
+def test_the_file_appears_whole(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists() and temporary.suffix == ".txt"
+    assert path.read_text() == "whole" and [p.name for p in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("before")
+    with pytest.raises(ValueError, match="oh"), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError("oh")
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission")]
+)
+def test_what_a_user_can_mend_is_one_line(tmp_path, number, said):
+    with pytest.raises(DataError, match=said), atomic_write(tmp_path / "x"):
+        raise OSError(number, "as the system says")
+
+
+def test_an_error_is_one_line():
+    error = MDAEError("a\nb", where="here", mend="do\n this")
+    assert str(error) == "here: a b (do this)"
