@@ -232,6 +232,14 @@ def test_a_mask_of_the_users_own_is_taken_and_another_grid_refused(model, cohort
     nib.save(nib.Nifti1Image(mask[:-9], source.affine), tmp_path / "mask.nii.gz")
     with pytest.raises(DataError, match="another grid"):
         reconstruct(ReconstructConfig(**options, mask=tmp_path / "mask.nii.gz"))
+    nib.save(nib.Nifti1Image(np.zeros_like(mask), source.affine), tmp_path / "mask.nii.gz")
+    with pytest.raises(ScanError, match="every voxel is 0"):
+        reconstruct(ReconstructConfig(**options, mask=tmp_path / "mask.nii.gz"))
+    mask[:] = 0
+    mask[0, 0, 0] = 1  # a corner that the crop leaves out
+    nib.save(nib.Nifti1Image(mask, source.affine), tmp_path / "mask.nii.gz")
+    with pytest.raises(DataError, match="nothing within the head"):
+        reconstruct(ReconstructConfig(**options, mask=tmp_path / "mask.nii.gz"))
 
 
 # -- saved models -----------------------------------------------------------------------------------------------

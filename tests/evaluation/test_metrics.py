@@ -10,9 +10,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mdae.errors import DataError
 from mdae.evaluation.metrics import (
+    Estimate,
     auroc,
     auroc_difference,
     average_precision,
+    cross_validation_widening,
     subject_weights,
     weighted_auroc,
     weighted_average_precision,
@@ -72,6 +74,12 @@ def test_a_paired_difference_of_equals_is_0_and_of_better_is_above():
     same = auroc_difference(labels, good, good, np.arange(60))
     assert (same.value, same.low, same.high) == (0, 0, 0)
     assert auroc_difference(labels, good, bad, np.arange(60)).low > 0
+
+
+def test_a_widened_interval_stays_possible():
+    wide = Estimate(0.9, 0.8, 0.95).widened(2.0)
+    assert (wide.value, wide.low, wide.high) == pytest.approx((0.9, 0.7, 1.0))
+    assert cross_validation_widening(5) == pytest.approx(1.5)
 
 
 def test_too_few_subjects_are_refused():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdae.errors import DataError
 from mdae.evaluation.configs import ProbeConfig
-from mdae.evaluation.metrics import auroc
+from mdae.evaluation.metrics import auroc, cross_validation_widening
 from mdae.evaluation.probe import cross_validated_scores, grouped_folds, probe, results_table
 from mdae.seeding import numpy_generator
 
@@ -55,18 +55,24 @@ def test_an_effect_is_found_and_written_down(tmp_path):
     assert results_table([result]).row_count == 1
 
 
+def null_scores(repeat: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, cross-validated scores and subjects where features are noise."""
+    rng = numpy_generator(repeat, "null")
+    labels, subjects = (np.arange(60) < 60 * share).astype(int), np.arange(60)
+    scores = cross_validated_scores(rng.standard_normal((60, 8)), labels, subjects, repeats=1, seed=repeat)
+    return labels, scores, subjects
+
+
 def test_no_effect_is_reported_as_none():
-    """Over repetitions, the interval of pure noise holds 0.5 about as often as it should."""
-    held = 0
-    for repeat in range(20):
-        rng = numpy_generator(repeat, "null")
-        labels, subjects = np.arange(60) % 2, np.arange(60)
-        scores = cross_validated_scores(
-            rng.standard_normal((60, 8)), labels, subjects, repeats=1, seed=repeat
-        )
-        found = auroc(labels, scores, subjects)
-        held += found.low <= 0.5 <= found.high
-    assert held >= 15
+    """Over repetitions, the interval of pure noise holds 0.5 as often as it should; unwidened it held 80 %."""
+    found = [auroc(*null_scores(repeat, 0.5)).widened(cross_validation_widening(5)) for repeat in range(40)]
+    assert sum(e.low <= 0.5 <= e.high for e in found) >= 37
+
+
+def test_scores_of_several_folds_are_on_one_scale():
+    """With noise and unequal classes the mean AUROC is 0.5; unbalanced fits fall below it."""
+    values = [auroc(*null_scores(repeat, 0.3)).value for repeat in range(40)]
+    assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,9 +28,23 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def widened(self, factor: float, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+        """The same value with both arms of the interval `factor` times as long, within what is possible."""
+        low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
+        return Estimate(self.value, max(bounds[0], low), min(bounds[1], high))
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
         return asdict(self)
+
+
+def cross_validation_widening(folds: int) -> float:
+    """How much longer than a bootstrap of the scores the interval of a k-fold cross-validated figure has to be.
+
+    Resampling scored subjects leaves out that the models were fitted to overlapping subjects, who were few and could
+    have been others. The variance is 1 + k / (k - 1) times as large (Nadeau and Bengio 2003, the corrected variance).
+    """
+    return math.sqrt(1 + folds / (folds - 1))
 
 
 def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -13,14 +13,20 @@ import pandas as pd
 from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mdae.errors import DataError
 from mdae.evaluation.configs import ProbeConfig
-from mdae.evaluation.metrics import MIN_SUBJECTS, Estimate, auroc, average_precision
+from mdae.evaluation.metrics import (
+    MIN_SUBJECTS,
+    Estimate,
+    auroc,
+    average_precision,
+    cross_validation_widening,
+    weighted_auroc,
+)
 from mdae.evaluation.tables import attach_labels, read_table
 from mdae.files import atomic_write
 from mdae.seeding import key
@@ -105,6 +111,7 @@ def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> P
     labels, positive = binary_labels(rows[config.label], config)
     if "split" in rows.columns:
         tested, scores = _given_split(features, labels, subjects, rows["split"].map(str), config)
+        widening = 1.0
         selection = "penalty chosen on the train and val rows; test rows scored once"
     else:
         _require_subjects(labels, subjects, config)
@@ -112,9 +119,11 @@ def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> P
             features, labels, subjects, folds=config.folds, repeats=config.repeats, seed=config.seed
         )
         tested = np.ones(len(labels), dtype=bool)
+        widening = cross_validation_widening(config.folds)
         selection = (
             f"{config.repeats} x {config.folds}-fold cross-validation by subject; "
-            "penalty chosen within each training part"
+            "penalty chosen within each training part; "
+            f"intervals over subjects, {widening:.2f} times as wide because models are refitted (Nadeau and Bengio)"
         )
     scored = (labels[tested], scores[tested], subjects[tested])
     return ProbeResult(
@@ -124,8 +133,8 @@ def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> P
         num_subjects=len(np.unique(subjects[tested])),
         num_scans=int(tested.sum()),
         num_positive=int(labels[tested].sum()),
-        auroc=auroc(*scored, seed=config.seed),
-        average_precision=average_precision(*scored, seed=config.seed),
+        auroc=auroc(*scored, seed=config.seed).widened(widening),
+        average_precision=average_precision(*scored, seed=config.seed).widened(widening),
         selection=selection,
     )
 
@@ -180,7 +189,7 @@ def cross_validated_scores(
     for repeat in range(repeats):
         for train, test in grouped_folds(labels, subjects, folds, key(seed, "folds", repeat) % 2**32):
             strength = choose_strength(features[train], labels[train], subjects[train], seed)
-            total[test] += _fit(features[train], labels[train], strength).decision_function(features[test])
+            total[test] += fit(features[train], labels[train], strength).decision_function(features[test])
     return np.asarray(total / repeats)
 
 
@@ -209,13 +218,18 @@ def _auroc_on(
 ) -> float:
     if len(np.unique(labels[test])) < 2 or len(np.unique(labels[train])) < 2:
         return 0.5
-    scores = _fit(features[train], labels[train], strength).decision_function(features[test])
-    return float(roc_auc_score(labels[test], scores))
+    scores = fit(features[train], labels[train], strength).decision_function(features[test])
+    return float(weighted_auroc(labels[test], scores, np.ones((1, len(test))))[0])
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
-    """Standardisation and L2 logistic regression."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+def fit(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
+    """Standardisation and L2 logistic regression.
+
+    Classes weigh the same: else a fold's intercept follows its class mix, which is the opposite of the test part's,
+    and scores of several folds together would fall below chance where there is nothing to find.
+    """
+    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced", solver="liblinear")
+    model = make_pipeline(StandardScaler(), logistic)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
         return model.fit(features, labels)
@@ -255,7 +269,7 @@ def _given_split(
     else:
         strength = choose_strength(features[train], labels[train], subjects[train], config.seed)
     fitted = train | val
-    return test, np.asarray(_fit(features[fitted], labels[fitted], strength).decision_function(features))
+    return test, np.asarray(fit(features[fitted], labels[fitted], strength).decision_function(features))
 
 
 def results_table(results: list[ProbeResult]) -> Table:

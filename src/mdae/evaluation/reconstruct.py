@@ -184,7 +184,10 @@ def _own_mask(config: ReconstructConfig, prepared: PreparedScan) -> np.ndarray:
             where=config.mask,
             mend="resample it to the scan",
         )
-    return to_prepared(scan.data != 0, record, order=0) > 0.5
+    mask = to_prepared(scan.data != 0, record, order=0) > 0.5
+    if not mask.any():
+        raise DataError("a mask of nothing within the head", where=config.mask, mend="mark voxels to inpaint")
+    return mask
 
 
 def _write(config: ReconstructConfig, name: str, volume: np.ndarray, prepared: PreparedScan) -> None:

@@ -19,9 +19,9 @@ class DemoConfig:
     """Folder to work in; the page is `index.html`."""
     source: Path | None = None
     """A folder of your own scans instead of the made-up cohort; there is no probe then."""
-    subjects: int = 96
+    subjects: int = 140
     """Made-up subjects."""
-    steps: int = 400
+    steps: int = 550
     """Optimiser steps of pre-training."""
     seed: int = 0
     """Everything random follows from it."""
