@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from mdae.data.prepare import PrepareConfig
+from mdae.data.sources import Listing
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
 from mdae.evaluation.configs import EmbedConfig, ProbeConfig, ReconstructConfig
@@ -70,13 +71,7 @@ def _prepare(config: PrepareConfig) -> None:
 
     summary = prepare(config)
     if config.dry_run:
-        for entry in summary.scans:
-            console.print(
-                f"{entry.scan_id}  subject {entry.subject}  {entry.contrast or '-'}  {entry.path}",
-                soft_wrap=True,
-                highlight=False,
-            )
-        console.print(f"{summary.found} scans would be prepared", highlight=False)
+        _print_listing(summary.listing)
         return
     console.print(
         f"{summary.prepared} scans prepared, {summary.unchanged} there already, {len(summary.set_aside)} set "
@@ -94,6 +89,21 @@ def _prepare(config: PrepareConfig) -> None:
         raise DataError(
             "no scan could be prepared", where=config.store / "set_aside.csv", mend="see the reasons"
         )
+
+
+def _print_listing(listing: Listing) -> None:
+    """What would be taken, and why not the rest."""
+    for entry in listing.entries:
+        line = f"{entry.scan_id}  subject {entry.subject}  {entry.contrast or '-'}  {entry.path}"
+        console.print(line, soft_wrap=True, highlight=False)
+    for row in listing.left_out:
+        console.print(f"left out: {row.path}: {row.reason}", soft_wrap=True, highlight=False)
+    subjects = len({entry.subject for entry in listing.entries})
+    console.print(
+        f"{listing.kind}: {len(listing.entries)} scans of {subjects} subjects would be prepared, "
+        f"{len(listing.left_out)} left out",
+        highlight=False,
+    )
 
 
 def _pretrain(config: PretrainConfig) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdae.data.catalogue import discover, split_by_subject
+from mdae.data.catalogue import split_by_subject
+from mdae.data.sources import discover
 from mdae.errors import DataError
 
 
@@ -81,7 +82,7 @@ def test_a_loop_of_links_ends(tmp_path):
 
 
 def test_nothing_there_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"no \.nii or \.nii\.gz scan"):
+    with pytest.raises(DataError, match=r"no scan to take there"):
         discover(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         discover(tmp_path / "nowhere")

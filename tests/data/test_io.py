@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,37 @@ def test_scaling_and_a_trailing_axis_are_taken_in(tmp_path):
 def test_nifti2_is_read(tmp_path):
     nib.save(nib.Nifti2Image(volume(), np.eye(4)), tmp_path / "x.nii.gz")
     assert np.array_equal(read_scan(tmp_path / "x.nii.gz").data, volume())
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".mgh"])
+def test_freesurfers_format_is_read(tmp_path, suffix):
+    affine = nib.affines.from_matvec(np.array([[-1.0, 0, 0], [0, 0, 2], [0, -1, 0]]), [5, 6, 7])
+    nib.save(nib.MGHImage(volume(), affine), tmp_path / f"x{suffix}")
+    scan = read_scan(tmp_path / f"x{suffix}")
+    assert np.array_equal(scan.data, volume())
+    np.testing.assert_allclose(scan.affine, affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(("space", "signs"), [("left-posterior-superior", (-1, -1, 1)), ("RAS", (1, 1, 1))])
+def test_nrrd_is_read_into_ras_millimetres(tmp_path, space, signs):
+    directions = np.array([[0.0, 2, 0], [1.5, 0, 0], [0, 0, 3]])  # a row an axis
+    header = {"space": space, "space directions": directions, "space origin": [10.0, 20, 30]}
+    nrrd.write(str(tmp_path / "x.nrrd"), volume(), header)
+    scan = read_scan(tmp_path / "x.nrrd")
+    assert np.array_equal(scan.data, volume())
+    world = (directions.T @ [3, 4, 5] + [10, 20, 30]) * signs
+    np.testing.assert_allclose(nib.affines.apply_affine(scan.affine, [3, 4, 5]), world)
+
+
+def test_a_nrrd_without_a_space_is_refused(tmp_path):
+    nrrd.write(str(tmp_path / "x.nrrd"), volume())
+    with pytest.raises(ScanError, match="no NRRD header"):
+        read_scan(tmp_path / "x.nrrd")
+
+
+def test_the_first_of_a_series_is_taken_if_wanted(tmp_path):
+    path = save(tmp_path / "x.nii.gz", volume((12, 11, 10, 3)))
+    assert np.array_equal(read_scan(path, series="first").data, volume((12, 11, 10, 3))[..., 0])
 
 
 def test_writing_is_read_back(tmp_path):

@@ -107,10 +107,10 @@ def test_bad_scans_are_set_aside_with_reasons_and_the_others_go_on(cohort, tmp_p
 
 
 def test_a_scan_that_breaks_the_code_does_not_end_the_others(cohort, tmp_path, monkeypatch):
-    def odd(path: Path) -> None:
+    def odd(path: Path, **options: object) -> object:
         if path.name == "sub-0001_T1w.nii.gz":
             raise ZeroDivisionError("of a\nkind nobody thought of")
-        return read_scan(path)
+        return read_scan(path, **options)
 
     monkeypatch.setattr("mdae.data.prepare.read_scan", odd)
     summary = prepare(config(cohort, tmp_path / "store"))

@@ -12,7 +12,7 @@ from nilearn import datasets
 from scipy import ndimage
 
 from mdae.data.anatomy import load_template
-from mdae.data.catalogue import discover
+from mdae.data.sources import discover
 from mdae.data.synth import SynthConfig, has_lesions, make_subject, synthesise
 from mdae.errors import ConfigError, DataError
 

@@ -193,3 +193,16 @@ def test_options_that_would_change_the_objective_are_refused():
 def test_options_reach_the_settings(name):
     config = objective_config(name, ObjectiveOptions(w_max=3.0, block=(8, 8, 8), lambda_masked=2.0))
     assert (config.w_max, config.corruption.block, config.lambda_masked) == (3.0, (8, 8, 8), 2.0)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_unknown_voxels_are_neither_seen_nor_learned_from(name):
+    """What stands in unknown voxels changes neither loss nor gradient, and all known is as if nothing were said."""
+    objective, clean = build_objective(name, network()), volumes()
+    known = torch.ones(3, 1, *SHAPE, dtype=torch.bool)
+    plain, told = objective(clean, generators()), objective(clean, generators(), known)
+    assert torch.equal(plain.loss, told.loss)
+    known[:, :, 3:7, 5:, :9] = False
+    one, other = (objective(torch.where(known, clean, value), generators(), known) for value in (0.0, 9.0))
+    assert torch.equal(one.loss, other.loss) and not torch.equal(one.loss, plain.loss)
+    assert_same(gradients(objective, one.loss), gradients(objective, other.loss))

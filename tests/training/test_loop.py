@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.sampling import CropDataset, CropSampler, rank_batches
 from mdae.data.store import Store
 from mdae.errors import ConfigError, ModelError, TrainingError
@@ -21,7 +22,8 @@ from mdae.networks.saved import load_model
 from mdae.training.checkpoint import load_latest
 from mdae.training.loop import pretrain
 from mdae.training.optimiser import MovingAverage, learning_rate
-from tests.conftest import short_run
+from tests.conftest import COARSE, short_run
+from tests.data.test_sources import openmind
 from tests.training import golden
 
 
@@ -270,3 +272,14 @@ def test_learning_rate():
 def test_what_cannot_be_carried_out_is_one_line(store, tmp_path, changes, said):
     with pytest.raises(ConfigError, match=said):
         pretrain(short_run(store, tmp_path / "run", **changes))
+
+
+def test_defaced_voxels_train_nobody(tmp_path):
+    """A store with unknown voxels trains, and nothing of them reaches loss, gradient or picture."""
+    source = openmind(tmp_path / "openmind")
+    prepare(PrepareConfig(source=source, store=tmp_path / "store", preprocessing=COARSE, workers=1))
+    config = short_run(tmp_path / "store", tmp_path / "run", steps=4, val_fraction=0.0)
+    pretrain(config)
+    rows = golden.read(tmp_path / "run" / "train.csv")
+    assert len(rows) == 2 and all(np.isfinite(row["loss"]) and np.isfinite(row["grad_norm"]) for row in rows)
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run" / "model").values())

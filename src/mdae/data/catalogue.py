@@ -1,4 +1,4 @@
-"""Which scans a folder holds, whose they are, and who is held out."""
+"""Scans and whose they are: what a folder's names tell, and who is held out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.data.io import is_scan, scan_stem
-from mdae.errors import DataError
 from mdae.seeding import numpy_generator
 
 SKIPPED_FOLDERS = ("derivatives", "sourcedata", "code", "stimuli")
@@ -30,6 +29,9 @@ class ScanEntry:
         scan_id: unique within the source and safe as a file name.
         subject, session, contrast: from its name and folders; "" where they do not say.
         path: the file.
+        anatomy_mask: a mask on its grid of what is head or brain, if there is one.
+        anonymisation_mask: a mask on its grid of voxels that were defaced, if there is one.
+        quality: a score of its quality, lower is better; None where there is none.
     """
 
     scan_id: str
@@ -37,10 +39,22 @@ class ScanEntry:
     session: str
     contrast: str
     path: Path
+    anatomy_mask: Path | None = None
+    anonymisation_mask: Path | None = None
+    quality: float | None = None
 
 
-def discover(source: Path) -> list[ScanEntry]:
-    """The scans of a BIDS tree, of a folder of NIfTI, or a single file; sorted by `scan_id`.
+@dataclass(frozen=True)
+class SetAside:
+    """A scan that is not taken, why, and what to do about it."""
+
+    path: str
+    reason: str
+    mend: str = ""
+
+
+def list_folder(source: Path) -> tuple[list[ScanEntry], list[SetAside]]:
+    """The scans of a BIDS tree, of a folder of scans, or a single file; and the files left out.
 
     - BIDS names give subject, session and contrast (the suffix; `ce-gd` is added to it: `T1w-gd`). In a folder of
       several BIDS trees the tree is part of the subject (`ds1/01`): sub-01 of another tree is another person.
@@ -48,24 +62,14 @@ def discover(source: Path) -> list[ScanEntry]:
       subject and the rest of the file's name the contrast.
 
     Derivatives, masks, segmentations and hidden files are left out.
-
-    Raises:
-        DataError: no such folder, or no scan in it.
     """
-    source = Path(source)
-    if not source.exists():
-        raise DataError("no such file or folder", where=source, mend="check the path")
     if source.is_file():
-        return [_entry(source, source.parent)]
-    entries = [_entry(path, source) for path in _scan_files(source)]
-    if not entries:
-        raise DataError(
-            "no .nii or .nii.gz scan there", where=source, mend="give a folder of NIfTI or a BIDS tree"
-        )
-    return sorted(_unique(entries, source), key=lambda entry: entry.scan_id)
+        return [_entry(source, source.parent)], []
+    left_out: list[SetAside] = []
+    return [_entry(path, source) for path in _scan_files(source, left_out)], left_out
 
 
-def _scan_files(source: Path) -> Iterator[Path]:
+def _scan_files(source: Path, left_out: list[SetAside]) -> Iterator[Path]:
     """Scans at any depth; links to folders are followed, loops are not."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(source, followlinks=True):
@@ -74,10 +78,15 @@ def _scan_files(source: Path) -> Iterator[Path]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(d for d in subfolders if d not in SKIPPED_FOLDERS and not d.startswith("."))
-        for name in sorted(files):
-            path = Path(folder) / name
-            if is_scan(path) and not NO_SCAN.search(scan_stem(path)):
+        skipped = [name for name in subfolders if name in SKIPPED_FOLDERS]
+        left_out += [SetAside(str(Path(folder) / name), f"{name} of a BIDS tree") for name in sorted(skipped)]
+        subfolders[:] = sorted(d for d in subfolders if d not in skipped and not d.startswith("."))
+        for path in (Path(folder) / name for name in sorted(files)):
+            if not is_scan(path):
+                continue
+            if NO_SCAN.search(scan_stem(path)):
+                left_out.append(SetAside(str(path), "a mask or segmentation by its name"))
+            else:
                 yield path
 
 
@@ -88,29 +97,34 @@ def _entry(path: Path, source: Path) -> ScanEntry:
         contrast = stem.rsplit("_", 1)[-1] + (f"-{entities['ce']}" if "ce" in entities else "")
         depth = next((depth for depth, name in enumerate(folders) if name.startswith("sub-")), 0)
         name, subject = "__".join([*folders[:depth], stem]), "/".join([*folders[:depth], entities["sub"]])
-        return ScanEntry(_safe(name), subject, entities.get("ses", ""), contrast, path)
+        return ScanEntry(safe_name(name), subject, entities.get("ses", ""), contrast, path)
     if folders:
         contrast = stem.removeprefix(folders[-1]).strip("_-. ") or stem
-        return ScanEntry(_safe("__".join([*folders, stem])), folders[0], "", contrast, path)
-    return ScanEntry(_safe(stem), stem, "", "", path)
+        return ScanEntry(safe_name("__".join([*folders, stem])), folders[0], "", contrast, path)
+    return ScanEntry(safe_name(stem), stem, "", "", path)
 
 
-def _unique(entries: list[ScanEntry], source: Path) -> list[ScanEntry]:
-    """Entries whose names collide get a hash of their path; a file system may not tell capitals apart."""
+def unique(entries: list[ScanEntry], source: Path) -> list[ScanEntry]:
+    """Entries sorted by name; those whose names collide get a hash of their path below the source.
+
+    A file system may not tell capitals apart, hence neither does this.
+    """
     counts = Counter(entry.scan_id.casefold() for entry in entries)
-    return [
+    apart = [
         entry
         if counts[entry.scan_id.casefold()] == 1
-        else replace(entry, scan_id=f"{entry.scan_id}-{_hash(entry.path.relative_to(source))}")
+        else replace(entry, scan_id=f"{entry.scan_id}-{_hash(os.path.relpath(entry.path, source))}")
         for entry in entries
     ]
+    return sorted(apart, key=lambda entry: entry.scan_id)
 
 
-def _hash(path: Path) -> str:
+def _hash(path: str) -> str:
     return hashlib.blake2b(os.fsencode(path), digest_size=5).hexdigest()
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """A name as a file name that any file system takes."""
     return re.sub(r"[^A-Za-z0-9._+-]", "-", name)[:MAX_NAME]
 
 

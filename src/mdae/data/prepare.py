@@ -17,9 +17,10 @@ from typing import Annotated
 from threadpoolctl import threadpool_limits
 from tyro.conf import Positional, arg
 
-from mdae.data.catalogue import ScanEntry, discover
-from mdae.data.io import read_scan
+from mdae.data.catalogue import ScanEntry, SetAside
+from mdae.data.io import read_mask, read_scan
 from mdae.data.preprocess import Preprocessing, prepare_scan
+from mdae.data.sources import Listing, list_source
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError, ScanError
 from mdae.files import atomic_write
@@ -30,30 +31,26 @@ AHEAD = 4  # scans queued for each process
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Prepare raw scans for pre-training: a folder of NIfTI or a BIDS tree into a store.
+    """Prepare raw scans for pre-training: a pile of scans of any kind into a store.
 
     The same command again takes what is new or changed and redoes nothing else.
     """
 
     source: Positional[Annotated[Path, arg(metavar="SOURCE")]]
-    """Folder of .nii or .nii.gz, or a BIDS tree."""
+    """Folder of scans (.nii, .nii.gz, .mgz, .nrrd), BIDS tree, OpenMind as downloaded, nnssl's pretrain_data.json, or a
+    manifest (.csv, .tsv, .parquet) with a column `path`."""
     store: Positional[Annotated[Path, arg(metavar="STORE")]]
     """Folder of the store to make or to add to."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """How scans are prepared."""
+    contrasts: tuple[str, ...] = ()
+    """Take these contrasts alone."""
+    max_quality_score: float | None = None
+    """Leave out scans with a higher quality score (OpenMind's image_quality_score: lower is better)."""
     workers: int = 0
     """Processes; 0 for one a core that this process may use."""
     dry_run: bool = False
-    """Only list what would be taken."""
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A scan that was not taken, why, and what to do about it."""
-
-    path: str
-    reason: str
-    mend: str
+    """Only list what would be taken, and why not the rest."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class PrepareSummary:
         found, prepared, unchanged: numbers of scans.
         set_aside: those that could not be taken.
         seconds: wall time.
-        scans: the scans found.
+        listing: what the source holds.
     """
 
     found: int
@@ -72,7 +69,7 @@ class PrepareSummary:
     unchanged: int
     set_aside: list[SetAside]
     seconds: float
-    scans: list[ScanEntry]
+    listing: Listing
 
 
 def prepare(config: PrepareConfig) -> PrepareSummary:
@@ -83,9 +80,12 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         KeyboardInterrupt: after the store was left in order.
     """
     started = time.monotonic()
-    entries = discover(config.source.absolute())
+    listing = list_source(
+        config.source.absolute(), contrasts=config.contrasts, max_quality_score=config.max_quality_score
+    )
+    entries = listing.entries
     if config.dry_run:
-        return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, entries)
+        return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing)
     store = Store.create(config.store, config.preprocessing)
     known = {scan.scan_id: scan for scan in store.scans}
     changed = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
@@ -103,7 +103,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         store.write_manifest(stored)
         _write_set_aside(config.store / "set_aside.csv", aside)
     seconds = time.monotonic() - started
-    return PrepareSummary(len(entries), len(stored), len(entries) - len(changed), aside, seconds, entries)
+    return PrepareSummary(len(entries), len(stored), len(entries) - len(changed), aside, seconds, listing)
 
 
 def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
@@ -180,7 +180,11 @@ def _end_with_parent() -> None:
 def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     """Read, prepare and store one scan, or say why not."""
     try:
-        return store.write(entry, prepare_scan(read_scan(entry.path), store.contract))
+        scan = read_scan(entry.path, series=store.contract.series)
+        anatomy, anonymised = (
+            read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
+        )
+        return store.write(entry, prepare_scan(scan, store.contract, anatomy=anatomy, anonymised=anonymised))
     except ScanError as error:
         return SetAside(str(entry.path), error.what, error.mend or "")
     except DataError:  # of the store, a full disk say: it concerns all scans

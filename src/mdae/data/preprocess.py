@@ -15,7 +15,7 @@ from nibabel import orientations
 from nibabel.affines import from_matvec, voxel_sizes
 from scipy import ndimage
 
-from mdae.data.io import Scan
+from mdae.data.io import Scan, Series
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.errors import ConfigError, ScanError
 from mdae.types import Shape3, Spacing
@@ -24,6 +24,7 @@ COARSE_MM = 4.0  # the grid on which the head is found
 HEAD_THRESHOLD = 0.1  # of the way from the 2nd to the 98th percentile, as BET's first estimate (Smith 2002)
 ROBUST_PERCENTILES = (0.5, 99.5)  # intensities beyond do not enter mean and standard deviation
 Z_RANGE = (-5.0, 10.0)  # vessels and fat are bright; nothing of use lies beyond
+TOUCHED = 0.01  # of a voxel's weight on defaced voxels, from which it is unknown
 SAME_MM = 1e-3  # spacings that differ by less are the same
 
 
@@ -41,6 +42,8 @@ class Preprocessing:
     """How far below the top of the head the crop reaches at most; what is below is neck."""
     order: Literal[1, 3] = 3
     """Order of the spline that resamples."""
+    series: Series = "set_aside"
+    """Set files of several volumes aside, or take the first volume."""
 
     def __post_init__(self) -> None:
         if len(self.spacing_mm) != 3 or not all(0.1 <= spacing <= 20 for spacing in self.spacing_mm):
@@ -74,6 +77,7 @@ class PreparedRecord:
         mean, std: of the head's intensities; a z-score times std plus mean is the intensity.
         foreground: the share of the box that is head.
         background: the z-score of the background, the value of padding.
+        unknown: the share of the prepared volume that an anonymisation mask marks as defaced; NaN there.
     """
 
     source: str
@@ -88,6 +92,7 @@ class PreparedRecord:
     std: float
     foreground: float
     background: float
+    unknown: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -128,18 +133,33 @@ class PreparedScan:
     record: PreparedRecord
 
 
-def prepare_scan(scan: Scan, contract: Preprocessing) -> PreparedScan:
+def prepare_scan(
+    scan: Scan,
+    contract: Preprocessing,
+    *,
+    anatomy: np.ndarray | None = None,
+    anonymised: np.ndarray | None = None,
+) -> PreparedScan:
     """Prepare a scan by a contract; pure.
 
     Anisotropic scans are treated as any other: in-plane voxels finer than wanted are smoothed to the new width first,
     thick slices are interpolated by the spline.
+
+    Args:
+        scan: as read.
+        contract: how to prepare it.
+        anatomy: what is head or brain, (D, H, W) bool on the scan's voxels; found by itself if not given.
+        anonymised: voxels that were defaced, likewise. They count for nothing, and become NaN.
 
     Raises:
         ScanError: no head can be found, or its intensities are constant.
     """
     data, ras_affine = to_ras(scan.data, scan.affine)
     spacing = voxel_sizes(ras_affine)
-    head = find_head(data, spacing)
+    hidden = None if anonymised is None else to_ras(anonymised, scan.affine)[0]
+    head = find_head(data, spacing) if anatomy is None else to_ras(anatomy, scan.affine)[0]
+    if hidden is not None:
+        head = head & ~hidden
     if not head.any():
         raise ScanError("no head can be told from the background", where=scan.path, mend="look at the file")
     low, high = _box(head, spacing, contract)
@@ -156,6 +176,11 @@ def prepare_scan(scan: Scan, contract: Preprocessing) -> PreparedScan:
     )
     z_scores = (resample(data[box], (x, y, z), order=contract.order) - np.float32(mean)) / np.float32(std)
     np.clip(z_scores, *Z_RANGE, out=z_scores)
+    unknown = 0.0
+    if hidden is not None:
+        touched = resample(hidden[box], (x, y, z), order=1) > TOUCHED
+        z_scores[touched] = np.nan
+        unknown = float(touched.mean())
     affine = ras_affine @ from_matvec(np.eye(3), low)
     affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
     record = PreparedRecord(
@@ -171,6 +196,7 @@ def prepare_scan(scan: Scan, contract: Preprocessing) -> PreparedScan:
         std=std,
         foreground=float(head[box].mean()),
         background=float(np.clip((background - mean) / std, *Z_RANGE)),
+        unknown=unknown,
     )
     return PreparedScan(z_scores, affine, record)
 

@@ -199,11 +199,14 @@ class Store:
             return None
 
     def read(self, scan: StoredScan) -> np.ndarray:
-        """A whole volume (D, H, W), float16."""
-        return self.read_crop(scan, (0, 0, 0), scan.shape)
+        """A whole volume (D, H, W), float16; background where it is unknown."""
+        volume = self.read_crop(scan, (0, 0, 0), scan.shape)
+        if scan.record.unknown:
+            volume[np.isnan(volume)] = scan.record.background
+        return volume
 
     def read_crop(self, scan: StoredScan, start: Shape3, size: Shape3) -> np.ndarray:
-        """A crop (D, H, W) of a volume, float16, of which only the touched blocks are decompressed.
+        """A crop (D, H, W) of a volume, float16, NaN where it is unknown; only the touched blocks are decompressed.
 
         Args:
             scan: a volume of this store.

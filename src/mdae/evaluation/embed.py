@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mdae.data.catalogue import discover
+from mdae.data.sources import discover
 from mdae.data.store import Store
 from mdae.errors import DataError, MDAEError, ScanError
 from mdae.evaluation.configs import EmbedConfig

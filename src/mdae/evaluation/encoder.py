@@ -61,7 +61,7 @@ class Encoder:
 
     def prepare(self, path: str | Path) -> PreparedScan:
         """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one."""
-        prepared = prepare_scan(read_scan(path), self.contract)
+        prepared = prepare_scan(read_scan(path, series=self.contract.series), self.contract)
         coarsest = max(
             s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
         )

@@ -75,7 +75,7 @@ def reconstruct(config: ReconstructConfig) -> Reconstruction:
         DataError: a mask on another grid.
     """
     model = load_model(config.model, device=resolve_device(config.device))
-    prepared = prepare_scan(read_scan(config.scan), model.contract)
+    prepared = prepare_scan(read_scan(config.scan, series=model.contract.series), model.contract)
     mask = None if config.mask is None else _own_mask(config, prepared)
     result = restore(model, prepared.data, config.mask_ratio, config.t, config.seed, mask=mask)
     for name, volume in result.volumes().items():

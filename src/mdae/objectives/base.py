@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mdae.networks import ResidualUNet
-from mdae.tensors import Batch
+from mdae.tensors import Batch, Mask
 
 
 class StepOutput(NamedTuple):
@@ -42,5 +42,14 @@ class Objective(nn.Module, ABC):
         self.network = network
 
     @abstractmethod
-    def forward(self, clean: Batch, generators: Sequence[torch.Generator]) -> StepOutput:
-        """One step on clean, z-scored volumes (B, C, D, H, W)."""
+    def forward(
+        self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None
+    ) -> StepOutput:
+        """One step on clean, z-scored volumes (B, C, D, H, W).
+
+        Args:
+            clean: the volumes; 0 where they are unknown.
+            generators: one a sample.
+            known: False on voxels that nobody knows, because they were defaced say: the network must not see them and
+                nothing may be learned from them. None if all are known.
+        """

@@ -14,7 +14,7 @@ from mdae.errors import ConfigError
 from mdae.networks import ResidualUNet
 from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.weighting import visible_weight
-from mdae.tensors import Batch
+from mdae.tensors import Batch, Mask
 from mdae.types import Weighting
 
 
@@ -66,14 +66,17 @@ class Denoising(Objective):
         super().__init__(network)
         self.config = config
 
-    def forward(self, clean: Batch, generators: Sequence[torch.Generator]) -> StepOutput:
-        """Draw, corrupt, predict, compare."""
+    def forward(
+        self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None
+    ) -> StepOutput:
+        """Draw, corrupt, predict, compare; unknown voxels are hidden and enter neither term."""
         config = self.config
         with torch.no_grad():
             shape = (clean.shape[1], clean.shape[2], clean.shape[3], clean.shape[4])
             corrupted = apply(config.corruption, clean, draw(config.corruption, shape, generators))
-        prediction = self.network(corrupted.input, corrupted.t)  # (5)
-        terms = squared_error_terms(prediction, clean, corrupted.mask)
+            seen = corrupted.input if known is None else corrupted.input.masked_fill(~known, 0.0)
+        prediction = self.network(seen, corrupted.t)  # (5)
+        terms = squared_error_terms(prediction, clean, corrupted.mask, known)
         weight = visible_weight(corrupted.coefficients, config.weighting, config.w_max)
         if config.supervise == "masked":
             loss = config.lambda_masked * terms.masked
@@ -89,26 +92,28 @@ class Denoising(Objective):
         }
         pictures = {}
         if not self.training:
-            pictures = {"clean": clean, "corrupted": corrupted.input, "reconstructed": prediction.detach()}
+            pictures = {"clean": clean, "corrupted": seen, "reconstructed": prediction.detach()}
         return StepOutput(loss.mean(), logs, pictures)
 
 
-def squared_error_terms(prediction: Tensor, clean: Tensor, mask: Tensor) -> Terms:
+def squared_error_terms(
+    prediction: Tensor, clean: Tensor, mask: Tensor, known: Tensor | None = None
+) -> Terms:
     """The means (7) and, without its weight, (8) of the squared error, sample by sample.
 
     Args:
         prediction: X^, (B, C, D, H, W).
         clean: X0, the same shape.
         mask: True where masked, (B, 1 or C, D, H, W).
+        known: voxels that count at all, likewise; None for all.
     """
     error = (prediction.float() - clean.float()).square()
     over_sample = (1, 2, 3, 4)
-    num_voxels = error[0].numel()
-    shared = error.shape[1] // mask.shape[1]  # channels that one mask channel stands for
-    num_masked = mask.sum(over_sample) * shared
-    num_visible = num_voxels - num_masked
-    masked = error.masked_fill(~mask, 0.0).sum(over_sample) / num_masked.clamp_min(1)  # (7)
-    visible = error.masked_fill(mask, 0.0).sum(over_sample) / num_visible.clamp_min(1)  # (8)
+    in_masked, in_visible = (mask, ~mask) if known is None else (mask & known, ~mask & known)
+    shared = error.shape[1] // in_masked.shape[1]  # channels that one mask channel stands for
+    num_masked, num_visible = (region.sum(over_sample) * shared for region in (in_masked, in_visible))
+    masked = error.masked_fill(~in_masked, 0.0).sum(over_sample) / num_masked.clamp_min(1)  # (7)
+    visible = error.masked_fill(~in_visible, 0.0).sum(over_sample) / num_visible.clamp_min(1)  # (8)
     return Terms(masked, visible, num_masked > 0, num_visible > 0)
 
 

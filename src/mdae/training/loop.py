@@ -210,9 +210,9 @@ class Trainer:
         parts: list[dict[str, Tensor]] = []
         for micro in range(config.accumulate):
             crops, samples, _ = next(batches)
-            clean = crops.to(self.fabric.device, torch.float32, non_blocking=True)
+            clean, known = self._on_device(crops)
             with self.fabric.no_backward_sync(self.objective, enabled=micro + 1 < config.accumulate):
-                output = self.objective(clean, self._generators("corruption", samples.tolist()))
+                output = self.objective(clean, self._generators("corruption", samples.tolist()), known)
                 self.fabric.backward(output.loss / config.accumulate)
             parts.append({"loss": output.loss.detach(), **output.logs})
         norm = self.fabric.clip_gradients(
@@ -225,6 +225,14 @@ class Trainer:
         means = {name: torch.stack([part[name] for part in parts]).nanmean() for name in parts[0]}
         assert norm is not None
         self.window.add(self.step, {**means, "grad_norm": norm, "lr": torch.tensor(rate).to(norm)})
+
+    def _on_device(self, crops: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Crops in float32 and which of their voxels are known; NaN means unknown in the store."""
+        clean = crops.to(self.fabric.device, torch.float32, non_blocking=True)
+        if not self.run.partly_unknown:
+            return clean, None
+        known = ~clean.isnan()
+        return clean.masked_fill(~known, 0.0), known
 
     def _generators(self, purpose: str, samples: list[int]) -> list[torch.Generator]:
         device = self.fabric.device
@@ -278,10 +286,10 @@ class Trainer:
         """The objective on a held-out volume, always with the same crop and corruption."""
         assert self.run.validation is not None
         crop, _, _ = CropDataset(self.run.store, self.run.validation)[sample]
-        clean = torch.from_numpy(crop)[None].to(self.fabric.device, torch.float32)
+        clean, known = self._on_device(torch.from_numpy(crop)[None])
         self.raw.eval()
         with self.fabric.autocast():
-            output = self.raw(clean, self._generators("validation corruption", [sample]))
+            output = self.raw(clean, self._generators("validation corruption", [sample]), known)
         self.raw.train()
         return output
 

@@ -30,6 +30,7 @@ class Run:
         patch: the crop in voxels.
         train, validation: samplers of crops; `validation` is None when nobody is held out.
         num_validation: the validation volumes, samples 0 to this.
+        partly_unknown: whether some scans have voxels that nobody knows.
         objective: on its untrained network, whose weights follow from the seed.
     """
 
@@ -40,6 +41,7 @@ class Run:
     train: CropSampler
     validation: CropSampler | None
     num_validation: int
+    partly_unknown: bool
     objective: Objective
 
     @property
@@ -80,6 +82,7 @@ def open_run(config: PretrainConfig) -> Run:
         train=CropSampler(kept, patch, config.seed),
         validation=validation,
         num_validation=min(len(held_out), MAX_VALIDATION),
+        partly_unknown=any(scan.record.unknown > 0 for scan in scans),
         objective=objective,
     )
 

@@ -1,0 +1,214 @@
+"""Each kind of source, in its own layout on disk: recognised, listed, and clear about what it leaves out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from mdae.cli import main
+from mdae.data.prepare import PrepareConfig, prepare
+from mdae.data.sources import discover, list_source
+from mdae.data.store import Store
+from mdae.errors import DataError
+from tests.conftest import COARSE
+
+
+def scans(root: Path, *names: str) -> Path:
+    """Small heads in noise-free air, each a little other than the next."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        place = np.moveaxis(np.indices((20, 22, 18)), 0, -1) - np.array([10, 11, 9])
+        data = np.where((place**2).sum(-1) < 60, 100.0 + place[..., 0] + number, 0.0).astype(np.float32)
+        nib.save(nib.Nifti1Image(data, np.diag([8.0, 8.0, 8.0, 1.0])), root / name)
+    return root
+
+
+def mask(path: Path, inside: tuple[slice, slice, slice]) -> Path:
+    data = np.zeros((20, 22, 18), dtype=np.uint8)
+    data[inside] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.diag([8.0, 8.0, 8.0, 1.0])), path)
+    return path
+
+
+OPENMIND = (
+    "ds000001/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
+    "ds000001/sub-01/ses-1/dwi/sub-01_ses-1_MD_dwi/MD.nii.gz",
+    "ds000002/sub-01/anat/sub-01_T2w.nii.gz",
+)
+
+
+def openmind(root: Path) -> Path:
+    """OpenMind as `huggingface-cli download` leaves it, its third scan not downloaded."""
+    scans(root / "OpenMind", *OPENMIND[:2])
+    defaced = "ds000001/sub-01/ses-1/anat/sub-01_ses-1_T1w__anon.nii.gz"
+    mask(root / "OpenMind" / defaced, (slice(0, 20), slice(16, 22), slice(0, 9)))
+    table = pd.DataFrame(
+        {
+            "unique_id": ["ds000001_a", "ds000001_b", "ds000002_a"],
+            "image_path": OPENMIND,
+            "modality": ["T1w", "MD", "T2w"],
+            "derived_from": ["", "dwi", ""],
+            "anon_mask_path": [defaced, "", ""],
+            "anat_mask_path": ["", "", ""],
+            "image_quality_score": [1.0, 4.0, 2.0],
+        }
+    )
+    table.to_csv(root / "openneuro_metadata.csv", index=False)
+    return root
+
+
+def nnssl(root: Path, first: str) -> Path:
+    """nnssl's list as its documentation has it, one path with an environment variable, one without masks."""
+    scans(root / "images", "a.nii.gz", "b.nii.gz")
+    images = [
+        {
+            "name": "sub-1_T1w.nii.gz",
+            "modality": "T1w",
+            "image_info": {},
+            "image_path": first,
+            "associated_masks": {"anatomy_mask": str(root / "anat.nii.gz"), "anonymization_mask": None},
+        },
+        {"name": "sub-1_FLAIR.nii.gz", "modality": "FLAIR", "image_path": str(root / "images" / "b.nii.gz")},
+    ]
+    mask(root / "anat.nii.gz", (slice(4, 16), slice(5, 17), slice(3, 15)))
+    sessions = {"ses-DEFAULT": {"session_id": "ses-DEFAULT", "session_info": None, "images": images}}
+    subjects = {"sub-1": {"subject_id": "sub-1", "subject_info": {"age": 5}, "sessions": sessions}}
+    dataset = {"dataset_index": "ds1", "dataset_info": {}, "name": None, "subjects": subjects}
+    collection = {"collection_index": 1, "collection_name": "Dataset001_X", "datasets": {"ds1": dataset}}
+    (root / "pretrain_data.json").write_text(json.dumps(collection))
+    return root
+
+
+def test_openmind_as_it_lies_on_the_hub(tmp_path):
+    listing = list_source(openmind(tmp_path))
+    assert listing.kind == "OpenMind"
+    found = [(e.scan_id, e.subject, e.session, e.contrast, e.quality) for e in listing.entries]
+    assert found == [
+        ("ds000001__sub-01__ses-1__sub-01_ses-1_MD_dwi__MD", "ds000001/01", "1", "MD", 4.0),
+        ("ds000001__sub-01__ses-1__sub-01_ses-1_T1w", "ds000001/01", "1", "T1w", 1.0),
+    ]
+    (missing,) = listing.left_out
+    assert missing.path.endswith("sub-01_T2w.nii.gz") and "no such file" in missing.reason
+    by_table = list_source(tmp_path / "openneuro_metadata.csv")
+    assert by_table.entries == listing.entries
+
+
+def test_modality_and_quality_filter(tmp_path):
+    openmind(tmp_path)
+    listing = list_source(tmp_path, max_quality_score=3.0)
+    assert [e.contrast for e in listing.entries] == ["T1w"]
+    assert any("quality score 4 is above 3" in row.reason for row in listing.left_out)
+    listing = list_source(tmp_path, contrasts=("MD",))
+    assert [e.contrast for e in listing.entries] == ["MD"]
+    assert any("contrast T1w is not wanted" in row.reason for row in listing.left_out)
+    with pytest.raises(DataError, match=r"no scan to take there .*3 left out"):
+        list_source(tmp_path, contrasts=("PET",))
+
+
+def test_nnssls_raw_list(tmp_path, monkeypatch):
+    nnssl(tmp_path, "$nnssl_raw/images/a.nii.gz")
+    with pytest.raises(DataError, match=r"begin with \$nnssl_raw, which is not set"):
+        list_source(tmp_path)
+    monkeypatch.setenv("nnssl_raw", str(tmp_path))
+    for source in (tmp_path, tmp_path / "pretrain_data.json"):
+        listing = list_source(source)
+        assert listing.kind == "nnssl's raw list"
+        flair, t1w = listing.entries
+        assert (t1w.scan_id, t1w.subject) == ("ds1__sub-1__ses-DEFAULT__sub-1_T1w", "ds1/1")
+        assert (t1w.contrast, flair.contrast, flair.anatomy_mask) == ("T1w", "FLAIR", None)
+        assert t1w.path == tmp_path / "images" / "a.nii.gz" and t1w.anatomy_mask == tmp_path / "anat.nii.gz"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_a_manifest(tmp_path, suffix):
+    scans(tmp_path / "x", "a.nii.gz", "b.nii.gz")
+    rows = {
+        "path": ["x/a.nii.gz", str(tmp_path / "x" / "b.nii.gz")],
+        "subject": ["01", None],
+        "contrast": ["T1w", ""],
+    }
+    table, path = pd.DataFrame(rows), tmp_path / f"list{suffix}"
+    if suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    found = [(e.scan_id, e.subject, e.contrast, e.path.name) for e in discover(path)]
+    assert found == [("01__a", "01", "T1w", "a.nii.gz"), ("b", "b", "", "b.nii.gz")]
+
+
+def not_json(folder: Path) -> Path:
+    (folder / "pretrain_data.json").write_text("{")
+    return folder
+
+
+def other_json(folder: Path) -> Path:
+    (folder / "pretrain_data.json").write_text('{"datasets": {"a": {"subjects": 3}}}')
+    return folder
+
+
+def table_of(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+BAD = {
+    "not nnssl's list of images": not_json,
+    "not nnssl's list": other_json,
+    "no column 'path'; it has file": lambda f: table_of(f, "x.csv", "file\na\n"),
+    "not a table that can be read": lambda f: table_of(f, "x.csv", ""),
+    "a quality score of 'good'": lambda f: table_of(f, "x.csv", "path,quality\na.nii,good\n"),
+    "no column 'image_path'": lambda f: table_of(f, "openneuro_metadata.csv", "a\n1\n"),
+    "names no subject": lambda f: table_of(f, "openneuro_metadata.csv", "image_path\nx.nii.gz\n"),
+    "neither a scan nor a list of scans": lambda f: table_of(f, "x.txt", "hello"),
+    "no such file or folder": lambda f: f / "nowhere",
+    "no scan to take there": lambda f: table_of(f, "x.csv", "path\nmissing.nii\n"),
+}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_bad_sources_have_one_clear_line(tmp_path, said):
+    with pytest.raises(DataError, match=said) as caught:
+        list_source(BAD[said](tmp_path))
+    assert "\n" not in str(caught.value) and caught.value.mend
+
+
+def test_a_dry_run_says_what_and_why_not(tmp_path, capsys):
+    scans(tmp_path / "in", "sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_desc-brain_mask.nii.gz")
+    (tmp_path / "in" / "derivatives").mkdir()
+    main(["prepare", str(tmp_path / "in"), str(tmp_path / "store"), "--dry-run"])
+    said = capsys.readouterr().out
+    assert "1 scans of 1 subjects would be prepared, 2 left out" in said
+    assert "a mask or segmentation by its name" in said and "derivatives of a BIDS tree" in said
+    assert not (tmp_path / "store").exists()
+
+
+def test_defaced_voxels_are_unknown_and_an_anatomy_mask_is_the_head(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnssl_raw", str(tmp_path / "n"))
+    openmind(tmp_path / "o")
+    prepare(PrepareConfig(source=tmp_path / "o", store=tmp_path / "so", preprocessing=COARSE, workers=1))
+    store = Store.open(tmp_path / "so")
+    whole, defaced = store.scans
+    assert whole.record.unknown == 0 and 0.02 < defaced.record.unknown < 0.3
+    crop = store.read_crop(defaced, (0, 0, 0), defaced.shape)
+    assert np.isnan(crop).mean() == pytest.approx(defaced.record.unknown, abs=1e-6)
+    assert np.isfinite(store.read(defaced)).all(), "whoever embeds it sees background there"
+    nnssl(tmp_path / "n", "$nnssl_raw/images/a.nii.gz")
+    prepare(PrepareConfig(source=tmp_path / "n", store=tmp_path / "sn", preprocessing=COARSE, workers=1))
+    by_mask = next(scan for scan in Store.open(tmp_path / "sn").scans if scan.contrast == "T1w")
+    assert by_mask.record.crop_shape == (14, 14, 14), "the mask's 12 voxels and a voxel of margin"
+
+
+def test_a_mask_on_another_grid_sets_the_scan_aside(tmp_path):
+    scans(tmp_path, "a.nii.gz", "b.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), dtype=np.uint8), np.eye(4)), tmp_path / "m.nii.gz")
+    (tmp_path / "x.csv").write_text("path,anonymisation_mask\na.nii.gz,m.nii.gz\nb.nii.gz,\n")
+    summary = prepare(
+        PrepareConfig(source=tmp_path / "x.csv", store=tmp_path / "s", preprocessing=COARSE, workers=1)
+    )
+    assert summary.prepared == 1 and "on another grid" in summary.set_aside[0].reason
