@@ -35,7 +35,7 @@ def volume_grid(
     for row_axes, row in zip(axes, rows, strict=True):
         low, high = limits or np.percentile(next(iter(row.values())), [1, 99.5])
         for axis, title in zip(row_axes, titles, strict=True):
-            axis.imshow(_side_by_side(middle_slices(row[title])), cmap="gray", vmin=low, vmax=high)
+            axis.imshow(side_by_side(middle_slices(row[title])), cmap="gray", vmin=low, vmax=high)
             axis.set_axis_off()
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, color="white", fontsize=9)
@@ -44,7 +44,7 @@ def volume_grid(
     return figure
 
 
-def _side_by_side(slices: Sequence[np.ndarray]) -> np.ndarray:
+def side_by_side(slices: Sequence[np.ndarray]) -> np.ndarray:
     """Slices of unequal height beside each other on their lowest value."""
     height = max(image.shape[0] for image in slices)
     low = min(float(image.min()) for image in slices)

@@ -266,6 +266,46 @@ def await_true(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def test_copies_of_a_scan_count_once(cohort, tmp_path):
+    source = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    for name in ("b.nii.gz", "a.nii.gz"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        shutil.copy(source, tmp_path / "in" / name)
+    summary = prepare(config(tmp_path / "in", tmp_path / "store"))
+    assert [scan.scan_id for scan in Store.open(tmp_path / "store").scans] == ["a"]
+    (copy,) = summary.set_aside
+    assert (
+        copy.path.endswith("b.nii.gz") and "the same voxels as" in copy.reason and "a.nii.gz" in copy.reason
+    )
+    again = prepare(config(tmp_path / "in", tmp_path / "store"))
+    assert (again.prepared, again.unchanged, len(again.set_aside)) == (0, 1, 1)
+
+
+def test_what_was_set_aside_is_not_read_again_until_it_changes(cohort, tmp_path, monkeypatch):
+    bad, good = tmp_path / "in" / "bad.nii.gz", tmp_path / "in" / "good.nii.gz"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no scan")
+    shutil.copy(cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", good)
+    assert prepare(config(bad.parent, tmp_path / "store")).prepared == 1
+    read = []
+    monkeypatch.setattr(
+        "mdae.data.prepare.read_scan", lambda path, **options: [read.append(path.name), read_scan(path)][1]
+    )
+    again = prepare(config(bad.parent, tmp_path / "store"))
+    assert not read and len(again.set_aside) == 1 and "no NIfTI header" in again.set_aside[0].reason
+    prepare(config(bad.parent, tmp_path / "store", retry=True))
+    assert read == ["bad.nii.gz"]
+    shutil.copy(cohort / "sub-0002" / "anat" / "sub-0002_T1w.nii.gz", bad)
+    mended = prepare(config(bad.parent, tmp_path / "store"))
+    assert (mended.prepared, mended.set_aside) == (1, [])
+
+
+def test_a_contact_sheet_has_pages(cohort, tmp_path):
+    prepare(config(cohort, tmp_path / "store", contact_sheet=40))
+    (page,) = (tmp_path / "store" / "contact_sheet").iterdir()
+    assert page.name == "page-001.png" and page.read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.parametrize("name", ["ms-cross", "ms-longitudinal"])
 def test_real_scans_are_all_taken_and_fit_a_head(real_scans, tmp_path, name):
     summary = prepare(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.data.io import is_scan, scan_stem
+from mdae.data.set_aside import SetAside
 from mdae.seeding import numpy_generator
 
 SKIPPED_FOLDERS = ("derivatives", "sourcedata", "code", "stimuli")
@@ -42,15 +43,6 @@ class ScanEntry:
     anatomy_mask: Path | None = None
     anonymisation_mask: Path | None = None
     quality: float | None = None
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A scan that is not taken, why, and what to do about it."""
-
-    path: str
-    reason: str
-    mend: str = ""
 
 
 def list_folder(source: Path) -> tuple[list[ScanEntry], list[SetAside]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 import os
 import threading
@@ -17,13 +16,13 @@ from typing import Annotated
 from threadpoolctl import threadpool_limits
 from tyro.conf import Positional, arg
 
-from mdae.data.catalogue import ScanEntry, SetAside
+from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_mask, read_scan
 from mdae.data.preprocess import Preprocessing, prepare_scan
+from mdae.data.set_aside import SetAside, read_set_aside, write_set_aside
 from mdae.data.sources import Listing, list_source
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError, ScanError
-from mdae.files import atomic_write
 from mdae.progress import Progress
 
 AHEAD = 4  # scans queued for each process
@@ -51,6 +50,10 @@ class PrepareConfig:
     """Processes; 0 for one a core that this process may use."""
     dry_run: bool = False
     """Only list what would be taken, and why not the rest."""
+    retry: bool = False
+    """Look again at scans that were set aside, though their files have not changed."""
+    contact_sheet: int = 0
+    """Picture so many of the store's scans, evenly spread, in `contact_sheet/`; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,11 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
     store = Store.create(config.store, config.preprocessing)
     known = {scan.scan_id: scan for scan in store.scans}
     changed = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
-    aside = [clash for entry in changed if (clash := _clash(entry, known.get(entry.scan_id)))]
-    clashing = {row.path for row in aside}
-    wanted = [entry for entry in changed if str(entry.path) not in clashing]
+    remembered = {} if config.retry else read_set_aside(config.store)
+    aside = [remembered[str(entry.path)] for entry in changed if str(entry.path) in remembered]
+    aside += [clash for entry in changed if (clash := _clash(entry, known.get(entry.scan_id)))]
+    out = {row.path for row in aside}
+    wanted = [entry for entry in changed if str(entry.path) not in out]
     stored: list[StoredScan] = []
     store.forget({entry.scan_id for entry in wanted})
     try:
@@ -100,8 +105,14 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
                 (aside if isinstance(outcome, SetAside) else stored).append(outcome)  # type: ignore[arg-type]
                 progress.advance(f"{len(aside)} set aside")
     finally:
+        store.refresh(stored)
+        aside += _drop_duplicates(store)
         store.write_manifest(stored)
-        _write_set_aside(config.store / "set_aside.csv", aside)
+        write_set_aside(config.store, aside)
+    if config.contact_sheet:
+        from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
+
+        write_contact_sheet(store, config.contact_sheet)
     seconds = time.monotonic() - started
     return PrepareSummary(len(entries), len(stored), len(entries) - len(changed), aside, seconds, listing)
 
@@ -129,6 +140,19 @@ def _clash(entry: ScanEntry, stored: StoredScan | None) -> SetAside | None:
         f"the store has a scan of this name from {stored.record.source}",
         "rename one, give each source its own store, or prepare the folder above both",
     )
+
+
+def _drop_duplicates(store: Store) -> list[SetAside]:
+    """Take out of a store what has the voxels of another scan; the first by name stays."""
+    first: dict[str, StoredScan] = {}
+    dropped = []
+    for scan in store.scans:
+        kept = first.setdefault(scan.record.content, scan)
+        if kept is not scan:
+            store.volume_path(scan.scan_id).unlink(missing_ok=True)
+            reason = f"the same voxels as {kept.record.source}"
+            dropped.append(SetAside(scan.record.source, reason, "nothing, if one copy is enough").stamped())
+    return dropped
 
 
 def _num_cores() -> int:
@@ -186,7 +210,11 @@ def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
         )
         return store.write(entry, prepare_scan(scan, store.contract, anatomy=anatomy, anonymised=anonymised))
     except ScanError as error:
-        return SetAside(str(entry.path), error.what, error.mend or "")
+        if error.where == str(entry.path):
+            return SetAside(str(entry.path), error.what, error.mend or "").stamped()
+        return SetAside(
+            str(entry.path), str(error), error.mend or ""
+        )  # of its mask, say, which may be mended
     except DataError:  # of the store, a full disk say: it concerns all scans
         raise
     except MemoryError:
@@ -196,11 +224,3 @@ def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     except Exception as error:  # one odd scan must not end a night's work on the others
         reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
         return SetAside(str(entry.path), reason, "report it with the scan's header")
-
-
-def _write_set_aside(path: Path, rows: list[SetAside]) -> None:
-    """The table of scans that were not taken at the last run; its header alone if all were."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "reason", "mend"])
-        writer.writerows([row.path, row.reason, row.mend] for row in sorted(rows, key=lambda row: row.path))

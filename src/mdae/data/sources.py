@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdae.data.catalogue import ScanEntry, SetAside, list_folder, safe_name, unique
+from mdae.data.catalogue import ScanEntry, list_folder, safe_name, unique
 from mdae.data.io import is_scan, scan_stem
+from mdae.data.set_aside import SetAside
 from mdae.errors import DataError
 
 if TYPE_CHECKING:

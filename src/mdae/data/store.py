@@ -4,6 +4,7 @@ store.json            the preprocessing contract
 volumes/<scan>.b2nd   one volume with its record inside: a volume is there whole or not at all
 manifest.jsonl        all records in one file, made from the volumes; it only saves opening each of them
 set_aside.csv         scans that `prepare` could not take, with reasons
+contact_sheet/        pictures of some, if wanted
 """
 
 from __future__ import annotations
