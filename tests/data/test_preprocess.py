@@ -50,7 +50,7 @@ def test_a_stripped_brain_with_undershoot_is_found():
     data = np.where(brain, noise.normal(300, 60, shape), 0)
     rim = ball(shape, (90, 90, 105), 69) & ~brain
     data[rim] = -20
-    found = find_head(data.astype(np.float32), SPACING_MM)
+    found = find_head(data.astype(np.float32), SPACING_MM).at(data.shape)
     overlap = 2 * (found & brain).sum() / (found.sum() + brain.sum())
     assert overlap > 0.93
     record = prepare_scan(scan_of(data), Preprocessing(spacing_mm=(2.0, 2.0, 2.0))).record
@@ -62,7 +62,7 @@ def test_a_ventricle_and_a_sinus_belong_to_the_head():
     data = np.where(ball(shape, (90, 90, 105), 70), 100.0, 0.0)
     cavity = ball(shape, (90, 90, 105), 15)
     data[cavity] = 0
-    assert find_head(data.astype(np.float32), SPACING_MM)[cavity].all()
+    assert find_head(data.astype(np.float32), SPACING_MM).at(data.shape)[cavity].all()
 
 
 @pytest.mark.parametrize("spike", [1e4, 1e8])

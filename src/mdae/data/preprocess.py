@@ -25,6 +25,7 @@ HEAD_THRESHOLD = 0.1  # of the way from the 2nd to the 98th percentile, as BET's
 ROBUST_PERCENTILES = (0.5, 99.5)  # intensities beyond do not enter mean and standard deviation
 Z_RANGE = (-5.0, 10.0)  # vessels and fat are bright; nothing of use lies beyond
 TOUCHED = 0.01  # of a voxel's weight on defaced voxels, from which it is unknown
+LONG = 96  # voxels a side, from which every second is enough for statistics
 SAME_MM = 1e-3  # spacings that differ by less are the same
 
 
@@ -157,24 +158,21 @@ def prepare_scan(
     data, ras_affine = to_ras(scan.data, scan.affine)
     spacing = voxel_sizes(ras_affine)
     hidden = None if anonymised is None else to_ras(anonymised, scan.affine)[0]
-    head = find_head(data, spacing) if anatomy is None else to_ras(anatomy, scan.affine)[0]
-    if hidden is not None:
-        head = head & ~hidden
-    if not head.any():
+    head = find_head(data, spacing) if anatomy is None else Head(to_ras(anatomy, scan.affine)[0], (1, 1, 1))
+    if not head.mask.any():
         raise ScanError("no head can be told from the background", where=scan.path, mend="look at the file")
-    low, high = _box(head, spacing, contract)
+    low, high = _box(head, data.shape, spacing, contract)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    mean, std = _robust_moments(data[head])
+    mean, std, background, foreground = _intensities(data, head, hidden, box)
     if not std > 0:
         raise ScanError("the head's intensities are constant", where=scan.path, mend="look at the file")
-    outside = data[~head]
-    background = float(np.median(outside)) if outside.size > data.size // 100 else float(data.min())
     crop_shape = tuple(int(b - a) for a, b in zip(low, high, strict=True))
     x, y, z = (
         _axis(n, _new_size(n, old, new), old, new)
         for n, old, new in zip(crop_shape, spacing.tolist(), contract.spacing_mm, strict=True)
     )
-    z_scores = (resample(data[box], (x, y, z), order=contract.order) - np.float32(mean)) / np.float32(std)
+    z_scores = resample(data[box], (x, y, z), order=contract.order) - np.float32(mean)
+    z_scores /= np.float32(std)
     np.clip(z_scores, *Z_RANGE, out=z_scores)
     unknown = 0.0
     if hidden is not None:
@@ -185,7 +183,7 @@ def prepare_scan(
     affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
     record = PreparedRecord(
         source=str(scan.path),
-        content=hashlib.blake2b(np.ascontiguousarray(scan.data).data, digest_size=10).hexdigest(),
+        content=hashlib.sha256(np.ascontiguousarray(scan.data.T).data).hexdigest()[:20],
         source_shape=_shape3(scan.data.shape),
         source_affine=scan.affine.tolist(),
         crop_start=_shape3(low),
@@ -194,7 +192,7 @@ def prepare_scan(
         affine=affine.tolist(),
         mean=mean,
         std=std,
-        foreground=float(head[box].mean()),
+        foreground=foreground,
         background=float(np.clip((background - mean) / std, *Z_RANGE)),
         unknown=unknown,
     )
@@ -213,15 +211,36 @@ def _ras_geometry(shape: Shape3, affine: np.ndarray) -> tuple[np.ndarray, np.nda
     return orientation, affine @ orientations.inv_ornt_aff(orientation, shape)
 
 
-def find_head(data: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The head (or the brain of a stripped scan), its holes filled; (D, H, W) bool.
+@dataclass(frozen=True)
+class Head:
+    """Where the head is, on a grid of blocks of `steps` voxels along each axis.
+
+    Attributes:
+        mask: (d, h, w) bool, of blocks; a last partial block counts as the one before.
+        steps: voxels of a block.
+    """
+
+    mask: np.ndarray
+    steps: Shape3
+
+    def at(self, shape: tuple[int, ...], strides: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:
+        """The head in a volume of `shape`, at every `strides`-th voxel; bool."""
+        out = self.mask
+        for axis, (side, step, stride) in enumerate(zip(shape, self.steps, strides, strict=True)):
+            index = np.minimum(np.arange(0, side, stride) // step, out.shape[axis] - 1)
+            out = np.take(out, index, axis=axis)
+        return out
+
+
+def find_head(data: np.ndarray, spacing: np.ndarray) -> Head:
+    """The head (or the brain of a stripped scan), its holes filled.
 
     On a grid of about 4 mm: above a tenth of the robust range, the largest piece, closed and filled.
     """
-    steps = [
+    x, y, z = (
         int(min(max(1, round(COARSE_MM / s)), side)) for s, side in zip(spacing, data.shape, strict=True)
-    ]
-    coarse = _block_means(data, steps)
+    )
+    coarse = _block_means(data, (x, y, z))
     low, high = np.percentile(coarse, [2, 98])
     if low == high:  # a small object in a large field of view
         low, high = float(coarse.min()), float(coarse.max())
@@ -229,42 +248,70 @@ def find_head(data: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     mask = ndimage.binary_opening(mask) if mask.sum() > 1000 else mask  # cuts threads to ghosts and labels
     pieces, count = ndimage.label(mask)
     if count == 0:
-        return np.zeros(data.shape, dtype=bool)
+        return Head(mask, (x, y, z))
     mask = pieces == 1 + int(np.argmax(ndimage.sum_labels(mask, pieces, range(1, count + 1))))
     mask = ndimage.binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2, 2:-2]
-    mask = ndimage.binary_fill_holes(mask)
-    for axis, step in enumerate(steps):
-        index = np.minimum(np.arange(data.shape[axis]) // step, mask.shape[axis] - 1)
-        mask = np.take(mask, index, axis=axis)
-    return np.asarray(mask)
+    return Head(np.asarray(ndimage.binary_fill_holes(mask)), (x, y, z))
 
 
-def _block_means(data: np.ndarray, steps: list[int]) -> np.ndarray:
+def _block_means(data: np.ndarray, steps: Shape3) -> np.ndarray:
     """Means over blocks of voxels; a last partial block is left out."""
     out = data
-    for axis, step in enumerate(steps):
+    for axis in sorted(
+        range(3), key=lambda axis: -abs(data.strides[axis])
+    ):  # first where runs in memory are long
+        step = steps[axis]
         size = out.shape[axis] // step
-        cut = np.take(out, range(size * step), axis=axis) if size * step < out.shape[axis] else out
+        cut = out[(slice(None),) * axis + (slice(size * step),)]
         shape = (*cut.shape[:axis], size, step, *cut.shape[axis + 1 :])
         out = cut.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
     return out
 
 
-def _box(head: np.ndarray, spacing: np.ndarray, contract: Preprocessing) -> tuple[list[int], list[int]]:
+def _box(
+    head: Head, shape: tuple[int, ...], spacing: np.ndarray, contract: Preprocessing
+) -> tuple[list[int], list[int]]:
     """First and one past the last voxel to keep along each axis."""
     if contract.crop == "none":
-        return [0, 0, 0], list(head.shape)
+        return [0, 0, 0], list(shape)
     low, high = [], []
-    for axis in range(3):
+    for axis, (side, step) in enumerate(zip(shape, head.steps, strict=True)):
         others = tuple(other for other in range(3) if other != axis)
-        where = np.flatnonzero(head.any(axis=others))
-        first, last = int(where[0]), int(where[-1]) + 1
+        where = np.flatnonzero(head.mask.any(axis=others))
+        first, last = int(where[0]) * step, (int(where[-1]) + 1) * step
+        if int(where[-1]) + 1 == head.mask.shape[axis]:  # with the last partial block
+            last = side
         if axis == 2:  # z grows upwards in RAS: from the vertex down
             first = max(first, last - round(contract.height_mm / spacing[2]))
         margin = round(contract.margin_mm / spacing[axis])
         low.append(max(0, first - margin))
-        high.append(min(head.shape[axis], last + margin))
+        high.append(min(side, last + margin))
     return low, high
+
+
+def _intensities(
+    data: np.ndarray, head: Head, hidden: np.ndarray | None, box: tuple[slice, ...]
+) -> tuple[float, float, float, float]:
+    """Robust mean and standard deviation of the head, the background, and the share of the box that is head.
+
+    From every second voxel along long axes: hundreds of thousands are enough, and eight times fewer to sort.
+    """
+    strides = tuple(2 if side >= LONG else 1 for side in data.shape)
+    sparse = tuple(slice(None, None, stride) for stride in strides)
+    values, inside_head = data[sparse], head.at(data.shape, strides)
+    inner = tuple(
+        slice(-(-part.start // stride), -(-part.stop // stride))
+        for part, stride in zip(box, strides, strict=True)
+    )
+    foreground = float(inside_head[inner].mean())
+    if hidden is not None:
+        inside_head = inside_head & ~hidden[sparse]
+    if not inside_head.any():
+        return 0.0, 0.0, 0.0, foreground
+    mean, std = _robust_moments(values[inside_head])
+    outside = values[~inside_head] if hidden is None else values[~inside_head & ~hidden[sparse]]
+    background = float(np.median(outside)) if outside.size > values.size // 100 else float(data.min())
+    return mean, std, background, foreground
 
 
 def _robust_moments(values: np.ndarray) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def axis_matrix(axis: AxisMap, order: int) -> np.ndarray:
 
 
 def resample(data: np.ndarray, axes: tuple[AxisMap, AxisMap, AxisMap], *, order: int = 3) -> np.ndarray:
-    """Sample a volume (D, H, W) along its three axes; float32.
+    """Sample a volume (D, H, W) along its three axes; float32, laid out in memory as the volume is.
 
     Args:
         data: the volume; not changed.
@@ -56,15 +56,25 @@ def resample(data: np.ndarray, axes: tuple[AxisMap, AxisMap, AxisMap], *, order:
         order: 0 (nearest), 1 (linear) or 3 (cubic spline).
     """
     out = np.asarray(data, dtype=np.float32)
-    by_growth = sorted(range(3), key=lambda axis: axes[axis].size_out / axes[axis].size_in)
+    order_in_memory = sorted(
+        range(3), key=lambda axis: -abs(out.strides[axis])
+    )  # slowest first: no large transpose
+    out = np.ascontiguousarray(out.transpose(order_in_memory))
+    places = [axes[axis] for axis in order_in_memory]
+    by_growth = sorted(range(3), key=lambda axis: places[axis].size_out / places[axis].size_in)
     for axis in by_growth:  # the axis that shrinks most first: less work for the others
-        place = axes[axis]
+        place = places[axis]
         if place.size_in == place.size_out and place.scale == 1.0 and place.offset == 0.0:
             continue
-        moved = np.moveaxis(out, axis, 0)
-        rows = axis_matrix(place, order) @ moved.reshape(moved.shape[0], -1)
-        out = np.moveaxis(rows.reshape(place.size_out, *moved.shape[1:]), 0, axis)
-    return np.ascontiguousarray(out)
+        out = _along(axis, axis_matrix(place, order), out)
+    return out.transpose(np.argsort(order_in_memory))
+
+
+def _along(axis: int, matrix: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """A matrix applied along one axis of a contiguous volume; contiguous, and nothing is copied."""
+    if axis == 0:
+        return np.asarray((matrix @ data.reshape(len(data), -1)).reshape(-1, *data.shape[1:]))
+    return np.asarray(np.matmul(matrix, data) if axis == 1 else np.matmul(data, matrix.T))
 
 
 def inside(axis: AxisMap) -> np.ndarray:

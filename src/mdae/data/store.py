@@ -174,7 +174,7 @@ class Store:
             chunks=tuple(min(CHUNK, side) for side in scan.shape),
             blocks=tuple(min(BLOCK, side) for side in scan.shape),
             cparams=blosc2.CParams(
-                codec=blosc2.Codec.LZ4HC, clevel=5, filters=[blosc2.Filter.SHUFFLE], nthreads=1
+                codec=blosc2.Codec.LZ4HC, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1
             ),
         )
         array.schunk.vlmeta[META] = asdict(scan)
@@ -214,11 +214,13 @@ class Store:
             start: the crop's corner; it may be negative. What lies outside is filled with the background.
             size: the crop's sides.
         """
-        crop = np.full(size, scan.record.background, dtype=np.float16)
         low = [max(0, first) for first in start]
         high = [min(side, first + edge) for side, first, edge in zip(scan.shape, start, size, strict=True)]
+        source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        if tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size):
+            return np.asarray(self._open_volume(scan.scan_id)[source])
+        crop = np.full(size, scan.record.background, dtype=np.float16)
         if all(a < b for a, b in zip(low, high, strict=True)):
-            source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
             crop[target] = self._open_volume(scan.scan_id)[source]
         return crop
