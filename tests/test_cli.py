@@ -36,7 +36,7 @@ def test_help_and_version(capsys):
     ("arguments", "said"),
     [
         (("prepare", "{tmp}/nowhere", "{tmp}/store"), "no such file or folder"),
-        (("prepare", "{tmp}/empty", "{tmp}/store"), r"no \.nii or \.nii\.gz scan"),
+        (("prepare", "{tmp}/empty", "{tmp}/store"), r"no scan to take there"),
         (("prepare", "{tmp}/bad", "{tmp}/store"), "no scan could be prepared"),
         (("pretrain", "{tmp}/empty", "{tmp}/run"), "no store there"),
         (("pretrain", "{store}", "{tmp}/run", "--contrasts", "PET"), "no scan of contrast PET"),
@@ -46,7 +46,7 @@ def test_help_and_version(capsys):
             "mae has no sigma_max",
         ),
         (("embed", "{tmp}/empty", "{cohort}"), r"no config\.json"),
-        (("embed", "{model}", "{tmp}/empty"), r"no \.nii or \.nii\.gz scan"),
+        (("embed", "{model}", "{tmp}/empty"), r"no scan to take there"),
         (("embed", "{model}", "{cohort}", "--device", "abacus"), "no device"),
         (("probe", "{tmp}/none.csv", "{tmp}/none.csv", "--label", "x"), "no such table"),
         (("reconstruct", "{model}", "{tmp}/bad/cut.nii.gz", "{tmp}/out"), "truncated or damaged gzip"),
@@ -54,7 +54,7 @@ def test_help_and_version(capsys):
         (("synth", "{tmp}/bad"), "not a made-up cohort"),
         (("synth", "{tmp}/new", "--contrasts", "PET"), "no contrast PET"),
         (("demo", "{tmp}/demo", "--subjects", "3"), "too few to probe"),
-        (("demo", "{tmp}/demo", "--source", "{tmp}/empty"), r"no \.nii or \.nii\.gz scan"),
+        (("demo", "{tmp}/demo", "--source", "{tmp}/empty"), r"no scan to take there"),
     ],
 )
 def test_bad_input_is_one_line(capsys, tmp_path, cohort, store, model, arguments, said):
@@ -102,4 +102,8 @@ def test_the_whole_way_from_raw_scans_to_a_probe(capsys, tmp_path, cohort):
 
 def test_a_dry_run_lists_and_writes_nothing(capsys, tmp_path, cohort):
     status, said = run(capsys, "prepare", cohort, tmp_path / "store", "--dry-run")
-    assert status == 0 and "24 scans would be prepared" in said and not Path(tmp_path / "store").exists()
+    assert (
+        status == 0
+        and "24 scans of 12 subjects would be prepared" in said
+        and not Path(tmp_path / "store").exists()
+    )

@@ -35,6 +35,12 @@ def test_what_a_user_can_mend_is_one_line(tmp_path, number, said):
         raise OSError(number, "as the system says")
 
 
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(DataError, match="a file stands where"), atomic_write(tmp_path / "taken" / "x.txt"):
+        raise AssertionError("there is nowhere to write")
+
+
 def test_an_error_is_one_line():
     error = MDAEError("a\nb", where="here", mend="do\n this")
     assert str(error) == "here: a b (do this)"

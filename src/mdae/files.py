@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mdae.errors import DataError
@@ -28,7 +28,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _readable(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it must not hide what went wrong
+            temporary.unlink(missing_ok=True)
 
 
 def _readable(error: OSError, path: Path) -> Exception:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mdae.data.io import Scan
-from mdae.data.preprocess import Preprocessing, find_head, prepare_scan
+from mdae.data.preprocess import NNSSL, Preprocessing, find_head, prepare_scan
 from mdae.errors import ConfigError, ScanError
 from mdae.seeding import numpy_generator
 
@@ -105,3 +106,15 @@ def test_a_contract_survives_json_and_refuses_nonsense():
     for wrong in ({"spacing_mm": (0.0, 1.0, 1.0)}, {"margin_mm": -1.0}, {"height_mm": 0.0}):
         with pytest.raises(ConfigError):
             Preprocessing(**wrong)
+
+
+def test_nnssls_normalisation_is_over_all_that_is_kept():
+    """Cropped to what is not 0 and z-scored over the box, background and all."""
+    data = np.where(ball((60, 60, 50), (60, 60, 75), 40), 100.0, 0.0)
+    data += np.where(data > 0, numpy_generator(0, "noise").normal(0, 5, data.shape), 0.0)
+    where = np.argwhere(data != 0)
+    low, high = where.min(0), where.max(0) + 1
+    kept = data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
+    contract = replace(NNSSL, spacing_mm=(2.0, 2.0, 3.0))
+    prepared = prepare_scan(scan_of(data), contract)
+    np.testing.assert_allclose(prepared.data, (kept - kept.mean()) / kept.std(), atol=1e-4)

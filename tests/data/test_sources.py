@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import blosc2
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 
 from mdae.cli import main
 from mdae.data.prepare import PrepareConfig, prepare
+from mdae.data.preprocess import NNSSL
 from mdae.data.sources import discover, list_source
 from mdae.data.store import Store
 from mdae.errors import DataError
+from mdae.seeding import numpy_generator
 from tests.conftest import COARSE
 
 
@@ -212,3 +215,56 @@ def test_a_mask_on_another_grid_sets_the_scan_aside(tmp_path):
         PrepareConfig(source=tmp_path / "x.csv", store=tmp_path / "s", preprocessing=COARSE, workers=1)
     )
     assert summary.prepared == 1 and "on another grid" in summary.set_aside[0].reason
+
+
+def preprocessed_by_nnssl(root: Path) -> dict[str, np.ndarray]:
+    """Two volumes as nnssl writes them, one with an anonymisation mask, and its list; the volumes by name."""
+    folder = root / "Dataset001_X" / "nnsslPlans_onemmiso" / "Dataset001_X" / "ds1" / "sub-1" / "ses-1"
+    folder.mkdir(parents=True)
+    volumes, images = {}, []
+    for number, name in enumerate(("T1w", "FLAIR")):
+        volume = numpy_generator(number, "nnssl").standard_normal((1, 24, 20, 22)).astype(np.float32)
+        cparams = {"codec": blosc2.Codec.ZSTD, "clevel": 8}
+        blosc2.asarray(volume, urlpath=str(folder / f"{name}.b2nd"), cparams=cparams, mode="w")
+        defaced = np.zeros(volume.shape, dtype=np.uint8)
+        defaced[:, :6, :5] = 1
+        blosc2.asarray(defaced, urlpath=str(folder / f"{name}__anon.b2nd"), cparams=cparams, mode="w")
+        path = f"$nnssl_preprocessed/{(folder / name).relative_to(root)}"
+        masks = {"anatomy_mask": None, "anonymization_mask": f"{path}__anon.b2nd" if number else None}
+        about = {"name": f"{name}.nii.gz", "modality": name, "associated_masks": masks}
+        images.append({**about, "image_path": f"{path}.b2nd"})
+        volumes[name] = volume
+    subjects = {"sub-1": {"sessions": {"ses-1": {"images": images}}}}
+    collection = {"datasets": {"ds1": {"dataset_index": "ds1", "subjects": subjects}}}
+    (root / "Dataset001_X" / "pretrain_data__onemmiso.json").write_text(json.dumps(collection))
+    return volumes
+
+
+def test_what_nnssl_has_preprocessed_is_read_in_place(tmp_path):
+    volumes = preprocessed_by_nnssl(tmp_path / "np")
+    source, store_path = tmp_path / "np" / "Dataset001_X", tmp_path / "store"
+    assert prepare(PrepareConfig(source=source, store=store_path, workers=1)).prepared == 2
+    assert prepare(PrepareConfig(source=source, store=store_path, workers=1)).unchanged == 2
+    store = Store.open(store_path)
+    assert store.contract == NNSSL
+    assert sum(path.stat().st_size for path in (store_path / "volumes").iterdir()) < 10_000, (
+        "nothing is copied"
+    )
+    flair, t1w = store.scans
+    assert (t1w.contrast, t1w.shape, t1w.record.unknown) == ("T1w", (22, 20, 24), 0.0)
+    expected = volumes["T1w"][0].T.astype(np.float16)
+    assert np.array_equal(store.read(t1w), expected)
+    assert np.array_equal(store.read_crop(t1w, (3, 4, 5), (6, 7, 8)), expected[3:9, 4:11, 5:13])
+    beyond = store.read_crop(t1w, (-2, 4, 20), (6, 7, 8))
+    assert (beyond[:2] == np.float16(t1w.record.background)).all()
+    crop = store.read_crop(flair, (0, 0, 0), flair.shape)
+    assert np.isnan(crop[:, :5, :6]).all() and np.isfinite(crop[:, 5:]).all()
+    assert flair.record.unknown == pytest.approx(0.25 * 0.25)
+
+
+def test_a_damaged_volume_of_nnssls_is_set_aside(tmp_path):
+    preprocessed_by_nnssl(tmp_path / "np")
+    source = tmp_path / "np" / "Dataset001_X"
+    next(source.rglob("T1w.b2nd")).write_bytes(b"no volume")
+    summary = prepare(PrepareConfig(source=source, store=tmp_path / "store", workers=1))
+    assert summary.prepared == 1 and "not a volume of nnssl's" in summary.set_aside[0].reason

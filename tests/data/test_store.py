@@ -112,7 +112,7 @@ def test_a_scan_that_breaks_the_code_does_not_end_the_others(cohort, tmp_path, m
             raise ZeroDivisionError("of a\nkind nobody thought of")
         return read_scan(path, **options)
 
-    monkeypatch.setattr("mdae.data.prepare.read_scan", odd)
+    monkeypatch.setattr("mdae.data.workers.read_scan", odd)
     summary = prepare(config(cohort, tmp_path / "store"))
     assert summary.prepared == 23
     assert [row.reason for row in summary.set_aside] == [
@@ -289,7 +289,7 @@ def test_what_was_set_aside_is_not_read_again_until_it_changes(cohort, tmp_path,
     assert prepare(config(bad.parent, tmp_path / "store")).prepared == 1
     read = []
     monkeypatch.setattr(
-        "mdae.data.prepare.read_scan", lambda path, **options: [read.append(path.name), read_scan(path)][1]
+        "mdae.data.workers.read_scan", lambda path, **options: [read.append(path.name), read_scan(path)][1]
     )
     again = prepare(config(bad.parent, tmp_path / "store"))
     assert not read and len(again.set_aside) == 1 and "no NIfTI header" in again.set_aside[0].reason

@@ -53,7 +53,8 @@ def assert_same_but_rounding(log: Path, other: Path) -> None:
     """Losses equal at first and close to the end: AdamW's first steps blow rounding up."""
     losses, expected = ([row["loss"] for row in golden.read(path)] for path in (log, other))
     assert losses == pytest.approx(expected, rel=2e-2)
-    assert losses[0] == pytest.approx(expected[0], rel=1e-3)
+    if log.name == "train.csv":  # the first row of the other log comes after ten steps
+        assert losses[0] == pytest.approx(expected[0], rel=1e-3)
 
 
 def command(store: Path, out: Path, *more: str) -> list[str]:

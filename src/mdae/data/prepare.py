@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from threadpoolctl import threadpool_limits
 from tyro.conf import Positional, arg
 
 from mdae.data.catalogue import ScanEntry
-from mdae.data.io import read_mask, read_scan
-from mdae.data.preprocess import Preprocessing, prepare_scan
+from mdae.data.preprocess import NNSSL, Preprocessing
 from mdae.data.set_aside import SetAside, read_set_aside, write_set_aside
-from mdae.data.sources import Listing, list_source
+from mdae.data.sources import NNSSL_PREPARED, Listing, list_source
 from mdae.data.store import Store, StoredScan
-from mdae.errors import DataError, ScanError
+from mdae.data.workers import outcomes
+from mdae.errors import ConfigError
 from mdae.progress import Progress
-
-AHEAD = 4  # scans queued for each process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +40,26 @@ class PrepareConfig:
     """Leave out scans with a higher quality score (OpenMind's image_quality_score: lower is better)."""
     workers: int = 0
     """Processes; 0 for one a core that this process may use."""
+    cluster: Literal["none", "slurm", "local"] = "none"
+    """Prepare here, or in shards as SLURM jobs, or as such jobs on this machine to try it."""
+    shards: int = 16
+    """Jobs on the cluster, of `workers` processes each (one a job if 0)."""
+    cluster_options: tuple[str, ...] = ()
+    """Passed on to submitit, such as slurm_partition=cpu mem_gb=16 timeout_min=600."""
     dry_run: bool = False
     """Only list what would be taken, and why not the rest."""
     retry: bool = False
     """Look again at scans that were set aside, though their files have not changed."""
     contact_sheet: int = 0
     """Picture so many of the store's scans, evenly spread, in `contact_sheet/`; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.shards < 1 or self.workers < 0:
+            raise ConfigError("no shards or a negative number of workers", mend="give --shards 1 or more")
+        if unreadable := [option for option in self.cluster_options if "=" not in option]:
+            raise ConfigError(
+                f"cluster option {unreadable[0]!r}", mend="write NAME=VALUE, slurm_partition=cpu say"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
     entries = listing.entries
     if config.dry_run:
         return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing)
-    store = Store.create(config.store, config.preprocessing)
+    contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing
+    store = Store.create(config.store, contract)
     known = {scan.scan_id: scan for scan in store.scans}
     changed = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
     remembered = {} if config.retry else read_set_aside(config.store)
@@ -101,7 +108,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
     store.forget({entry.scan_id for entry in wanted})
     try:
         with Progress("preparing", len(wanted)) as progress:
-            for outcome in _outcomes(wanted, store, config.workers or _num_cores()):
+            for outcome in _run(wanted, store, config):
                 (aside if isinstance(outcome, SetAside) else stored).append(outcome)  # type: ignore[arg-type]
                 progress.advance(f"{len(aside)} set aside")
     finally:
@@ -115,6 +122,23 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         write_contact_sheet(store, config.contact_sheet)
     seconds = time.monotonic() - started
     return PrepareSummary(len(entries), len(stored), len(entries) - len(changed), aside, seconds, listing)
+
+
+def _run(entries: list[ScanEntry], store: Store, config: PrepareConfig) -> Iterator[StoredScan | SetAside]:
+    """The scans' outcomes, from processes here or from jobs on a cluster."""
+    if config.cluster == "none" or not entries:
+        return outcomes(entries, store, config.workers)
+    from mdae.data.cluster import outcomes_of_jobs  # here: submitit is for clusters alone
+
+    options = dict(option.partition("=")[::2] for option in config.cluster_options)
+    return outcomes_of_jobs(
+        entries,
+        store,
+        kind=config.cluster,
+        shards=config.shards,
+        workers=config.workers or 1,
+        options=options,
+    )
 
 
 def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
@@ -153,74 +177,3 @@ def _drop_duplicates(store: Store) -> list[SetAside]:
             reason = f"the same voxels as {kept.record.source}"
             dropped.append(SetAside(scan.record.source, reason, "nothing, if one copy is enough").stamped())
     return dropped
-
-
-def _num_cores() -> int:
-    """How many cores this process may use; a cluster often grants fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[StoredScan | SetAside]:
-    """Each scan's outcome as it comes; a few scans are queued at a time, so that stopping is quick."""
-    workers = min(workers, len(entries))
-    if workers <= 1:
-        yield from (_prepare_one(entry, store) for entry in entries)
-        return
-    empty = Store(store.path, store.contract, [])  # what processes need of it
-    waiting = iter(entries)
-    with ProcessPoolExecutor(workers, initializer=_start_process) as pool:
-        pending: set[Future[StoredScan | SetAside]] = set()
-        try:
-            while True:
-                while len(pending) < workers * AHEAD and (entry := next(waiting, None)) is not None:
-                    pending.add(pool.submit(_prepare_one, entry, empty))
-                if not pending:
-                    return
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a process was killed, most likely for want of memory",
-                where=store.path,
-                mend="repeat the command with fewer --workers; what is done stays",
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _start_process() -> None:
-    """One thread a process; and none outlives `prepare`, even if that is killed and cannot tell them."""
-    threadpool_limits(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
-    """Read, prepare and store one scan, or say why not."""
-    try:
-        scan = read_scan(entry.path, series=store.contract.series)
-        anatomy, anonymised = (
-            read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
-        )
-        return store.write(entry, prepare_scan(scan, store.contract, anatomy=anatomy, anonymised=anonymised))
-    except ScanError as error:
-        if error.where == str(entry.path):
-            return SetAside(str(entry.path), error.what, error.mend or "").stamped()
-        return SetAside(
-            str(entry.path), str(error), error.mend or ""
-        )  # of its mask, say, which may be mended
-    except DataError:  # of the store, a full disk say: it concerns all scans
-        raise
-    except MemoryError:
-        return SetAside(
-            str(entry.path), "too large for this machine's memory", "crop it or use fewer --workers"
-        )
-    except Exception as error:  # one odd scan must not end a night's work on the others
-        reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
-        return SetAside(str(entry.path), reason, "report it with the scan's header")

@@ -35,12 +35,14 @@ class Preprocessing:
 
     spacing_mm: Spacing = (1.0, 1.0, 1.0)
     """Voxel spacing in mm along x, y, z."""
-    crop: Literal["head", "none"] = "head"
-    """Crop to the head's bounding box, or keep the field of view."""
+    crop: Literal["head", "nonzero", "none"] = "head"
+    """Crop to the head's bounding box, to what is not 0, or keep the field of view."""
     margin_mm: float = 5.0
     """Kept around the head."""
     height_mm: float = 200.0
     """How far below the top of the head the crop reaches at most; what is below is neck."""
+    normalise: Literal["head", "box"] = "head"
+    """Take mean and standard deviation over the head, robustly, or over all that was kept, as nnssl does."""
     order: Literal[1, 3] = 3
     """Order of the spline that resamples."""
     series: Series = "set_aside"
@@ -63,6 +65,13 @@ class Preprocessing:
         """The inverse of `to_dict`; unknown or missing keys raise `TypeError` or `KeyError`."""
         x, y, z = values["spacing_mm"]
         return cls(**{**values, "spacing_mm": (float(x), float(y), float(z))})
+
+
+NNSSL = Preprocessing(crop="nonzero", normalise="box", margin_mm=0.0, height_mm=10_000.0)
+"""The nearest to nnssl's own preprocessing at 1 mm, for scans that a model trained on its volumes is given.
+
+nnssl keeps the file's orientation and takes the nearest slice across thick ones; this does neither.
+"""
 
 
 @dataclass(frozen=True)
@@ -158,12 +167,20 @@ def prepare_scan(
     data, ras_affine = to_ras(scan.data, scan.affine)
     spacing = voxel_sizes(ras_affine)
     hidden = None if anonymised is None else to_ras(anonymised, scan.affine)[0]
-    head = find_head(data, spacing) if anatomy is None else Head(to_ras(anatomy, scan.affine)[0], (1, 1, 1))
+    if anatomy is not None:
+        head = Head(to_ras(anatomy, scan.affine)[0], (1, 1, 1))
+    elif contract.crop == "nonzero":
+        head = Head(ndimage.binary_fill_holes(data != 0), (1, 1, 1))
+    else:
+        head = find_head(data, spacing)
     if not head.mask.any():
         raise ScanError("no head can be told from the background", where=scan.path, mend="look at the file")
     low, high = _box(head, data.shape, spacing, contract)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     mean, std, background, foreground = _intensities(data, head, hidden, box)
+    if contract.normalise == "box":
+        kept = data[box] if hidden is None else data[box][~hidden[box]]
+        mean, std = float(kept.mean(dtype=np.float64)), float(kept.std(dtype=np.float64))
     if not std > 0:
         raise ScanError("the head's intensities are constant", where=scan.path, mend="look at the file")
     crop_shape = tuple(int(b - a) for a, b in zip(low, high, strict=True))

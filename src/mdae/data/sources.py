@@ -4,6 +4,7 @@
 |---|---|
 | OpenMind as on the Hugging Face Hub | a folder with `openneuro_metadata.csv` |
 | nnssl's raw list | `pretrain_data.json`, or a folder with it |
+| what nnssl has preprocessed | `pretrain_data__onemmiso.json`, or a folder with it: used in place, without a copy |
 | a manifest | a .csv, .tsv or .parquet with a column `path` |
 | a BIDS tree, a folder of scans, one scan | anything else |
 """
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NNSSL_LIST = "pretrain_data.json"
+NNSSL_PREPARED_LIST = "pretrain_data__onemmiso.json"
 OPENMIND_TABLE = "openneuro_metadata.csv"
+NNSSL_RAW, NNSSL_PREPARED = "nnssl's raw list", "preprocessed by nnssl"
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -90,10 +93,11 @@ def _recognised(source: Path) -> tuple[str, list[ScanEntry], list[SetAside]]:
     if source.name == OPENMIND_TABLE or (source / OPENMIND_TABLE).is_file():
         table = source if source.is_file() else source / OPENMIND_TABLE
         return "OpenMind", *_present(_openmind_rows(table))
-    if source.suffix == ".json" or (source / NNSSL_LIST).is_file():
-        return "nnssl's raw list", *_present(
-            _nnssl_images(source if source.is_file() else source / NNSSL_LIST)
-        )
+    for kind, name in ((NNSSL_PREPARED, NNSSL_PREPARED_LIST), (NNSSL_RAW, NNSSL_LIST)):
+        if source.name == name or (source / name).is_file():
+            return kind, *_present(_nnssl_images(source if source.is_file() else source / name))
+    if source.is_file() and source.suffix == ".json":
+        return NNSSL_RAW, *_present(_nnssl_images(source))
     if source.is_file() and source.suffix in TABLES:
         return "manifest", *_present(_manifest_rows(source))
     if source.is_file() and not is_scan(source):
@@ -256,6 +260,8 @@ def _with_variable(name: str, where: Path) -> Path:
     if not name.startswith("$"):
         return where.parent / name
     variable, _, rest = name[1:].partition("/")
+    if variable == "nnssl_preprocessed" and where.name == NNSSL_PREPARED_LIST:
+        return where.resolve().parents[1] / rest  # the list lies in a data set's folder below it
     if variable not in os.environ:
         raise DataError(
             f"its paths begin with ${variable}, which is not set",

@@ -9,6 +9,7 @@ contact_sheet/        pictures of some, if wanted
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable
@@ -21,7 +22,7 @@ import numpy as np
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedRecord, PreparedScan, Preprocessing
-from mdae.errors import ConfigError, DataError
+from mdae.errors import ConfigError, DataError, ScanError
 from mdae.files import atomic_write
 from mdae.types import Shape3
 
@@ -37,6 +38,7 @@ class StoredScan:
 
     Attributes:
         size, modified_ns: of the source file, to see whether it has changed since.
+        link, link_unknown: a volume that nnssl has preprocessed, and its anonymisation mask, if it is read in place.
     """
 
     scan_id: str
@@ -47,6 +49,8 @@ class StoredScan:
     size: int
     modified_ns: int
     record: PreparedRecord
+    link: str = ""
+    link_unknown: str = ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StoredScan:
@@ -169,10 +173,53 @@ class Store:
             modified_ns=status.st_mtime_ns,
             record=prepared.record,
         )
+        return self._write(scan, np.ascontiguousarray(prepared.data, dtype=np.float16))
+
+    def link(self, entry: ScanEntry) -> StoredScan:
+        """Add a volume that nnssl has preprocessed without copying it: (1, z, y, x) float32 at 1 mm, z-scored.
+
+        Raises:
+            ScanError: not such a volume.
+        """
+        volume = open_linked(entry.path)
+        shape = tuple(volume.shape[:0:-1])
+        corners = [volume[(0, *(-end for end in ends))] for ends in np.ndindex(2, 2, 2)]
+        hidden = entry.anonymisation_mask
+        status = entry.path.stat()
+        record = PreparedRecord(
+            source=str(entry.path),
+            content=hashlib.sha256(f"{entry.path}\0{status.st_size}".encode()).hexdigest()[:20],
+            source_shape=shape,
+            source_affine=np.eye(4).tolist(),
+            crop_start=(0, 0, 0),
+            crop_shape=shape,
+            shape=shape,
+            affine=np.eye(4).tolist(),
+            mean=0.0,
+            std=1.0,
+            foreground=1.0,
+            background=float(np.median(corners)),
+            unknown=0.0 if hidden is None else float((open_linked(hidden)[:] > 0).mean()),
+        )
+        scan = StoredScan(
+            scan_id=entry.scan_id,
+            subject=entry.subject,
+            session=entry.session,
+            contrast=entry.contrast,
+            shape=shape,
+            size=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            record=record,
+            link=str(entry.path),
+            link_unknown="" if hidden is None else str(hidden),
+        )
+        return self._write(scan, np.zeros((1, 1, 1), dtype=np.float16))  # a volume in name, for what it tells
+
+    def _write(self, scan: StoredScan, voxels: np.ndarray) -> StoredScan:
         array = blosc2.asarray(
-            np.ascontiguousarray(prepared.data, dtype=np.float16),
-            chunks=tuple(min(CHUNK, side) for side in scan.shape),
-            blocks=tuple(min(BLOCK, side) for side in scan.shape),
+            voxels,
+            chunks=tuple(min(CHUNK, side) for side in voxels.shape),
+            blocks=tuple(min(BLOCK, side) for side in voxels.shape),
             cparams=blosc2.CParams(
                 codec=blosc2.Codec.LZ4HC, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1
             ),
@@ -190,6 +237,16 @@ class Store:
             raise DataError(
                 f"a volume that cannot be read ({error})", where=path, mend="delete it and prepare again"
             ) from error
+
+    def _read_inside(self, scan: StoredScan, source: tuple[slice, ...]) -> np.ndarray:
+        """A crop that lies within a volume."""
+        if not scan.link:
+            return np.asarray(self._open_volume(scan.scan_id)[source])
+        there = (0, *source[::-1])
+        crop = np.asarray(open_linked(scan.link)[there]).T.astype(np.float16)
+        if scan.link_unknown:
+            crop[np.asarray(open_linked(scan.link_unknown)[there]).T > 0] = np.nan
+        return crop
 
     def _read_description(self, scan_id: str) -> StoredScan | None:
         """A volume's description from the volume itself; None if it is not one of ours."""
@@ -218,12 +275,32 @@ class Store:
         high = [min(side, first + edge) for side, first, edge in zip(scan.shape, start, size, strict=True)]
         source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         if tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size):
-            return np.asarray(self._open_volume(scan.scan_id)[source])
+            return self._read_inside(scan, source)
         crop = np.full(size, scan.record.background, dtype=np.float16)
         if all(a < b for a, b in zip(low, high, strict=True)):
             target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-            crop[target] = self._open_volume(scan.scan_id)[source]
+            crop[target] = self._read_inside(scan, source)
         return crop
+
+
+def open_linked(path: str | Path) -> blosc2.NDArray:
+    """A volume or mask of nnssl's, (1, z, y, x).
+
+    Raises:
+        ScanError: missing, damaged, or of another shape.
+    """
+    try:
+        volume = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+        shape = volume.shape
+    except Exception as error:  # blosc2 raises several kinds for damaged files
+        raise ScanError(
+            f"not a volume of nnssl's ({error})", where=path, mend="preprocess it again"
+        ) from error
+    if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
+        raise ScanError(
+            f"a volume of shape {shape}, not (1, z, y, x)", where=path, mend="preprocess it again"
+        )
+    return volume
 
 
 def _is_volume(name: str) -> bool:

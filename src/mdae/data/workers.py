@@ -1,0 +1,103 @@
+"""One scan after the other into a store, on this machine: in processes of one thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from threadpoolctl import threadpool_limits
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.io import read_mask, read_scan
+from mdae.data.preprocess import prepare_scan
+from mdae.data.set_aside import SetAside
+from mdae.data.store import Store, StoredScan
+from mdae.errors import DataError, ScanError
+
+AHEAD = 4  # scans queued for each process
+
+
+def num_cores() -> int:
+    """How many cores this process may use; a cluster often grants fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[StoredScan | SetAside]:
+    """Each scan's outcome as it comes; a few scans are queued at a time, so that stopping is quick.
+
+    Args:
+        entries: the scans to prepare.
+        store: where to.
+        workers: processes; 0 for one a core.
+
+    Raises:
+        DataError: what concerns all scans: a full disk, or a process that was killed.
+    """
+    workers = min(workers or num_cores(), len(entries))
+    if workers <= 1:
+        yield from (_prepare_one(entry, store) for entry in entries)
+        return
+    empty = Store(store.path, store.contract, [])  # what processes need of it
+    waiting = iter(entries)
+    with ProcessPoolExecutor(workers, initializer=_start_process) as pool:
+        pending: set[Future[StoredScan | SetAside]] = set()
+        try:
+            while True:
+                while len(pending) < workers * AHEAD and (entry := next(waiting, None)) is not None:
+                    pending.add(pool.submit(_prepare_one, entry, empty))
+                if not pending:
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process was killed, most likely for want of memory",
+                where=store.path,
+                mend="repeat the command with fewer --workers; what is done stays",
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_process() -> None:
+    """One thread a process; and none outlives `prepare`, even if that is killed and cannot tell them."""
+    threadpool_limits(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
+    """Read, prepare and store one scan, or say why not."""
+    try:
+        if entry.path.suffix == ".b2nd":
+            return store.link(entry)
+        scan = read_scan(entry.path, series=store.contract.series)
+        anatomy, anonymised = (
+            read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
+        )
+        return store.write(entry, prepare_scan(scan, store.contract, anatomy=anatomy, anonymised=anonymised))
+    except ScanError as error:
+        if error.where == str(entry.path):
+            return SetAside(str(entry.path), error.what, error.mend or "").stamped()
+        return SetAside(
+            str(entry.path), str(error), error.mend or ""
+        )  # of its mask, say, which may be mended
+    except DataError:  # of the store, a full disk say: it concerns all scans
+        raise
+    except MemoryError:
+        return SetAside(
+            str(entry.path), "too large for this machine's memory", "crop it or use fewer --workers"
+        )
+    except Exception as error:  # one odd scan must not end a night's work on the others
+        reason = " ".join(f"unforeseen {type(error).__name__}: {error}".split())
+        return SetAside(str(entry.path), reason, "report it with the scan's header")

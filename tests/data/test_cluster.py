@@ -1,0 +1,63 @@
+"""Preparing by jobs: the store of shards is the store of one process, and a failed shard costs a line, not the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.cluster import outcomes_of_jobs
+from mdae.data.prepare import PrepareConfig, prepare
+from mdae.data.store import Store, StoredScan
+from mdae.errors import ConfigError, DataError
+from tests.conftest import COARSE
+
+
+def config(source: Path, store: Path, **changes: object) -> PrepareConfig:
+    return PrepareConfig(source=source, store=store, **{"preprocessing": COARSE, "workers": 1, **changes})
+
+
+def test_shards_make_the_same_store(cohort, store, tmp_path):
+    summary = prepare(config(cohort, tmp_path / "store", cluster="local", shards=3))
+    assert (summary.prepared, summary.set_aside) == (24, [])
+    ours, plain = Store.open(tmp_path / "store"), Store.open(store)
+    assert ours.scans == plain.scans and len(ours.scans) == 24
+    assert all(ours.read(scan).tobytes() == plain.read(scan).tobytes() for scan in ours.scans)
+    again = prepare(config(cohort, tmp_path / "store", cluster="local", shards=3))
+    assert (again.prepared, again.unchanged) == (0, 24)
+
+
+def test_a_failed_shard_is_named_and_the_others_stay(cohort, tmp_path):
+    path = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    good, breaks = ScanEntry("a", "a", "", "", path), ScanEntry("blocked/b", "b", "", "", path)
+    store = Store.create(tmp_path / "store", COARSE)
+    (store.path / "volumes").mkdir()
+    (store.path / "volumes" / "blocked").touch()  # a file where that volume's folder would be
+    found: list[object] = []
+    jobs = outcomes_of_jobs([good, breaks], store, kind="local", shards=2, workers=1, options={})
+    with pytest.raises(DataError, match=r"1 of 2 shards failed, e\.g\. .*a file stands where") as caught:
+        for outcome in jobs:
+            found.append(outcome)  # a list of them would be lost with the error
+    assert caught.value.where and Path(caught.value.where).exists()
+    assert [outcome.scan_id for outcome in found if isinstance(outcome, StoredScan)] == ["a"]
+    assert [scan.scan_id for scan in Store.open(tmp_path / "store").scans] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cluster": "slurm"}, "slurm jobs cannot be submitted"),
+        ({"cluster": "local", "cluster_options": ("colour=red",)}, "local jobs cannot be submitted"),
+    ],
+)
+def test_what_cannot_be_submitted_has_one_line(cohort, tmp_path, changes, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        prepare(config(cohort, tmp_path / "store", **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"cluster_options": ("fast",)}, {"shards": 0}])
+def test_options_that_make_no_sense_are_refused_at_once(tmp_path, changes):
+    with pytest.raises(ConfigError):
+        config(tmp_path, tmp_path / "store", **changes)
