@@ -14,6 +14,7 @@ import nibabel as nib
 import nrrd
 import numpy as np
 from isal import igzip
+from isal.isal_zlib import IsalError
 from nibabel.affines import voxel_sizes
 
 from mdae.errors import ScanError
@@ -105,7 +106,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
         return igzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+    except (EOFError, IsalError, zlib.error, gzip.BadGzipFile, struct.error) as error:  # type: ignore[misc]
         raise ScanError(f"truncated or damaged gzip ({error})", where=path, mend=_AGAIN) from error
     except OSError as error:
         raise ScanError(f"cannot be read ({error.strerror or error})", where=path, mend="check it") from error

@@ -97,13 +97,8 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing)
     contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing
     store = Store.create(config.store, contract)
-    known = {scan.scan_id: scan for scan in store.scans}
-    changed = [entry for entry in entries if not _unchanged(entry, known.get(entry.scan_id))]
-    remembered = {} if config.retry else read_set_aside(config.store)
-    aside = [remembered[str(entry.path)] for entry in changed if str(entry.path) in remembered]
-    aside += [clash for entry in changed if (clash := _clash(entry, known.get(entry.scan_id)))]
-    out = {row.path for row in aside}
-    wanted = [entry for entry in changed if str(entry.path) not in out]
+    wanted, aside = _to_do(entries, store, retry=config.retry)
+    unchanged = len(entries) - len(wanted) - len(aside)
     stored: list[StoredScan] = []
     store.forget({entry.scan_id for entry in wanted})
     try:
@@ -113,15 +108,33 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
                 progress.advance(f"{len(aside)} set aside")
     finally:
         store.refresh(stored)
-        aside += _drop_duplicates(store)
+        copies = _drop_duplicates(store)
         store.write_manifest(stored)
-        write_set_aside(config.store, aside)
+        write_set_aside(config.store, [*aside, *copies])
     if config.contact_sheet:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
 
         write_contact_sheet(store, config.contact_sheet)
+    prepared = len({scan.record.source for scan in stored} - {copy.path for copy in copies})
     seconds = time.monotonic() - started
-    return PrepareSummary(len(entries), len(stored), len(entries) - len(changed), aside, seconds, listing)
+    return PrepareSummary(len(entries), prepared, unchanged, [*aside, *copies], seconds, listing)
+
+
+def _to_do(entries: list[ScanEntry], store: Store, *, retry: bool) -> tuple[list[ScanEntry], list[SetAside]]:
+    """The scans that are new or changed, and those that stay set aside without another look."""
+    known = {scan.scan_id: scan for scan in store.scans}
+    remembered = {} if retry else read_set_aside(store.path)
+    wanted, aside = [], []
+    for entry in entries:
+        stored = known.get(entry.scan_id)
+        if _unchanged(entry, stored):
+            continue
+        row = remembered.get(str(entry.path)) or _clash(entry, stored)
+        if row is None:
+            wanted.append(entry)
+        else:
+            aside.append(row)
+    return wanted, aside
 
 
 def _run(entries: list[ScanEntry], store: Store, config: PrepareConfig) -> Iterator[StoredScan | SetAside]:
