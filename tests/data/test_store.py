@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import blosc2
 import nibabel as nib
 import numpy as np
 import pytest
@@ -264,6 +265,19 @@ def await_true(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_whole_files_give_the_same_crops(store, monkeypatch):
+    by_blocks, whole = Store.open(store), Store.open(store)
+    whole.whole_files = True
+    whole = pickle.loads(pickle.dumps(whole))  # as loader processes get it
+    monkeypatch.setattr(blosc2, "open", None)  # nothing is opened in place
+    crops = [whole.read_crop(scan, (2, -3, 4), (8, 9, 10)) for scan in whole.scans[:4]]
+    monkeypatch.undo()
+    assert all(
+        np.array_equal(crop, by_blocks.read_crop(scan, (2, -3, 4), (8, 9, 10)))
+        for crop, scan in zip(crops, by_blocks.scans, strict=False)
+    )
 
 
 def test_copies_of_a_scan_count_once(cohort, tmp_path):

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 import mdae
 from mdae.data.io import read_scan
+from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError, DataError, ModelError, ScanError
 from mdae.evaluation.configs import EmbedConfig, ReconstructConfig
@@ -25,7 +26,9 @@ from mdae.evaluation.reconstruct import reconstruct, restore
 from mdae.evaluation.windows import map_windows, window_starts
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.networks.unet import pad_to_stride
+from tests.conftest import COARSE
 from tests.data.test_geometry import AFFINES, centre_of_spot, head_with_a_point
+from tests.data.test_sources import openmind
 
 
 def first_scan(cohort: Path) -> Path:
@@ -240,6 +243,19 @@ def test_a_mask_of_the_users_own_is_taken_and_another_grid_refused(model, cohort
     nib.save(nib.Nifti1Image(mask, source.affine), tmp_path / "mask.nii.gz")
     with pytest.raises(DataError, match="nothing within the head"):
         reconstruct(ReconstructConfig(**options, mask=tmp_path / "mask.nii.gz"))
+
+
+def test_masks_of_a_source_are_kept_when_embedding(model, tmp_path):
+    """A scan of OpenMind is prepared for the encoder as it was for the store: same head, defaced voxels background."""
+    source = openmind(tmp_path / "openmind")
+    prepare(PrepareConfig(source=source, store=tmp_path / "store", preprocessing=COARSE, workers=1))
+    raw, stored = (
+        embed(EmbedConfig(model=model, scans=(scans,), out=tmp_path / f"{n}.parquet")).table
+        for n, scans in enumerate((source, tmp_path / "store"))
+    )
+    features = [name for name in raw.columns if name[1:].isdigit()]
+    assert raw["scan"].tolist() == stored["scan"].tolist() and raw[features].notna().all(axis=None)
+    np.testing.assert_allclose(raw[features], stored[features], atol=2e-2)
 
 
 # -- saved models -----------------------------------------------------------------------------------------------

@@ -13,12 +13,21 @@ from threadpoolctl import threadpool_limits
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_mask, read_scan
-from mdae.data.preprocess import prepare_scan
+from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError, ScanError
 
 AHEAD = 4  # scans queued for each process
+
+
+def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
+    """Read a scan with its masks and prepare it; raises `ScanError` for an unfit one."""
+    scan = read_scan(entry.path, series=contract.series)
+    anatomy, anonymised = (
+        read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
+    )
+    return prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised)
 
 
 def num_cores() -> int:
@@ -81,11 +90,7 @@ def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     try:
         if entry.path.suffix == ".b2nd":
             return store.link(entry)
-        scan = read_scan(entry.path, series=store.contract.series)
-        anatomy, anonymised = (
-            read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
-        )
-        return store.write(entry, prepare_scan(scan, store.contract, anatomy=anatomy, anonymised=anonymised))
+        return store.write(entry, prepare_entry(entry, store.contract))
     except ScanError as error:
         if error.where == str(entry.path):
             return SetAside(str(entry.path), error.what, error.mend or "").stamped()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mdae.data.catalogue import ScanEntry
 from mdae.data.sources import discover
 from mdae.data.store import Store
 from mdae.errors import DataError, MDAEError, ScanError
@@ -85,12 +86,12 @@ def list_items(source: Path, encoder: Encoder) -> list[Item]:
             for i, s in enumerate(store.scans)
         ]
 
-    def prepare(path: Path) -> tuple[np.ndarray, float, str]:
-        prepared = encoder.prepare(path)
+    def prepare(entry: ScanEntry) -> tuple[np.ndarray, float, str]:
+        prepared = encoder.prepare(entry)
         return prepared.data, prepared.record.background, prepared.record.content
 
     return [
-        Item(e.scan_id, e.subject, e.session, e.contrast, str(e.path), lambda p=e.path: prepare(p))  # type: ignore[misc]
+        Item(e.scan_id, e.subject, e.session, e.contrast, str(e.path), lambda e=e: prepare(e))  # type: ignore[misc]
         for e in discover(source)
     ]
 

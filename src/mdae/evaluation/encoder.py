@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdae.data.io import read_scan
-from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
+from mdae.data.catalogue import ScanEntry
+from mdae.data.preprocess import PreparedScan, Preprocessing
+from mdae.data.workers import prepare_entry
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.windows import AT_ONCE, cut_window, window_starts
@@ -59,9 +60,14 @@ class Encoder:
         """The encoder of a model folder; raises `ModelError` for anything else, `ConfigError` for no such device."""
         return cls(load_model(path), resolve_device(str(device)))
 
-    def prepare(self, path: str | Path) -> PreparedScan:
-        """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one."""
-        prepared = prepare_scan(read_scan(path, series=self.contract.series), self.contract)
+    def prepare(self, scan: str | Path | ScanEntry) -> PreparedScan:
+        """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one.
+
+        Defaced voxels of an entry with an anonymisation mask become background.
+        """
+        entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
+        path, prepared = entry.path, prepare_entry(entry, self.contract)
+        np.nan_to_num(prepared.data, copy=False, nan=prepared.record.background)
         coarsest = max(
             s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
         )

@@ -63,6 +63,8 @@ class PretrainConfig:
     """Steps between pictures of reconstructions; 0 for none."""
     log_every: int = 10
     """Steps between rows of the log (each a mean over its steps) and between checks for a diverging loss."""
+    whole_files: bool = False
+    """Read whole volumes instead of the blocks of a crop: network file systems like one large read better."""
     seed: int = 0
     """Everything random follows from it."""
     options: ObjectiveOptions = field(default_factory=ObjectiveOptions)
@@ -87,7 +89,10 @@ class PretrainConfig:
         Left out is what may change between two starts without changing any number that matters: where the run
         lies, how often it looks and logs, and the machine it is on.
         """
-        free = ("out", "store", "devices", "accelerator", "workers", "checkpoint_every", "picture_every")
+        free = (
+            *("out", "store", "devices", "accelerator", "workers", "whole_files"),
+            *("checkpoint_every", "picture_every"),
+        )
         values = {name: value for name, value in asdict(self).items() if name not in free}
         values["options"] = self.options.given()
         return values

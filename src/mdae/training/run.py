@@ -66,6 +66,7 @@ def open_run(config: PretrainConfig) -> Run:
         config.objective, ResidualUNet(chosen.network, generator=generator), config.options
     )
     store = Store.open(config.store)
+    store.whole_files = config.whole_files
     scans = _chosen_scans(store, config.contrasts)
     subjects = {scan.subject for scan in scans}
     held_out = split_by_subject(sorted(subjects), fraction=config.val_fraction, seed=config.seed)
