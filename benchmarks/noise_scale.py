@@ -25,9 +25,9 @@ from mdae.data.preprocess import Preprocessing
 from mdae.data.sampling import CropDataset
 from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
+from mdae.data.tables import attach_labels, read_table
 from mdae.evaluation.metrics import auroc
 from mdae.evaluation.probe import cross_validated_scores, feature_matrix
-from mdae.evaluation.tables import attach_labels, read_table
 from mdae.networks.saved import SavedModel, load_model
 from mdae.objectives import squared_error_terms
 from mdae.options import ObjectiveOptions

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mdae.data.io import is_scan, scan_stem
 from mdae.data.set_aside import SetAside
+from mdae.errors import DataError
 from mdae.seeding import numpy_generator
 
 SKIPPED_FOLDERS = ("derivatives", "sourcedata", "code", "stimuli")
@@ -33,6 +34,7 @@ class ScanEntry:
         anatomy_mask: a mask on its grid of what is head or brain, if there is one.
         anonymisation_mask: a mask on its grid of voxels that were defaced, if there is one.
         quality: a score of its quality, lower is better; None where there is none.
+        slices: all files of a DICOM series, of which `path` is the first; empty for scans in one file.
     """
 
     scan_id: str
@@ -43,10 +45,16 @@ class ScanEntry:
     anatomy_mask: Path | None = None
     anonymisation_mask: Path | None = None
     quality: float | None = None
+    slices: tuple[Path, ...] = ()
+
+    def stamp(self) -> tuple[int, int]:
+        """Bytes and time of the last change (ns), which tell whether a scan is as it was; raises `OSError`."""
+        states = [path.stat() for path in self.slices or (self.path,)]
+        return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 
 
-def list_folder(source: Path) -> tuple[list[ScanEntry], list[SetAside]]:
-    """The scans of a BIDS tree, of a folder of scans, or a single file; and the files left out.
+def list_folder(source: Path) -> tuple[list[ScanEntry], list[SetAside], list[Path]]:
+    """The scans of a BIDS tree, of a folder of scans, or a single file; what is left out; and the other files.
 
     - BIDS names give subject, session and contrast (the suffix; `ce-gd` is added to it: `T1w-gd`). In a folder of
       several BIDS trees the tree is part of the subject (`ds1/01`): sub-01 of another tree is another person.
@@ -56,13 +64,21 @@ def list_folder(source: Path) -> tuple[list[ScanEntry], list[SetAside]]:
     Derivatives, masks, segmentations and hidden files are left out.
     """
     if source.is_file():
-        return [_entry(source, source.parent)], []
+        return [_entry(source, source.parent)], [], []
     left_out: list[SetAside] = []
-    return [_entry(path, source) for path in _scan_files(source, left_out)], left_out
+    scans, others = [], []
+    for path in _files(source, left_out):
+        if not is_scan(path):
+            others.append(path)
+        elif NO_SCAN.search(scan_stem(path)):
+            left_out.append(SetAside(str(path), "a mask or segmentation by its name"))
+        else:
+            scans.append(_entry(path, source))
+    return scans, left_out, others
 
 
-def _scan_files(source: Path, left_out: list[SetAside]) -> Iterator[Path]:
-    """Scans at any depth; links to folders are followed, loops are not."""
+def _files(source: Path, left_out: list[SetAside]) -> Iterator[Path]:
+    """Files at any depth; links to folders are followed, loops are not."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(source, followlinks=True):
         real = os.path.realpath(folder)
@@ -73,13 +89,7 @@ def _scan_files(source: Path, left_out: list[SetAside]) -> Iterator[Path]:
         skipped = [name for name in subfolders if name in SKIPPED_FOLDERS]
         left_out += [SetAside(str(Path(folder) / name), f"{name} of a BIDS tree") for name in sorted(skipped)]
         subfolders[:] = sorted(d for d in subfolders if d not in skipped and not d.startswith("."))
-        for path in (Path(folder) / name for name in sorted(files)):
-            if not is_scan(path):
-                continue
-            if NO_SCAN.search(scan_stem(path)):
-                left_out.append(SetAside(str(path), "a mask or segmentation by its name"))
-            else:
-                yield path
+        yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
 
 def _entry(path: Path, source: Path) -> ScanEntry:
@@ -118,6 +128,19 @@ def _hash(path: str) -> str:
 def safe_name(name: str) -> str:
     """A name as a file name that any file system takes."""
     return re.sub(r"[^A-Za-z0-9._+-]", "-", name)[:MAX_NAME]
+
+
+def optional_path(root: Path, name: str | None) -> Path | None:
+    """A path of a table's cell, or None where it is empty."""
+    return root / name if name else None
+
+
+def quality_score(text: str, table: Path) -> float | None:
+    """A number of a table's cell, or None where it is empty; raises `DataError` for anything else."""
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise DataError(f"a quality score of {text!r}", where=table, mend="give numbers") from error
 
 
 def split_by_subject(subjects: Collection[str], *, fraction: float, seed: int) -> frozenset[str]:

@@ -28,8 +28,8 @@ class PrepareConfig:
     """
 
     source: Positional[Annotated[Path, arg(metavar="SOURCE")]]
-    """Folder of scans (.nii, .nii.gz, .mgz, .nrrd), BIDS tree, OpenMind as downloaded, nnssl's pretrain_data.json, or a
-    manifest (.csv, .tsv, .parquet) with a column `path`."""
+    """Folder of scans (.nii, .nii.gz, .mgz, .nrrd) or DICOM series, BIDS tree, OpenMind as downloaded, nnssl's
+    pretrain_data.json, or a manifest (.csv, .tsv, .parquet) with a column `path`."""
     store: Positional[Annotated[Path, arg(metavar="STORE")]]
     """Folder of the store to make or to add to."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -38,6 +38,8 @@ class PrepareConfig:
     """Take these contrasts alone."""
     max_quality_score: float | None = None
     """Leave out scans with a higher quality score (OpenMind's image_quality_score: lower is better)."""
+    derived: bool = False
+    """Take DICOM series that were computed from others (reformatted, maps) as well."""
     workers: int = 0
     """Processes; 0 for one a core that this process may use."""
     cluster: Literal["none", "slurm", "local"] = "none"
@@ -90,7 +92,10 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
     """
     started = time.monotonic()
     listing = list_source(
-        config.source.absolute(), contrasts=config.contrasts, max_quality_score=config.max_quality_score
+        config.source.absolute(),
+        contrasts=config.contrasts,
+        max_quality_score=config.max_quality_score,
+        derived=config.derived,
     )
     entries = listing.entries
     if config.dry_run:
@@ -159,10 +164,9 @@ def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
     if stored is None:
         return False
     try:
-        status = entry.path.stat()
+        return entry.stamp() == (stored.size, stored.modified_ns)
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (stored.size, stored.modified_ns)
 
 
 def _clash(entry: ScanEntry, stored: StoredScan | None) -> SetAside | None:

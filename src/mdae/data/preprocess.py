@@ -7,7 +7,7 @@ prepared scan maps every voxel back to its source.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ Z_RANGE = (-5.0, 10.0)  # vessels and fat are bright; nothing of use lies beyond
 TOUCHED = 0.01  # of a voxel's weight on defaced voxels, from which it is unknown
 LONG = 96  # voxels a side, from which every second is enough for statistics
 SAME_MM = 1e-3  # spacings that differ by less are the same
+Strip = Literal["none", "hd-bet", "synthstrip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Preprocessing:
     """Order of the spline that resamples."""
     series: Series = "set_aside"
     """Set files of several volumes aside, or take the first volume."""
+    strip: Strip = "none"
+    """Keep the brain alone, by HD-BET or SynthStrip, which have to be installed."""
 
     def __post_init__(self) -> None:
         if len(self.spacing_mm) != 3 or not all(0.1 <= spacing <= 20 for spacing in self.spacing_mm):
@@ -214,6 +217,17 @@ def prepare_scan(
         unknown=unknown,
     )
     return PreparedScan(z_scores, affine, record)
+
+
+def strip_scan(scan: Scan, brain: np.ndarray) -> Scan:
+    """The scan with what is not brain set to its darkest value, robustly: 0 in most MRI, air in CT.
+
+    Args:
+        scan: as read.
+        brain: (D, H, W) bool on the scan's voxels.
+    """
+    darkest = np.float32(np.percentile(scan.data[::2, ::2, ::2], ROBUST_PERCENTILES[0]))
+    return replace(scan, data=np.where(brain, scan.data, darkest))
 
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

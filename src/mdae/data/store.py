@@ -165,15 +165,15 @@ class Store:
 
     def write(self, entry: ScanEntry, prepared: PreparedScan) -> StoredScan:
         """Add a volume with its description, in one step that either happens or does not."""
-        status = entry.path.stat()
+        size, modified_ns = entry.stamp()
         scan = StoredScan(
             scan_id=entry.scan_id,
             subject=entry.subject,
             session=entry.session,
             contrast=entry.contrast,
             shape=prepared.record.shape,
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
+            size=size,
+            modified_ns=modified_ns,
             record=prepared.record,
         )
         return self._write(scan, np.ascontiguousarray(prepared.data, dtype=np.float16))

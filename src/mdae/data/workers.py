@@ -12,21 +12,34 @@ from concurrent.futures.process import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.dicom import read_series
 from mdae.data.io import read_mask, read_scan
-from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
+from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan, strip_scan
 from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
+from mdae.data.strip import brain_mask
 from mdae.errors import DataError, ScanError
 
 AHEAD = 4  # scans queued for each process
 
 
 def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
-    """Read a scan with its masks and prepare it; raises `ScanError` for an unfit one."""
-    scan = read_scan(entry.path, series=contract.series)
+    """Read a scan with its masks, strip its skull if wanted, and prepare it.
+
+    Raises:
+        ScanError: an unfit one.
+        DataError: a program that is needed is not installed.
+    """
+    if entry.slices:
+        scan = read_series(entry, series=contract.series)
+    else:
+        scan = read_scan(entry.path, series=contract.series)
     anatomy, anonymised = (
         read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
     )
+    if contract.strip != "none":
+        anatomy = brain_mask(scan, contract.strip)
+        scan = strip_scan(scan, anatomy)
     return prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised)
 
 
@@ -93,7 +106,8 @@ def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
         return store.write(entry, prepare_entry(entry, store.contract))
     except ScanError as error:
         if error.where == str(entry.path):
-            return SetAside(str(entry.path), error.what, error.mend or "").stamped()
+            row = SetAside(str(entry.path), error.what, error.mend or "")
+            return row if entry.slices else row.stamped()  # a series may gain what was missing
         return SetAside(
             str(entry.path), str(error), error.mend or ""
         )  # of its mask, say, which may be mended

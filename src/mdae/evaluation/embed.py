@@ -16,10 +16,10 @@ import pandas as pd
 from mdae.data.catalogue import ScanEntry
 from mdae.data.sources import discover
 from mdae.data.store import Store
+from mdae.data.tables import write_table
 from mdae.errors import DataError, MDAEError, ScanError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.encoder import Encoder, resolve_device
-from mdae.evaluation.tables import write_table
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
 

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mdae.data.tables import attach_labels, read_table
 from mdae.errors import DataError
 from mdae.evaluation.configs import ProbeConfig
 from mdae.evaluation.metrics import (
@@ -27,7 +28,6 @@ from mdae.evaluation.metrics import (
     cross_validation_widening,
     weighted_auroc,
 )
-from mdae.evaluation.tables import attach_labels, read_table
 from mdae.files import atomic_write
 from mdae.seeding import key
 

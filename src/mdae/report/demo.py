@@ -17,6 +17,7 @@ from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
 from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
+from mdae.data.tables import attach_labels, read_table
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.embed import embed_items, list_items
 from mdae.evaluation.encoder import Encoder
@@ -29,7 +30,6 @@ from mdae.evaluation.metrics import (
 )
 from mdae.evaluation.probe import cross_validated_scores, feature_matrix
 from mdae.evaluation.reconstruct import Reconstruction, restore
-from mdae.evaluation.tables import attach_labels, read_table
 from mdae.networks import ResidualUNet
 from mdae.networks.saved import SavedModel, load_model
 from mdae.options import ObjectiveOptions

@@ -9,6 +9,7 @@ import pandas as pd
 from mdae.errors import DataError
 from mdae.files import atomic_write
 
+SUFFIXES = (".csv", ".tsv", ".parquet")
 JOIN_COLUMNS = ("scan", "path", "subject", "participant_id")
 
 
@@ -19,12 +20,29 @@ def read_table(path: Path) -> pd.DataFrame:
         DataError: missing, empty, or of another format.
     """
     path = Path(path)
+    return _read(path, dict.fromkeys((*JOIN_COLUMNS, "session"), str))
+
+
+def read_text_table(path: Path, required: str) -> pd.DataFrame:
+    """A table as text throughout, "" where a cell is empty.
+
+    Raises:
+        DataError: as `read_table`, or the required column is not there.
+    """
+    table = _read(path, str)
+    if required not in table.columns:
+        have = ", ".join(map(str, table.columns))
+        raise DataError(
+            f"no column {required!r}; it has {have}", where=path, mend="name the column of files so"
+        )
+    return table.astype(object).where(table.notna(), "").astype(str)
+
+
+def _read(path: Path, dtype: type[str] | dict[str, type[str]]) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        separator = "\t" if path.suffix == ".tsv" else ","
-        identifiers = dict.fromkeys((*JOIN_COLUMNS, "session"), str)
-        return pd.read_csv(path, sep=separator, dtype=identifiers)
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=dtype)
     except FileNotFoundError as error:
         raise DataError("no such table", where=path, mend="check the path") from error
     except (OSError, ValueError, pd.errors.ParserError) as error:

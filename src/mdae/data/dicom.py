@@ -1,0 +1,234 @@
+"""DICOM series: told apart by their headers, read through dcm2niix.
+
+Headers decide what is taken: localisers, derived series, reports and short series are left out with the reason before
+anything is converted. dcm2niix (Li et al. 2016) knows the vendors' peculiarities; it is called on a series at a time.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdae.data.catalogue import ScanEntry, safe_name
+from mdae.data.external import find_program, last_complaint, run_program
+from mdae.data.io import MIN_SIDE, Scan, Series, read_scan
+from mdae.data.set_aside import SetAside
+from mdae.errors import ScanError
+from mdae.progress import Progress
+
+MODALITIES = ("MR", "CT", "PT")
+SUFFIXES = ("", ".dcm", ".dicom", ".ima")
+MAGIC_AT, MAGIC = 128, b"DICM"
+TAGS = (
+    *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate", "SeriesNumber", "SeriesDescription"),
+    *("Modality", "ImageType", "ContrastBolusAgent", "NumberOfFrames", "InstanceNumber"),
+)
+LOCALISER = re.compile(r"locali[sz]er|scout|survey|3.?plane", re.IGNORECASE)
+# The first that fits names the contrast, in BIDS's words.
+CONTRASTS = (
+    (re.compile(r"flair|dark.?fluid|tirm", re.IGNORECASE), "FLAIR"),
+    (re.compile(r"swi|swan|susceptib", re.IGNORECASE), "swi"),
+    (re.compile(r"dwi|diff|trace|b1000|ep2d", re.IGNORECASE), "dwi"),
+    (re.compile(r"asl|arterial.?spin", re.IGNORECASE), "asl"),
+    (re.compile(r"t2.?\*|t2.?star|hemo|gre(?![a-z])", re.IGNORECASE), "T2starw"),
+    (re.compile(r"t2", re.IGNORECASE), "T2w"),
+    (re.compile(r"t1|mp.?rage|bravo|spgr|tfe|ir-fspgr", re.IGNORECASE), "T1w"),
+    (re.compile(r"(^|[^a-z])pd([^a-z]|$)|proton", re.IGNORECASE), "PDw"),
+)
+AFTER_CONTRAST = re.compile(r"(^|[^a-z])(gd|gad|post|ce|km)([^a-z]|$)|\+ ?c($|[^a-z])|t1c", re.IGNORECASE)
+UNEVEN = re.compile(r"(missing images\?|slice distance varies)[^\n]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the headers of a series' first file say that matters here; "" where nothing."""
+
+    series: str
+    study: str
+    patient: str
+    date: str
+    number: str
+    description: str
+    modality: str
+    image_type: tuple[str, ...]
+    agent: str
+
+
+def list_series(
+    files: Iterable[Path], source: Path, *, derived: bool
+) -> tuple[list[ScanEntry], list[SetAside]]:
+    """The DICOM series among some files, and those that are no volume to learn from.
+
+    Args:
+        files: any files; those without a DICOM header are passed over.
+        source: the folder they lie below.
+        derived: take derived series (reformatted, maps) as well.
+    """
+    candidates = [path for path in files if _may_be_dicom(path)]
+    if not candidates:
+        return [], []
+    found: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    headers: dict[str, Header] = {}
+    frames: dict[str, int] = defaultdict(int)
+    left_out: list[SetAside] = []
+    with Progress("reading DICOM headers", len(candidates), unit="files") as progress:
+        for path in candidates:
+            progress.advance()
+            try:
+                header, instance, number = _read_header(path)
+            except _NotDicomError as error:
+                left_out.append(SetAside(str(path), str(error)))
+                continue
+            headers.setdefault(header.series, header)
+            found[header.series].append((instance, path))
+            frames[header.series] += number
+    entries = []
+    for uid, header in headers.items():
+        slices = tuple(path for _, path in sorted(found[uid]))
+        if reason := _unfit(header, frames[uid], derived=derived):
+            left_out.append(SetAside(str(slices[0].parent), f"series {_title(header)}: {reason}"))
+        else:
+            entries.append(_entry(header, slices, source))
+    return entries, left_out
+
+
+class _NotDicomError(Exception):
+    """Why a file is no DICOM image."""
+
+
+def _may_be_dicom(path: Path) -> bool:
+    """By its name, or, where that says nothing, by the four letters that DICOM files begin with."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES and not suffix[1:].isdigit():
+        return False
+    if suffix in SUFFIXES[1:]:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(MAGIC_AT + 4)[MAGIC_AT:] == MAGIC
+    except OSError:
+        return False
+
+
+def _read_header(path: Path) -> tuple[Header, int, int]:
+    """A file's header, its place in the series, and how many slices it holds."""
+    import pydicom  # here: only DICOM needs it
+
+    try:
+        tags = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        text = {name: str(tags.get(name) or "").strip() for name in TAGS}
+        image_type = tuple(str(part).upper() for part in tags.get("ImageType") or ())
+        instance, frames = int(text["InstanceNumber"] or 0), int(text["NumberOfFrames"] or 1)
+    except Exception as error:  # pydicom raises nearly anything on damaged headers
+        raise _NotDicomError(f"no DICOM header that can be read ({type(error).__name__})") from error
+    if not text["SeriesInstanceUID"]:
+        raise _NotDicomError("a DICOM file of no series")
+    header = Header(
+        series=text["SeriesInstanceUID"],
+        study=text["StudyInstanceUID"],
+        patient=text["PatientID"],
+        date=text["StudyDate"],
+        number=text["SeriesNumber"],
+        description=text["SeriesDescription"],
+        modality=text["Modality"],
+        image_type=image_type,
+        agent=text["ContrastBolusAgent"],
+    )
+    return header, instance, frames
+
+
+def _unfit(header: Header, slices: int, *, derived: bool) -> str | None:
+    """Why a series is left out, if it is."""
+    if header.modality not in MODALITIES:
+        return f"modality {header.modality or 'unknown'} is no volume"
+    if LOCALISER.search("/".join((*header.image_type, header.description))):
+        return "a localiser"
+    if not derived and {"DERIVED", "SECONDARY"} & set(header.image_type[:2]):
+        return f"derived from other images ({'/'.join(header.image_type)}); take it with --derived"
+    if slices < MIN_SIDE:
+        return f"only {slices} slices"
+    return None
+
+
+def _title(header: Header) -> str:
+    return " ".join(part for part in (header.number, header.description) if part) or header.series
+
+
+def _entry(header: Header, slices: tuple[Path, ...], source: Path) -> ScanEntry:
+    """Without a patient's name the study is the subject: two people never become one."""
+    subject = header.patient or f"study-{header.study or header.series}"
+    name = safe_name("__".join([subject, header.date, "-".join(_title(header).split())]))
+    return ScanEntry(
+        scan_id=name,
+        subject=subject,
+        session=header.date,
+        contrast=guess_contrast(header.description, agent=header.agent),
+        path=slices[0],
+        slices=slices,
+    )
+
+
+def guess_contrast(description: str, *, agent: str = "") -> str:
+    """A contrast in BIDS's words from a series' description, `-gd` after a contrast agent; else the description.
+
+    Args:
+        description: what the scanner's user called the series.
+        agent: of the header's ContrastBolusAgent, "" if none was given.
+    """
+    known = (name for pattern, name in CONTRASTS if pattern.search(description))
+    contrast = next(known, "-".join(description.split()))
+    with_agent = contrast == "T1w" and (agent or AFTER_CONTRAST.search(description))
+    return f"{contrast}-gd" if with_agent else contrast
+
+
+def read_series(entry: ScanEntry, *, series: Series = "set_aside") -> Scan:
+    """Convert a DICOM series and read it as `read_scan` does.
+
+    Args:
+        entry: with its slices.
+        series: what to do where one series holds several volumes (echoes, phases): refuse it, or take the first.
+
+    Raises:
+        ScanError: dcm2niix cannot convert it, slices are missing, or it is unfit as a scan.
+        DataError: dcm2niix is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="mdae-dicom-") as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        for number, path in enumerate(entry.slices):
+            (folder / "in" / f"{number:06d}.dcm").symlink_to(path.absolute())
+        volume = _convert(folder, entry.path, series)
+        try:
+            return replace(read_scan(volume, series=series), path=entry.path)
+        except ScanError as error:
+            raise ScanError(error.what, where=entry.path, mend=error.mend) from error
+
+
+def _convert(folder: Path, where: Path, series: Series) -> Path:
+    """The NIfTI of a folder of slices."""
+    program = find_program(
+        "dcm2niix",
+        purpose="DICOM series are read by it",
+        mend="pip install dcm2niix, or from your system's packages",
+    )
+    said = run_program([program, "-b", "n", "-z", "n", "-f", "volume", "-o", folder, folder / "in"])
+    volumes = sorted(folder.glob("*.nii"))
+    if not volumes:
+        reason = f"dcm2niix makes nothing of it ({last_complaint(said)})"
+        raise ScanError(reason, where=where, mend="export the series again")
+    if uneven := UNEVEN.search(said):
+        raise ScanError(
+            f"slices are missing or uneven ({uneven[0].strip()})", where=where, mend="export the series again"
+        )
+    if len(volumes) > 1 and series == "set_aside":
+        names = ", ".join(path.stem for path in volumes)
+        raise ScanError(
+            f"one series of {len(volumes)} volumes ({names})",
+            where=where,
+            mend="take the first with --series first",
+        )
+    return volumes[0]
