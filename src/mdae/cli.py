@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
+from mdae.data.download import DownloadConfig
 from mdae.data.prepare import PrepareConfig
 from mdae.data.sources import Listing
+from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
 from mdae.evaluation.configs import EmbedConfig, ProbeConfig, ReconstructConfig
@@ -25,7 +28,9 @@ from mdae.version import __version__
 console = Console()
 
 Command = Annotated[
-    Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
+    Annotated[DownloadConfig, tyro.conf.subcommand("download", prefix_name=False)]
+    | Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
+    | Annotated[SplitConfig, tyro.conf.subcommand("split", prefix_name=False)]
     | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
@@ -66,6 +71,21 @@ def _fail(line: str, status: int) -> int:
     return status
 
 
+def _download(config: DownloadConfig) -> None:
+    from mdae.data.download import download
+
+    done = download(config)
+    subjects = len({scan.subject for scan in done.scans})
+    contrasts = ", ".join(f"{number} {name}" for name, number in done.contrasts().items())
+    verb = "would be taken" if config.dry_run else f"are there, {done.fetched} files of them new"
+    console.print(
+        f"{len(done.scans)} scans of {subjects} subjects ({contrasts}) {verb}; "
+        f"{len(done.files)} files, {done.num_bytes / 1e9:.2f} GB on disk: {config.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def _prepare(config: PrepareConfig) -> None:
     from mdae.data.prepare import prepare
 
@@ -104,6 +124,15 @@ def _print_listing(listing: Listing) -> None:
         f"{len(listing.left_out)} left out",
         highlight=False,
     )
+
+
+def _split(config: SplitConfig) -> None:
+    from mdae.data.splits import read_split, split
+
+    path = split(config)
+    counts = Counter(read_split(config.store, config.name).values())
+    shown = ", ".join(f"{counts[part]} {part}" for part in ("train", "val", "test") if counts[part])
+    console.print(f"{shown} subjects: {path}", soft_wrap=True, highlight=False)
 
 
 def _pretrain(config: PretrainConfig) -> None:
@@ -151,7 +180,9 @@ def _demo(config: DemoConfig) -> None:
 
 
 RUNNERS: dict[type, Callable[[Any], None]] = {
+    DownloadConfig: _download,
     PrepareConfig: _prepare,
+    SplitConfig: _split,
     PretrainConfig: _pretrain,
     EmbedConfig: _embed,
     ProbeConfig: _probe,

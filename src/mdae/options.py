@@ -1,10 +1,11 @@
-"""What a user may change of an objective; torch-free, for the command line."""
+"""What a user may change of an objective and of the crops it sees; torch-free, for the command line."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mdae.errors import ConfigError
 from mdae.types import NoiseKind, Shape3, Weighting
 
 
@@ -36,3 +37,40 @@ class ObjectiveOptions:
     def given(self) -> dict[str, Any]:
         """The options that were set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentOptions:
+    """Changes to crops before an objective sees them, on the device. None by default, as in the paper."""
+
+    flip: float = 0.0
+    """Probability that a crop is mirrored, along each axis on its own."""
+    rotate_deg: float = 0.0
+    """Largest rotation about each axis."""
+    scale: float = 0.0
+    """Largest scaling: 0.2 for sizes from 1/1.2 to 1.2."""
+    gain: float = 0.0
+    """Largest change of contrast: 0.2 for z-scores times 1/1.2 to 1.2."""
+    shift: float = 0.0
+    """Largest change of brightness, in standard deviations."""
+    gamma: float = 0.0
+    """Largest change of the intensities' curve: 0.5 for exponents from 1/1.5 to 1.5."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip <= 1 or not 0 <= self.rotate_deg <= 45:
+            raise ConfigError(
+                f"flip {self.flip} or rotate_deg {self.rotate_deg}", mend="give 0 to 1 and 0 to 45 degrees"
+            )
+        for name in ("scale", "gain", "shift", "gamma"):
+            if not 0 <= getattr(self, name) <= 2:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 to 2")
+
+    @property
+    def spatial(self) -> bool:
+        """Whether voxels move by other than whole steps."""
+        return self.rotate_deg > 0 or self.scale > 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is changed at all."""
+        return any(asdict(self).values())

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdae.data.head import find_head
 from mdae.data.io import Scan
-from mdae.data.preprocess import NNSSL, Preprocessing, find_head, prepare_scan
+from mdae.data.preprocess import NNSSL, Preprocessing, prepare_scan
 from mdae.errors import ConfigError, ScanError
 from mdae.seeding import numpy_generator
 

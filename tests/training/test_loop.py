@@ -19,6 +19,7 @@ from mdae.data.sampling import CropDataset, CropSampler, rank_batches
 from mdae.data.store import Store
 from mdae.errors import ConfigError, ModelError, TrainingError
 from mdae.networks.saved import load_model
+from mdae.options import AugmentOptions
 from mdae.training.checkpoint import load_latest
 from mdae.training.loop import pretrain
 from mdae.training.optimiser import MovingAverage, learning_rate
@@ -156,6 +157,19 @@ def test_loader_processes_change_nothing(store, undisturbed, tmp_path, workers):
 def test_micro_batches_change_nothing_but_rounding(store, undisturbed, tmp_path):
     pretrain(short_run(store, tmp_path / "run", accumulate=2))
     assert_same_but_rounding(tmp_path / "run" / "train.csv", undisturbed / "train.csv")
+
+
+def test_augmented_runs_depend_on_samples_alone(store, undisturbed, tmp_path):
+    options = {
+        "augment": AugmentOptions(flip=0.5, rotate_deg=20, scale=0.2, gamma=0.2),
+        "min_foreground": 0.3,
+    }
+    for name, changes in (("one", {}), ("workers", {"workers": 2}), ("micro", {"accumulate": 2})):
+        pretrain(short_run(store, tmp_path / name, **options, **changes))
+    assert_same_run(tmp_path / "one", tmp_path / "workers")
+    assert_same_but_rounding(tmp_path / "one" / "train.csv", tmp_path / "micro" / "train.csv")
+    plain, ours = (golden.read(run / "train.csv") for run in (undisturbed, tmp_path / "one"))
+    assert plain[0]["loss"] != ours[0]["loss"], "the crops are others"
 
 
 def test_two_processes_change_nothing_but_rounding(store, undisturbed, tmp_path):

@@ -11,6 +11,7 @@ from mdae.errors import DataError
 
 TABLE = "openneuro_metadata.csv"
 FOLDER = "OpenMind"  # of the scans, beside the table
+PATHS = ("image_path", "anat_mask_path", "anon_mask_path")
 
 
 def openmind_folder(table: Path) -> Path:
@@ -29,6 +30,8 @@ def openmind_rows(path: Path, root: Path) -> Iterator[ScanEntry]:
             raise DataError(
                 f"image_path {row['image_path']!r} names no subject", where=path, mend="download it again"
             )
+        if any(".." in Path(row.get(name, "")).parts or row.get(name, "").startswith("/") for name in PATHS):
+            raise DataError(f"row {row['image_path']!r} leads out of its folder", where=path, mend="mend it")
         session = parts[2].removeprefix("ses-") if parts[2].startswith("ses-") else ""
         inner = [part for part in parts[2:-1] if not part.startswith("ses-")]
         yield ScanEntry(

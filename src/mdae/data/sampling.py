@@ -1,13 +1,13 @@
 """Which crop is sample number g of a run: a pure function of the seed and g.
 
 An epoch takes every subject once, in a new order, one of its scans at random: a subject with forty scans counts
-as much as one with a single scan. The state of the data is the number g, hence resuming is exact at no cost, and
-nothing depends on the number of workers or ranks.
+as much as one with a single scan. Contrasts may weigh more or less in the choice among a subject's scans. The state
+of the data is the number g, hence resuming is exact at no cost, and nothing depends on the number of workers or ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +17,9 @@ from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
 from mdae.types import Shape3
+
+ATTEMPTS = 8  # at a crop with enough foreground
+ABOVE_BACKGROUND = 0.25  # standard deviations: more than noise in air, less than nearly all tissue
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,23 @@ class CropSampler:
         scans: the scans to draw from.
         size: the crop's sides in voxels.
         seed: the run's seed.
+        weights: by contrast, how often its scans are chosen among a subject's; 1 if not given, 0 for never.
     """
 
-    def __init__(self, scans: Sequence[StoredScan], size: Shape3, seed: int) -> None:
-        if not scans:
-            raise DataError("no scans to draw from", mend="prepare a store with at least two subjects")
+    def __init__(
+        self,
+        scans: Sequence[StoredScan],
+        size: Shape3,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self.weights = dict(weights or {})
         subjects: dict[str, list[StoredScan]] = {}
         for scan in sorted(scans, key=lambda scan: scan.scan_id):
-            subjects.setdefault(scan.subject, []).append(scan)
+            if self.weights.get(scan.contrast, 1.0) > 0:
+                subjects.setdefault(scan.subject, []).append(scan)
+        if not subjects:
+            raise DataError("no scans to draw from", mend="prepare a store with at least two subjects")
         self.by_subject = [subjects[name] for name in sorted(subjects)]
         self.size = size
         self.seed = seed
@@ -50,13 +62,22 @@ class CropSampler:
     def _epoch_order(self, epoch: int) -> np.ndarray:
         return numpy_generator(self.seed, "epoch order", epoch).permutation(len(self.by_subject))
 
-    def __call__(self, sample: int) -> Crop:
-        """The crop of sample number `sample`."""
+    def __call__(self, sample: int, attempt: int = 0) -> Crop:
+        """The crop of sample number `sample`; a later attempt is another place in the same scan."""
         epoch, position = divmod(sample, len(self.by_subject))
         scans = self.by_subject[int(self._order(epoch)[position])]
         rng = numpy_generator(self.seed, "crop", sample)
-        scan = scans[int(rng.integers(len(scans)))]
+        scan = scans[self._choice(scans, rng)]
+        if attempt:
+            rng = numpy_generator(self.seed, "crop again", sample, attempt)
         return Crop(scan, _random_start(scan.shape, self.size, rng))
+
+    def _choice(self, scans: list[StoredScan], rng: np.random.Generator) -> int:
+        """One of a subject's scans, by the weights of their contrasts."""
+        if not self.weights:
+            return int(rng.integers(len(scans)))
+        weights = np.array([self.weights.get(scan.contrast, 1.0) for scan in scans])
+        return int(rng.choice(len(scans), p=weights / weights.sum()))
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_order"}
@@ -76,16 +97,53 @@ def _random_start(shape: Shape3, size: Shape3, rng: np.random.Generator) -> Shap
 
 
 class CropDataset:
-    """A map from sample numbers to crops read from a store, for a `DataLoader` with any number of workers."""
+    """A map from sample numbers to crops read from a store, for a `DataLoader` with any number of workers.
 
-    def __init__(self, store: Store, sampler: CropSampler) -> None:
+    Args:
+        store: where the volumes lie.
+        sampler: which crop a sample is.
+        margin: voxels read beyond each side of a crop, for whoever turns it afterwards.
+        min_foreground: least share of a crop that is no background. A crop with less is drawn again elsewhere in its
+            scan, up to `ATTEMPTS` times, and the fullest is taken.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sampler: CropSampler,
+        *,
+        margin: Shape3 = (0, 0, 0),
+        min_foreground: float = 0.0,
+    ) -> None:
         self.store = store
         self.sampler = sampler
+        self.margin = margin
+        self.min_foreground = min_foreground
 
     def __getitem__(self, sample: int) -> tuple[np.ndarray, int, str]:
         """The crop (1, D, H, W) in float16, its sample number and its scan's name."""
-        crop = self.sampler(sample)
-        return self.store.read_crop(crop.scan, crop.start, self.sampler.size)[None], sample, crop.scan.scan_id
+        fullest, most = None, -1.0
+        for attempt in range(ATTEMPTS if self.min_foreground else 1):
+            place = self.sampler(sample, attempt)
+            crop = self._read(place)
+            share = _foreground(crop, place.scan) if self.min_foreground else 1.0
+            if share > most:
+                fullest, most = crop, share
+            if share >= self.min_foreground:
+                break
+        assert fullest is not None
+        return fullest[None], sample, place.scan.scan_id
+
+    def _read(self, place: Crop) -> np.ndarray:
+        x, y, z = (first - beyond for first, beyond in zip(place.start, self.margin, strict=True))
+        d, h, w = (side + 2 * beyond for side, beyond in zip(self.sampler.size, self.margin, strict=True))
+        return self.store.read_crop(place.scan, (x, y, z), (d, h, w))
+
+
+def _foreground(crop: np.ndarray, scan: StoredScan) -> float:
+    """The share of a crop that differs from the background; unknown voxels do not count."""
+    sparse = crop[::2, ::2, ::2].astype(np.float32)
+    return float((np.abs(sparse - scan.record.background) > ABOVE_BACKGROUND).mean())
 
 
 def rank_batches(

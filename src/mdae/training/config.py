@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
-from mdae.options import ObjectiveOptions
+from mdae.options import AugmentOptions, ObjectiveOptions
 from mdae.types import Shape3
 
 
@@ -35,6 +35,10 @@ class PretrainConfig:
     """Crop in voxels; the preset's own if left out."""
     contrasts: tuple[str, ...] = ()
     """Only scans of these contrasts (as the store names them); all if left out."""
+    contrast_weights: dict[str, float] = field(default_factory=dict)
+    """How often a contrast is chosen among a subject's scans, T1w 1 FLAIR 3 say; 1 for those not named, 0 for never."""
+    min_foreground: float = 0.0
+    """Least share of a crop that is no background; emptier crops are drawn again elsewhere in the scan."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
@@ -55,6 +59,8 @@ class PretrainConfig:
     """Loader processes per device; -1 for a guess: none on a CPU, else up to 8."""
     val_fraction: float = 0.1
     """Share of subjects held out for validation."""
+    split: str = ""
+    """Train and validate on the subjects of this split of the store, which `mdae split` wrote, instead."""
     val_every: int = 100
     """Steps between validations; 0 for none."""
     checkpoint_every: int = 200
@@ -67,6 +73,8 @@ class PretrainConfig:
     """Read whole volumes instead of the blocks of a crop: network file systems like one large read better."""
     seed: int = 0
     """Everything random follows from it."""
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    """Augmentation, on the device."""
     options: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     """Changes to the objective's published settings."""
 
@@ -77,9 +85,11 @@ class PretrainConfig:
         for name in ("val_every", "picture_every", "devices"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more")
-        for name, high in (("val_fraction", 1.0), ("warmup", 1.0), ("ema", 1.0)):
+        for name, high in (("val_fraction", 1.0), ("warmup", 1.0), ("ema", 1.0), ("min_foreground", 1.0)):
             if not 0 <= getattr(self, name) < high:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more, and less than 1")
+        if not all(weight >= 0 for weight in self.contrast_weights.values()):
+            raise ConfigError("a negative weight of a contrast", mend="give 0 or more")
         if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
             raise ConfigError("lr and clip must be above 0, weight_decay 0 or more", mend="change it")
 

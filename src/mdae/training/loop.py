@@ -13,7 +13,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mdae.data import augment
 from mdae.data.sampling import CropDataset, rank_batches
+from mdae.data.splits import write_parts
 from mdae.errors import ConfigError, TrainingError
 from mdae.figures import save_png, to_pixels, volume_grid
 from mdae.files import atomic_write
@@ -144,6 +146,7 @@ class Trainer:
         if lead:
             with atomic_write(config.out / "run.json") as temporary:
                 temporary.write_text(json.dumps(self.run.fingerprint, indent=2) + "\n")
+            write_parts(config.out / "split.csv", self.run.parts)
         batches = iter(self._loader())
         started = time.monotonic()
         with self._progress() as progress, StopRequest() as stop:
@@ -189,8 +192,14 @@ class Trainer:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
+        crops = CropDataset(
+            self.run.store,
+            self.run.train,
+            margin=augment.margin(self.config.augment, self.run.patch, self.run.store.contract.spacing_mm),
+            min_foreground=self.config.min_foreground,
+        )
         return DataLoader(
-            CropDataset(self.run.store, self.run.train),  # type: ignore[arg-type]  # a map is all it needs
+            crops,  # type: ignore[arg-type]  # a map is all it needs
             batch_sampler=samples,  # type: ignore[arg-type]  # any iterable of lists
             num_workers=workers,
             pin_memory=not on_cpu,
@@ -210,7 +219,7 @@ class Trainer:
         parts: list[dict[str, Tensor]] = []
         for micro in range(config.accumulate):
             crops, samples, _ = next(batches)
-            clean, known = self._on_device(crops)
+            clean, known = self._augmented(*self._on_device(crops), samples.tolist())
             with self.fabric.no_backward_sync(self.objective, enabled=micro + 1 < config.accumulate):
                 output = self.objective(clean, self._generators("corruption", samples.tolist()), known)
                 self.fabric.backward(output.loss / config.accumulate)
@@ -233,6 +242,22 @@ class Trainer:
             return clean, None
         known = ~clean.isnan()
         return clean.masked_fill(~known, 0.0), known
+
+    def _augmented(
+        self, clean: Tensor, known: Tensor | None, samples: list[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Training crops, augmented if that is wanted."""
+        options = self.config.augment
+        if not options.any:
+            return clean, known
+        return augment.apply(
+            augment.draw(options, self._generators("augmentation", samples)),
+            clean,
+            known,
+            options=options,
+            patch=self.run.patch,
+            spacing_mm=self.run.store.contract.spacing_mm,
+        )
 
     def _generators(self, purpose: str, samples: list[int]) -> list[torch.Generator]:
         device = self.fabric.device

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from mdae.data.catalogue import split_by_subject
 from mdae.data.sampling import CropSampler
+from mdae.data.splits import read_split
 from mdae.data.store import Store, StoredScan
 from mdae.errors import ConfigError, DataError
 from mdae.networks import ResidualUNet, preset
@@ -20,13 +22,16 @@ from mdae.types import Shape3
 
 MAX_VALIDATION = 64  # volumes; enough for a steady mean
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Run:
     """The fixed parts of a run.
 
     Attributes:
-        scans: those of the wanted contrasts.
+        scans: those of the wanted contrasts and subjects.
+        parts: "train" or "val" by subject.
         patch: the crop in voxels.
         train, validation: samplers of crops; `validation` is None when nobody is held out.
         num_validation: the validation volumes, samples 0 to this.
@@ -37,6 +42,7 @@ class Run:
     config: PretrainConfig
     store: Store
     scans: list[StoredScan]
+    parts: dict[str, str]
     patch: Shape3
     train: CropSampler
     validation: CropSampler | None
@@ -47,7 +53,7 @@ class Run:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one: options and data."""
-        names = "\0".join(scan.scan_id for scan in self.store.scans)
+        names = "\0".join(f"{scan.scan_id} {self.parts.get(scan.subject)}" for scan in self.store.scans)
         return {**self.config.fingerprint(), "data": hashlib.sha256(names.encode()).hexdigest()[:16]}
 
     def describe_objective(self) -> dict[str, Any]:
@@ -68,24 +74,42 @@ def open_run(config: PretrainConfig) -> Run:
     store = Store.open(config.store)
     store.whole_files = config.whole_files
     scans = _chosen_scans(store, config.contrasts)
-    subjects = {scan.subject for scan in scans}
-    held_out = split_by_subject(sorted(subjects), fraction=config.val_fraction, seed=config.seed)
-    kept = [scan for scan in scans if scan.subject not in held_out]
-    validation = None
-    if held_out:
-        others = [scan for scan in scans if scan.subject in held_out]
-        validation = CropSampler(others, patch, key(config.seed, "validation"))
+    parts = _parts(config, scans)
+    scans = [scan for scan in scans if scan.subject in parts]
+    weights = config.contrast_weights
+    train = CropSampler(
+        [scan for scan in scans if parts[scan.subject] == "train"], patch, config.seed, weights
+    )
+    held_out = [scan for scan in scans if parts[scan.subject] == "val"]
+    validation = CropSampler(held_out, patch, key(config.seed, "validation")) if held_out else None
     return Run(
         config=config,
         store=store,
         scans=scans,
+        parts=parts,
         patch=patch,
-        train=CropSampler(kept, patch, config.seed),
+        train=train,
         validation=validation,
-        num_validation=min(len(held_out), MAX_VALIDATION),
+        num_validation=min(len({scan.subject for scan in held_out}), MAX_VALIDATION),
         partly_unknown=any(scan.record.unknown > 0 for scan in scans),
         objective=objective,
     )
+
+
+def _parts(config: PretrainConfig, scans: list[StoredScan]) -> dict[str, str]:
+    """Who is trained on and who is held out; of a stored split, those for testing are left out altogether."""
+    subjects = sorted({scan.subject for scan in scans})
+    if not config.split:
+        held_out = split_by_subject(subjects, fraction=config.val_fraction, seed=config.seed)
+        return {name: "val" if name in held_out else "train" for name in subjects}
+    parts = read_split(config.store, config.split)
+    strangers = [name for name in subjects if name not in parts]
+    if strangers:
+        logger.warning(
+            "%d of %d subjects, e.g. %s, are not in split %s and are left out",
+            *(len(strangers), len(subjects), strangers[0], config.split),
+        )
+    return {name: parts[name] for name in subjects if parts.get(name) in ("train", "val")}
 
 
 def _chosen_scans(store: Store, contrasts: tuple[str, ...]) -> list[StoredScan]:

@@ -1,0 +1,115 @@
+"""Splits: by subject, stratified, in the wanted shares, kept with the store, and what pre-training then does."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdae.cli import main
+from mdae.data.splits import SplitConfig, draw_parts, read_split, split, stratify
+from mdae.data.store import Store
+from mdae.errors import ConfigError, DataError
+from mdae.training.run import open_run
+from tests.conftest import short_run
+
+
+@pytest.fixture
+def copy(store, tmp_path) -> Path:
+    return Path(shutil.copytree(store, tmp_path / "store"))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    val=st.floats(0, 0.4),
+    test=st.floats(0, 0.4),
+    seed=st.integers(0, 9),
+)
+def test_every_stratum_is_cut_in_the_same_shares(sizes, val, test, seed):
+    strata = {f"class {i}": [f"{i}-{j}" for j in range(size)] for i, size in enumerate(sizes)}
+    parts = draw_parts(strata, val=val, test=test, seed=seed)
+    everybody = {name for names in strata.values() for name in names}
+    assert parts.keys() == everybody
+    counts = Counter(parts.values())
+    assert (
+        abs(counts["val"] - val * len(everybody)) <= 1.5
+        and abs(counts["test"] - test * len(everybody)) <= 1.5
+    )
+    for names in strata.values():
+        assert abs(sum(parts[name] == "val" for name in names) - val * len(names)) <= 2
+    assert parts == draw_parts(strata, val=val, test=test, seed=seed)
+
+
+def test_strata_are_classes_fifths_of_numbers_and_the_unlabelled():
+    names = [f"{i:02d}" for i in range(50)]
+    ages = stratify(names, {name: float(i) for i, name in enumerate(names)})
+    assert sorted(map(len, ages.values())) == [10] * 5
+    sexes = stratify(names, {name: "f" if i % 2 else "m" for i, name in enumerate(names[:40])})
+    assert {key: len(value) for key, value in sexes.items()} == {
+        "class m": 20,
+        "class f": 20,
+        "unlabelled": 10,
+    }
+    assert len(stratify(names, {})) == 1
+
+
+def test_a_split_from_participants_is_stratified_and_is_a_table_of_labels(cohort, copy, capsys):
+    people = cohort / "participants.tsv"
+    options = ["--val", "0.25", "--test", "0.25", "--labels", str(people), "--label", "lesion"]
+    main(["split", str(copy), *options])
+    assert "6 train, 3 val, 3 test subjects" in capsys.readouterr().out
+    table = pd.read_csv(copy / "splits" / "default.csv", dtype={"subject": str})
+    truth = pd.read_csv(people, sep="\t").set_index("participant_id")["lesion"]
+    assert all(truth[f"sub-{row.subject}"] == row.lesion for row in table.itertuples())
+    by_part = table.groupby("split")["lesion"].mean()
+    assert all(abs(by_part - truth.mean()) < 0.2), "about as many ill in each part"
+    assert {scan.subject for scan in Store.open(copy).scans} == set(table["subject"])
+
+
+def test_pretraining_follows_a_split_and_never_sees_its_test_subjects(copy, caplog):
+    split(SplitConfig(store=copy, name="a", val=0.2, test=0.3, seed=4))
+    parts = read_split(copy, "a")
+    run = open_run(short_run(copy, Path("unused"), split="a"))
+    assert run.validation is not None
+    assert {parts[run.train(i).scan.subject] for i in range(100)} == {"train"}
+    assert {parts[run.validation(i).scan.subject] for i in range(100)} == {"val"}
+    assert "test" not in {parts[scan.subject] for scan in run.scans}, "nor does the model claim to know them"
+    other = open_run(short_run(copy, Path("unused"), split="", val_fraction=0.5))
+    assert run.fingerprint["data"] != other.fingerprint["data"]
+    lines = (copy / "splits" / "a.csv").read_text().splitlines()
+    (copy / "splits" / "b.csv").write_text("\n".join(lines[:-1]) + "\n")
+    open_run(short_run(copy, Path("unused"), split="b"))
+    assert "1 of 12 subjects" in caplog.text and "are left out" in caplog.text
+
+
+def test_a_split_stays_as_it_is(copy):
+    path = split(SplitConfig(store=copy))
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="results may hang on it"):
+        split(SplitConfig(store=copy, seed=1))
+    assert path.read_bytes() == before
+
+
+def test_bad_splits_have_one_clear_line(copy):
+    with pytest.raises(DataError, match="no such split; there are none"):
+        read_split(copy, "default")
+    (copy / "splits").mkdir()
+    (copy / "splits" / "odd.csv").write_text("subject,split\n0001,dev\n")
+    with pytest.raises(DataError, match="a part named 'dev'"):
+        read_split(copy, "odd")
+    (copy / "splits" / "odd.csv").write_text("who\n0001\n")
+    with pytest.raises(DataError, match="not a split"):
+        read_split(copy, "odd")
+    with pytest.raises(DataError, match="12 subjects are too few for a test part"):
+        split(SplitConfig(store=copy, name="small", test=0.01))
+
+
+@pytest.mark.parametrize("changes", [{"val": 0.7, "test": 0.4}, {"label": "x"}, {"name": "../x"}])
+def test_nonsense_is_refused(copy, changes):
+    with pytest.raises(ConfigError):
+        SplitConfig(store=copy, **changes)
