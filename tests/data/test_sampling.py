@@ -39,7 +39,7 @@ def shares(dataset: CropDataset, number: int) -> np.ndarray:
     for sample in range(number):
         crop, _, name = dataset[sample]
         scan = next(scan for scan in dataset.store.scans if scan.scan_id == name)
-        out.append((np.abs(crop[0, ::2, ::2, ::2] - np.float32(scan.record.background)) > 0.25).mean())
+        out.append((np.abs(crop[0, ::2, ::2, ::2] - np.float32(scan.background)) > 0.25).mean())
     return np.array(out)
 
 
@@ -60,7 +60,7 @@ def test_empty_crops_are_drawn_again_elsewhere(store):
 def shares_of(store: Store, sampler: CropSampler, sample: int, attempt: int) -> float:
     place = sampler(sample, attempt)
     crop = store.read_crop(place.scan, place.start, sampler.size)[::2, ::2, ::2].astype(np.float32)
-    return float((np.abs(crop - place.scan.record.background) > 0.25).mean())
+    return float((np.abs(crop - place.scan.background) > 0.25).mean())
 
 
 def test_a_margin_surrounds_the_same_crop(store):

@@ -197,14 +197,15 @@ def test_defaced_voxels_are_unknown_and_an_anatomy_mask_is_the_head(tmp_path, mo
     prepare(PrepareConfig(source=tmp_path / "o", store=tmp_path / "so", preprocessing=COARSE, workers=1))
     store = Store.open(tmp_path / "so")
     whole, defaced = store.scans
-    assert whole.record.unknown == 0 and 0.02 < defaced.record.unknown < 0.3
+    assert whole.unknown == 0 and 0.02 < defaced.unknown < 0.3
     crop = store.read_crop(defaced, (0, 0, 0), defaced.shape)
-    assert np.isnan(crop).mean() == pytest.approx(defaced.record.unknown, abs=1e-6)
+    assert np.isnan(crop).mean() == pytest.approx(defaced.unknown, abs=1e-6)
     assert np.isfinite(store.read(defaced)).all(), "whoever embeds it sees background there"
     nnssl(tmp_path / "n", "$nnssl_raw/images/a.nii.gz")
     prepare(PrepareConfig(source=tmp_path / "n", store=tmp_path / "sn", preprocessing=COARSE, workers=1))
-    by_mask = next(scan for scan in Store.open(tmp_path / "sn").scans if scan.contrast == "T1w")
-    assert by_mask.record.crop_shape == (14, 14, 14), "the mask's 12 voxels and a voxel of margin"
+    opened = Store.open(tmp_path / "sn")
+    by_mask = next(scan for scan in opened.scans if scan.contrast == "T1w")
+    assert opened.record(by_mask).crop_shape == (14, 14, 14), "the mask's 12 voxels and a voxel of margin"
 
 
 def test_a_mask_on_another_grid_sets_the_scan_aside(tmp_path):
@@ -251,15 +252,15 @@ def test_what_nnssl_has_preprocessed_is_read_in_place(tmp_path):
         "nothing is copied"
     )
     flair, t1w = store.scans
-    assert (t1w.contrast, t1w.shape, t1w.record.unknown) == ("T1w", (22, 20, 24), 0.0)
+    assert (t1w.contrast, t1w.shape, t1w.unknown) == ("T1w", (22, 20, 24), 0.0)
     expected = volumes["T1w"][0].T.astype(np.float16)
     assert np.array_equal(store.read(t1w), expected)
     assert np.array_equal(store.read_crop(t1w, (3, 4, 5), (6, 7, 8)), expected[3:9, 4:11, 5:13])
     beyond = store.read_crop(t1w, (-2, 4, 20), (6, 7, 8))
-    assert (beyond[:2] == np.float16(t1w.record.background)).all()
+    assert (beyond[:2] == np.float16(t1w.background)).all()
     crop = store.read_crop(flair, (0, 0, 0), flair.shape)
     assert np.isnan(crop[:, :5, :6]).all() and np.isfinite(crop[:, 5:]).all()
-    assert flair.record.unknown == pytest.approx(0.25 * 0.25)
+    assert flair.unknown == pytest.approx(0.25 * 0.25)
 
 
 def test_a_damaged_volume_of_nnssls_is_set_aside(tmp_path):

@@ -44,7 +44,7 @@ def contents(store: Path) -> dict[str, bytes]:
 def test_a_crop_is_a_slice_padded_with_background(store, start, size):
     opened = Store.open(store)
     scan = opened.scans[0]
-    background = np.float16(scan.record.background)
+    background = np.float16(scan.background)
     padded = np.pad(opened.read(scan), 60, constant_values=background)
     window = tuple(slice(60 + s, 60 + s + n) for s, n in zip(start, size, strict=True))
     assert np.array_equal(opened.read_crop(scan, start, size), padded[window])
@@ -54,7 +54,7 @@ def test_volumes_are_z_scored_over_the_head(store):
     opened = Store.open(store)
     for scan in opened.scans:
         volume = opened.read(scan).astype(np.float32)
-        head = volume[volume > scan.record.background + 0.25]
+        head = volume[volume > scan.background + 0.25]
         assert abs(head.mean()) < 0.3 and 0.5 < head.std() < 1.5
         assert opened.read(scan).dtype == np.float16 and volume.shape == scan.shape
 
@@ -148,7 +148,7 @@ def test_a_changed_scan_is_never_described_by_what_it_was(cohort, tmp_path, monk
     monkeypatch.setattr(Store, "write_manifest", lambda self, fresh: None)
     prepare(config(path.parent, tmp_path / "store"))
     opened = Store.open(tmp_path / "store")
-    assert opened.scans[0].record.source_shape[1] == scan.data.shape[1] - 4
+    assert opened.record(opened.scans[0]).source_shape[1] == scan.data.shape[1] - 4
     assert opened.read(opened.scans[0]).shape == opened.scans[0].shape
 
 
@@ -335,4 +335,4 @@ def test_real_scans_are_all_taken_and_fit_a_head(real_scans, tmp_path, name):
     for scan in opened.scans:
         extent = np.array(scan.shape) * 2.0
         assert (extent > [120, 150, 90]).all() and (extent < [210, 250, 220]).all(), scan.scan_id
-        assert 0.25 < scan.record.foreground < 0.9
+        assert 0.25 < opened.record(scan).foreground < 0.9

@@ -120,7 +120,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
 
         write_contact_sheet(store, config.contact_sheet)
-    prepared = len({scan.record.source for scan in stored} - {copy.path for copy in copies})
+    prepared = len({scan.source for scan in stored} - {copy.path for copy in copies})
     seconds = time.monotonic() - started
     return PrepareSummary(len(entries), prepared, unchanged, [*aside, *copies], seconds, listing)
 
@@ -172,13 +172,13 @@ def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
 def _clash(entry: ScanEntry, stored: StoredScan | None) -> SetAside | None:
     """Set a scan aside whose name belongs to another file, which is still there; else the two would take turns."""
     try:
-        if stored is None or Path(stored.record.source).samefile(entry.path):
+        if stored is None or Path(stored.source).samefile(entry.path):
             return None
     except OSError:  # the other file has gone: this one takes its place
         return None
     return SetAside(
         str(entry.path),
-        f"the store has a scan of this name from {stored.record.source}",
+        f"the store has a scan of this name from {stored.source}",
         "rename one, give each source its own store, or prepare the folder above both",
     )
 
@@ -188,9 +188,9 @@ def _drop_duplicates(store: Store) -> list[SetAside]:
     first: dict[str, StoredScan] = {}
     dropped = []
     for scan in store.scans:
-        kept = first.setdefault(scan.record.content, scan)
+        kept = first.setdefault(scan.content, scan)
         if kept is not scan:
             store.volume_path(scan.scan_id).unlink(missing_ok=True)
-            reason = f"the same voxels as {kept.record.source}"
-            dropped.append(SetAside(scan.record.source, reason, "nothing, if one copy is enough").stamped())
+            reason = f"the same voxels as {kept.source}"
+            dropped.append(SetAside(scan.source, reason, "nothing, if one copy is enough").stamped())
     return dropped

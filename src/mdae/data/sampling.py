@@ -143,7 +143,7 @@ class CropDataset:
 def _foreground(crop: np.ndarray, scan: StoredScan) -> float:
     """The share of a crop that differs from the background; unknown voxels do not count."""
     sparse = crop[::2, ::2, ::2].astype(np.float32)
-    return float((np.abs(sparse - scan.record.background) > ABOVE_BACKGROUND).mean())
+    return float((np.abs(sparse - scan.background) > ABOVE_BACKGROUND).mean())
 
 
 def rank_batches(

@@ -2,7 +2,7 @@
 
 store.json            the preprocessing contract
 volumes/<scan>.b2nd   one volume with its record inside: a volume is there whole or not at all
-manifest.jsonl        all records in one file, made from the volumes; it only saves opening each of them
+manifest.jsonl        what is in the volumes in one file; it only saves opening each of them
 set_aside.csv         scans that `prepare` could not take, with reasons
 contact_sheet/        pictures of some, if wanted
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,18 +27,21 @@ from mdae.errors import ConfigError, DataError, ScanError
 from mdae.files import atomic_write
 from mdae.types import Shape3
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 64  # voxels a side: half a megabyte, the unit of reading
 BLOCK = 32  # voxels a side: 64 kilobytes, the unit of decompression, within a core's cache
 META = "mdae"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredScan:
-    """A volume of a store: whose it is, its sides, and how it was prepared.
+    """A volume of a store: whose it is and what reading it takes. Its whole record is in the volume: `Store.record`.
+
+    A hundred thousand of them are in memory while a run lasts, hence they are small.
 
     Attributes:
         size, modified_ns: of the source file, to see whether it has changed since.
+        source, content, background, unknown: of the record.
         link, link_unknown: a volume that nnssl has preprocessed, and its anonymisation mask, if it is read in place.
     """
 
@@ -48,15 +52,41 @@ class StoredScan:
     shape: Shape3
     size: int
     modified_ns: int
-    record: PreparedRecord
+    source: str
+    content: str
+    background: float
+    unknown: float
     link: str = ""
     link_unknown: str = ""
 
     @classmethod
+    def of(
+        cls, entry: ScanEntry, record: PreparedRecord, *, link: str = "", link_unknown: str = ""
+    ) -> StoredScan:
+        """A prepared scan of a source."""
+        size, modified_ns = entry.stamp()
+        return cls(
+            scan_id=entry.scan_id,
+            subject=entry.subject,
+            session=entry.session,
+            contrast=entry.contrast,
+            shape=record.shape,
+            size=size,
+            modified_ns=modified_ns,
+            source=record.source,
+            content=record.content,
+            background=record.background,
+            unknown=record.unknown,
+            link=link,
+            link_unknown=link_unknown,
+        )
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StoredScan:
         """The inverse of `dataclasses.asdict`."""
-        record = PreparedRecord.from_dict(values["record"])
-        return cls(**{**values, "shape": record.shape, "record": record})
+        x, y, z = values["shape"]
+        shared = {name: sys.intern(values[name]) for name in ("subject", "session", "contrast")}
+        return cls(**{**values, **shared, "shape": (x, y, z)})
 
 
 class Store:
@@ -165,18 +195,8 @@ class Store:
 
     def write(self, entry: ScanEntry, prepared: PreparedScan) -> StoredScan:
         """Add a volume with its description, in one step that either happens or does not."""
-        size, modified_ns = entry.stamp()
-        scan = StoredScan(
-            scan_id=entry.scan_id,
-            subject=entry.subject,
-            session=entry.session,
-            contrast=entry.contrast,
-            shape=prepared.record.shape,
-            size=size,
-            modified_ns=modified_ns,
-            record=prepared.record,
-        )
-        return self._write(scan, np.ascontiguousarray(prepared.data, dtype=np.float16))
+        scan = StoredScan.of(entry, prepared.record)
+        return self._write(scan, prepared.record, np.ascontiguousarray(prepared.data, dtype=np.float16))
 
     def link(self, entry: ScanEntry) -> StoredScan:
         """Add a volume that nnssl has preprocessed without copying it: (1, z, y, x) float32 at 1 mm, z-scored.
@@ -188,10 +208,9 @@ class Store:
         shape = tuple(volume.shape[:0:-1])
         corners = [volume[(0, *(-end for end in ends))] for ends in np.ndindex(2, 2, 2)]
         hidden = entry.anonymisation_mask
-        status = entry.path.stat()
         record = PreparedRecord(
             source=str(entry.path),
-            content=hashlib.sha256(f"{entry.path}\0{status.st_size}".encode()).hexdigest()[:20],
+            content=hashlib.sha256(f"{entry.path}\0{entry.stamp()[0]}".encode()).hexdigest()[:20],
             source_shape=shape,
             source_affine=np.eye(4).tolist(),
             crop_start=(0, 0, 0),
@@ -204,21 +223,11 @@ class Store:
             background=float(np.median(corners)),
             unknown=0.0 if hidden is None else float((open_linked(hidden)[:] > 0).mean()),
         )
-        scan = StoredScan(
-            scan_id=entry.scan_id,
-            subject=entry.subject,
-            session=entry.session,
-            contrast=entry.contrast,
-            shape=shape,
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
-            record=record,
-            link=str(entry.path),
-            link_unknown="" if hidden is None else str(hidden),
-        )
-        return self._write(scan, np.zeros((1, 1, 1), dtype=np.float16))  # a volume in name, for what it tells
+        masked = "" if hidden is None else str(hidden)
+        scan = StoredScan.of(entry, record, link=str(entry.path), link_unknown=masked)
+        return self._write(scan, record, np.zeros((1, 1, 1), dtype=np.float16))  # in name, for what it tells
 
-    def _write(self, scan: StoredScan, voxels: np.ndarray) -> StoredScan:
+    def _write(self, scan: StoredScan, record: PreparedRecord, voxels: np.ndarray) -> StoredScan:
         array = blosc2.asarray(
             voxels,
             chunks=tuple(min(CHUNK, side) for side in voxels.shape),
@@ -227,7 +236,7 @@ class Store:
                 codec=blosc2.Codec.LZ4HC, clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1
             ),
         )
-        array.schunk.vlmeta[META] = asdict(scan)
+        array.schunk.vlmeta[META] = {"scan": asdict(scan), "record": record.to_dict()}
         with atomic_write(self.volume_path(scan.scan_id)) as temporary:
             temporary.write_bytes(array.to_cframe())
         return scan
@@ -259,15 +268,30 @@ class Store:
         """A volume's description from the volume itself; None if it is not one of ours."""
         try:
             volume = self._open_volume(scan_id)  # kept: its metadata does not outlive it
-            return StoredScan.from_dict(volume.schunk.vlmeta[META])
-        except (KeyError, TypeError, DataError):
+            return StoredScan.from_dict(volume.schunk.vlmeta[META]["scan"])
+        except (KeyError, TypeError, ValueError, DataError):
             return None
+
+    def record(self, scan: StoredScan) -> PreparedRecord:
+        """How a scan was prepared, enough to map any voxel back to its source.
+
+        Raises:
+            DataError: a volume that cannot be read, or is not one of ours.
+        """
+        volume = self._open_volume(scan.scan_id)
+        try:
+            return PreparedRecord.from_dict(volume.schunk.vlmeta[META]["record"])
+        except (KeyError, TypeError, ValueError) as error:
+            where = self.volume_path(scan.scan_id)
+            raise DataError(
+                "a volume without its record", where=where, mend="delete it and prepare again"
+            ) from error
 
     def read(self, scan: StoredScan) -> np.ndarray:
         """A whole volume (D, H, W), float16; background where it is unknown."""
         volume = self.read_crop(scan, (0, 0, 0), scan.shape)
-        if scan.record.unknown:
-            volume[np.isnan(volume)] = scan.record.background
+        if scan.unknown:
+            volume[np.isnan(volume)] = scan.background
         return volume
 
     def read_crop(self, scan: StoredScan, start: Shape3, size: Shape3) -> np.ndarray:
@@ -283,7 +307,7 @@ class Store:
         source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         if tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size):
             return self._read_inside(scan, source)
-        crop = np.full(size, scan.record.background, dtype=np.float16)
+        crop = np.full(size, scan.background, dtype=np.float16)
         if all(a < b for a, b in zip(low, high, strict=True)):
             target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
             crop[target] = self._read_inside(scan, source)

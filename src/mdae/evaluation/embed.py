@@ -15,7 +15,7 @@ import pandas as pd
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.sources import discover
-from mdae.data.store import Store
+from mdae.data.store import Store, StoredScan
 from mdae.data.tables import write_table
 from mdae.errors import DataError, MDAEError, ScanError
 from mdae.evaluation.configs import EmbedConfig
@@ -77,13 +77,12 @@ def list_items(source: Path, encoder: Encoder) -> list[Item]:
                 mend="give the raw scans instead",
             )
 
-        def read(scan: int) -> tuple[np.ndarray, float, str]:
-            record = store.scans[scan].record
-            return store.read(store.scans[scan]).astype(np.float32), record.background, record.content
+        def read(scan: StoredScan) -> tuple[np.ndarray, float, str]:
+            return store.read(scan).astype(np.float32), scan.background, scan.content
 
         return [
-            Item(s.scan_id, s.subject, s.session, s.contrast, s.record.source, lambda i=i: read(i))  # type: ignore[misc]
-            for i, s in enumerate(store.scans)
+            Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: read(s))  # type: ignore[misc]
+            for s in store.scans
         ]
 
     def prepare(entry: ScanEntry) -> tuple[np.ndarray, float, str]:

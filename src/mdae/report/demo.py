@@ -240,7 +240,7 @@ def _histograms(store: Path) -> pd.DataFrame:
     rows = []
     for scan in opened.scans:
         volume = opened.read(scan).astype(np.float32)
-        head = volume[volume > scan.record.background + 0.25]
+        head = volume[volume > scan.background + 0.25]
         shares = np.histogram(head, bins=HISTOGRAM, density=True)[0]
         about = {"scan": scan.scan_id, "subject": scan.subject, "contrast": scan.contrast}
         rows.append({**about, **{f"f{i:04d}": share for i, share in enumerate(shares)}})

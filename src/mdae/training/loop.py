@@ -123,7 +123,7 @@ class Trainer:
             "contrasts": sorted({scan.contrast for scan in scans}),
             "num_scans": len(scans),
             "subjects": manifest(scan.subject for scan in scans),
-            "scans": manifest(scan.record.content for scan in scans),
+            "scans": manifest(scan.content for scan in scans),
         }
         model = SavedModel(
             network=self.raw.network,

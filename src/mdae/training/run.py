@@ -91,7 +91,7 @@ def open_run(config: PretrainConfig) -> Run:
         train=train,
         validation=validation,
         num_validation=min(len({scan.subject for scan in held_out}), MAX_VALIDATION),
-        partly_unknown=any(scan.record.unknown > 0 for scan in scans),
+        partly_unknown=any(scan.unknown > 0 for scan in scans),
         objective=objective,
     )
 
