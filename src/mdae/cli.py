@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from mdae.data.check import CheckConfig
 from mdae.data.download import DownloadConfig
 from mdae.data.prepare import PrepareConfig
 from mdae.data.sources import Listing
@@ -26,10 +27,12 @@ from mdae.training.config import PretrainConfig
 from mdae.version import __version__
 
 console = Console()
+SHOWN = 50  # lines of a kind: more are counted
 
 Command = Annotated[
     Annotated[DownloadConfig, tyro.conf.subcommand("download", prefix_name=False)]
     | Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
+    | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[SplitConfig, tyro.conf.subcommand("split", prefix_name=False)]
     | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
@@ -92,6 +95,9 @@ def _prepare(config: PrepareConfig) -> None:
     summary = prepare(config)
     if config.dry_run:
         _print_listing(summary.listing)
+    for line in summary.plan.lines() if summary.plan else ():
+        console.print(line, soft_wrap=True, highlight=False)
+    if config.dry_run or config.measure:
         return
     console.print(
         f"{summary.prepared} scans prepared, {summary.unchanged} there already, {len(summary.set_aside)} set "
@@ -113,17 +119,35 @@ def _prepare(config: PrepareConfig) -> None:
 
 def _print_listing(listing: Listing) -> None:
     """What would be taken, and why not the rest."""
-    for entry in listing.entries:
+    for entry in listing.entries[:SHOWN]:
         line = f"{entry.scan_id}  subject {entry.subject}  {entry.contrast or '-'}  {entry.path}"
         console.print(line, soft_wrap=True, highlight=False)
+    if len(listing.entries) > SHOWN:
+        console.print(f"and {len(listing.entries) - SHOWN} more", highlight=False)
+    by_reason: dict[str, list[str]] = {}
     for row in listing.left_out:
-        console.print(f"left out: {row.path}: {row.reason}", soft_wrap=True, highlight=False)
+        by_reason.setdefault(row.reason, []).append(row.path)
+    for reason, paths in by_reason.items():
+        for path in paths[:SHOWN]:
+            console.print(f"left out: {path}: {reason}", soft_wrap=True, highlight=False)
+        if len(paths) > SHOWN:
+            console.print(f"left out: {len(paths) - SHOWN} more: {reason}", highlight=False)
     subjects = len({entry.subject for entry in listing.entries})
     console.print(
         f"{listing.kind}: {len(listing.entries)} scans of {subjects} subjects would be prepared, "
         f"{len(listing.left_out)} left out",
         highlight=False,
     )
+
+
+def _check(config: CheckConfig) -> None:
+    from mdae.data.check import check
+
+    found = check(config)
+    for line in found.lines():
+        console.print(line, soft_wrap=True, highlight=False)
+    if not found.sound:
+        sys.exit(1)
 
 
 def _split(config: SplitConfig) -> None:
@@ -182,6 +206,7 @@ def _demo(config: DemoConfig) -> None:
 RUNNERS: dict[type, Callable[[Any], None]] = {
     DownloadConfig: _download,
     PrepareConfig: _prepare,
+    CheckConfig: _check,
     SplitConfig: _split,
     PretrainConfig: _pretrain,
     EmbedConfig: _embed,

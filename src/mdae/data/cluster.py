@@ -1,25 +1,32 @@
 """Preparing on many machines: the scans are dealt into shards, each a job of its own through submitit.
 
 A job that fails or is killed loses nothing: its volumes are whole or not there, and the same command takes what is
-missing.
+missing. Every shard keeps a note of how it fares in `jobs/shards/`, which `mdae check` reads and which outlives the
+process that submitted it.
 """
 
 from __future__ import annotations
 
+import json
+import platform
 import re
+import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
 from mdae.data.workers import outcomes
 from mdae.errors import ConfigError, DataError
+from mdae.files import atomic_write
 
 if TYPE_CHECKING:
     import submitit
 
-FOLDER = "jobs"  # of the store: scripts and logs
+FOLDER = "jobs"  # of the store: scripts, logs and notes
 
 
 def outcomes_of_jobs(
@@ -48,7 +55,11 @@ def outcomes_of_jobs(
     executor = _executor(store, kind, workers, options)
     empty = Store(store.path, store.contract, [])  # what jobs need of it
     parts = [entries[start::shards] for start in range(min(shards, len(entries)))]
-    jobs = executor.map_array(_shard, parts, [empty] * len(parts), [workers] * len(parts))
+    clear_notes(store.path)
+    numbers = range(len(parts))
+    for number, part in zip(numbers, parts, strict=True):
+        ShardNote(number, len(part)).write(store.path)
+    jobs = executor.map_array(_shard, numbers, parts, [empty] * len(parts), [workers] * len(parts))
     failed = []
     try:
         for job in _as_completed(jobs):
@@ -68,9 +79,78 @@ def outcomes_of_jobs(
         )
 
 
-def _shard(entries: list[ScanEntry], store: Store, workers: int) -> list[StoredScan | SetAside]:
+@dataclass
+class ShardNote:
+    """How a shard fares.
+
+    Attributes:
+        number, num_scans: which shard, of how many scans.
+        state: "waiting", "running", "done" or "failed".
+        host, since: where and when (seconds since 1970) it began; "" and 0 before.
+        log: what it said.
+        error: why it failed.
+        set_aside: the scans that it could not take.
+    """
+
+    number: int
+    num_scans: int
+    state: str = "waiting"
+    host: str = ""
+    since: float = 0.0
+    log: str = ""
+    error: str = ""
+    set_aside: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, store: Path) -> None:
+        """Keep it with the store."""
+        with atomic_write(_notes(store) / f"{self.number:05d}.json") as temporary:
+            temporary.write_text(json.dumps(asdict(self)) + "\n")
+
+
+def _notes(store: Path) -> Path:
+    return store / FOLDER / "shards"
+
+
+def read_notes(store: Path) -> list[ShardNote]:
+    """The notes of the last submission's shards; those that cannot be read are passed over."""
+    notes = []
+    for path in sorted(_notes(store).glob("[0-9]*.json")):
+        try:
+            notes.append(ShardNote(**json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError):
+            continue
+    return notes
+
+
+def clear_notes(store: Path) -> None:
+    """Forget the last submission's shards."""
+    for path in _notes(store).glob("[0-9]*.json"):
+        path.unlink(missing_ok=True)
+
+
+def set_aside_by_shards(store: Path) -> dict[str, SetAside]:
+    """What shards set aside, by path, where the file is as it was; for when the submitting process did not live."""
+    rows = (SetAside(**row) for note in read_notes(store) for row in note.set_aside)
+    return {row.path: row for row in rows if row.stands}
+
+
+def _shard(number: int, entries: list[ScanEntry], store: Store, workers: int) -> list[StoredScan | SetAside]:
     """One job's work."""
-    return list(outcomes(entries, store, workers))
+    import submitit
+
+    log = str(submitit.JobEnvironment().paths.stderr)
+    note = ShardNote(number, len(entries), "running", platform.node(), time.time(), log)
+    note.write(store.path)
+    try:
+        found = list(outcomes(entries, store, workers))
+    except BaseException as error:
+        note.state, note.error = "failed", " ".join(f"{type(error).__name__}: {error}".split())
+        note.write(store.path)
+        raise
+    note.state = "done"
+    note.set_aside = [asdict(row) for row in found if isinstance(row, SetAside)]
+    note.write(store.path)
+    return found
 
 
 def _executor(store: Store, kind: str, workers: int, options: Mapping[str, str]) -> submitit.AutoExecutor:

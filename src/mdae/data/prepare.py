@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.cluster import outcomes_of_jobs, set_aside_by_shards
+from mdae.data.plan import Plan, measure
 from mdae.data.preprocess import NNSSL, Preprocessing
 from mdae.data.set_aside import SetAside, read_set_aside, write_set_aside
 from mdae.data.sources import NNSSL_PREPARED, Listing, list_source
@@ -50,14 +52,18 @@ class PrepareConfig:
     """Passed on to submitit, such as slurm_partition=cpu mem_gb=16 timeout_min=600."""
     dry_run: bool = False
     """Only list what would be taken, and why not the rest."""
+    measure: int = 0
+    """Only prepare so many scans, drawn at random, to nowhere, and say how long and how large all would be."""
     retry: bool = False
     """Look again at scans that were set aside, though their files have not changed."""
     contact_sheet: int = 0
     """Picture so many of the store's scans, evenly spread, in `contact_sheet/`; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.shards < 1 or self.workers < 0:
-            raise ConfigError("no shards or a negative number of workers", mend="give --shards 1 or more")
+        if self.shards < 1 or min(self.workers, self.measure, self.contact_sheet) < 0:
+            raise ConfigError(
+                "no shards or a negative number", mend="give --shards 1 or more, and 0 or more otherwise"
+            )
         if unreadable := [option for option in self.cluster_options if "=" not in option]:
             raise ConfigError(
                 f"cluster option {unreadable[0]!r}", mend="write NAME=VALUE, slurm_partition=cpu say"
@@ -73,6 +79,7 @@ class PrepareSummary:
         set_aside: those that could not be taken.
         seconds: wall time.
         listing: what the source holds.
+        plan: what preparing all would take, if that was asked.
     """
 
     found: int
@@ -81,6 +88,7 @@ class PrepareSummary:
     set_aside: list[SetAside]
     seconds: float
     listing: Listing
+    plan: Plan | None = None
 
 
 def prepare(config: PrepareConfig) -> PrepareSummary:
@@ -98,9 +106,10 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         derived=config.derived,
     )
     entries = listing.entries
-    if config.dry_run:
-        return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing)
     contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing
+    if config.dry_run or config.measure:
+        plan = measure(entries, contract, config.measure) if config.measure else None
+        return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing, plan)
     store = Store.create(config.store, contract)
     wanted, aside = _to_do(entries, store, retry=config.retry)
     unchanged = len(entries) - len(wanted) - len(aside)
@@ -128,7 +137,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
 def _to_do(entries: list[ScanEntry], store: Store, *, retry: bool) -> tuple[list[ScanEntry], list[SetAside]]:
     """The scans that are new or changed, and those that stay set aside without another look."""
     known = {scan.scan_id: scan for scan in store.scans}
-    remembered = {} if retry else read_set_aside(store.path)
+    remembered = {} if retry else set_aside_by_shards(store.path) | read_set_aside(store.path)
     wanted, aside = [], []
     for entry in entries:
         stored = known.get(entry.scan_id)
@@ -146,8 +155,6 @@ def _run(entries: list[ScanEntry], store: Store, config: PrepareConfig) -> Itera
     """The scans' outcomes, from processes here or from jobs on a cluster."""
     if config.cluster == "none" or not entries:
         return outcomes(entries, store, config.workers)
-    from mdae.data.cluster import outcomes_of_jobs  # here: submitit is for clusters alone
-
     options = dict(option.partition("=")[::2] for option in config.cluster_options)
     return outcomes_of_jobs(
         entries,

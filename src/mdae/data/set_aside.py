@@ -52,11 +52,15 @@ def write_set_aside(store: Path, rows: Iterable[SetAside]) -> None:
         writer.writerows(astuple(row) for row in sorted(rows, key=lambda row: row.path))
 
 
-def read_set_aside(store: Path) -> dict[str, SetAside]:
-    """The rows by path whose files are as they were; none if there is no table that can be read."""
+def read_table(store: Path) -> list[SetAside]:
+    """All rows; none if there is no table that can be read."""
     try:
         with (store / TABLE).open(newline="") as file:
-            rows = [SetAside(**row) for row in csv.DictReader(file)]
+            return [SetAside(**row) for row in csv.DictReader(file)]
     except (OSError, TypeError, ValueError, csv.Error):
-        return {}
-    return {row.path: row for row in rows if row.stands}
+        return []
+
+
+def read_set_aside(store: Path) -> dict[str, SetAside]:
+    """The rows by path whose files are as they were."""
+    return {row.path: row for row in read_table(store) if row.stands}

@@ -61,7 +61,7 @@ def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[S
     """
     workers = min(workers or num_cores(), len(entries))
     if workers <= 1:
-        yield from (_prepare_one(entry, store) for entry in entries)
+        yield from (prepare_one(entry, store) for entry in entries)
         return
     empty = Store(store.path, store.contract, [])  # what processes need of it
     waiting = iter(entries)
@@ -70,7 +70,7 @@ def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[S
         try:
             while True:
                 while len(pending) < workers * AHEAD and (entry := next(waiting, None)) is not None:
-                    pending.add(pool.submit(_prepare_one, entry, empty))
+                    pending.add(pool.submit(prepare_one, entry, empty))
                 if not pending:
                     return
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -98,7 +98,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
+def prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     """Read, prepare and store one scan, or say why not."""
     try:
         if entry.path.suffix == ".b2nd":

@@ -1,0 +1,107 @@
+"""`mdae check`: what is in a store, what was set aside and why, and which jobs did not end well."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from mdae.data.cluster import ShardNote, read_notes, set_aside_by_shards
+from mdae.data.set_aside import SetAside, read_table
+from mdae.data.store import Store
+from mdae.errors import DataError
+from mdae.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Say what is in a store, what was set aside and why, and which jobs on a cluster failed."""
+
+    store: Positional[Annotated[Path, arg(metavar="STORE")]]
+    """The store that `mdae prepare` wrote."""
+    volumes: bool = False
+    """Also read every volume to its last voxel."""
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """What is in a store and what is not.
+
+    Attributes:
+        store: with its volumes.
+        num_bytes: of the volumes on disk; what nnssl has preprocessed does not count.
+        set_aside: scans that were not taken.
+        shards: those of the last submission that are not done.
+        damaged: volumes that cannot be read, if they were tried.
+    """
+
+    store: Store
+    num_bytes: int
+    set_aside: list[SetAside]
+    shards: list[ShardNote]
+    damaged: list[DataError]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is left to mend but scans that were set aside."""
+        return not self.damaged and not any(note.state == "failed" for note in self.shards)
+
+    def lines(self) -> Iterator[str]:
+        """The same for people."""
+        scans = self.store.scans
+        spacing = " x ".join(f"{side:g}" for side in self.store.contract.spacing_mm)
+        yield f"{len(scans)} volumes of {len({scan.subject for scan in scans})} subjects, {spacing} mm, " + (
+            f"{self.num_bytes / 1e9:.3f} GB: {self.store.path}"
+        )
+        contrasts = Counter(scan.contrast or "unknown" for scan in scans).most_common()
+        yield "contrasts: " + ", ".join(f"{number} {name}" for name, number in contrasts)
+        yield from (f"split: {path}" for path in sorted((self.store.path / "splits").glob("*.csv")))
+        yield f"set aside: {len(self.set_aside)}"
+        for reason, number in Counter(row.reason for row in self.set_aside).most_common():
+            row = next(row for row in self.set_aside if row.reason == reason)
+            yield f"  {number} x {reason}{f' ({row.mend})' if row.mend else ''}, e.g. {row.path}"
+        yield from (_shard_line(note) for note in self.shards)
+        yield from (f"damaged: {error}" for error in self.damaged)
+
+
+def _shard_line(note: ShardNote) -> str:
+    if note.state == "waiting":
+        return f"shard {note.number} of {note.num_scans} scans: not begun"
+    if note.state == "failed":
+        return f"shard {note.number} on {note.host} failed: {note.error}; log: {note.log}"
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(note.since))
+    return f"shard {note.number} on {note.host} runs since {began}, or was killed; log: {note.log}"
+
+
+def check(config: CheckConfig) -> StoreCheck:
+    """Look through a store; raises `DataError` where there is none."""
+    store = Store.open(config.store, empty_ok=True)
+    aside = set_aside_by_shards(store.path) | {row.path: row for row in read_table(store.path)}
+    return StoreCheck(
+        store=store,
+        num_bytes=sum(store.volume_path(scan.scan_id).stat().st_size for scan in store.scans),
+        set_aside=list(aside.values()),
+        shards=[note for note in read_notes(store.path) if note.state != "done"],
+        damaged=list(_damaged(store)) if config.volumes else [],
+    )
+
+
+def _damaged(store: Store) -> Iterator[DataError]:
+    """What is wrong with volumes that cannot be read whole."""
+    with Progress("reading", len(store.scans)) as progress:
+        for scan in store.scans:
+            try:
+                store.record(scan)
+                store.read(scan)
+            except DataError as error:
+                yield error
+            except Exception as error:  # blosc2 raises several kinds for damaged blocks
+                reason = " ".join(f"damaged voxels ({error})".split())
+                where = store.volume_path(scan.scan_id)
+                yield DataError(reason, where=where, mend="delete it and prepare again")
+            progress.advance()
