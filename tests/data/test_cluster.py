@@ -70,6 +70,7 @@ def test_options_that_make_no_sense_are_refused_at_once(tmp_path, changes):
         config(tmp_path, tmp_path / "store", **changes)
 
 
+@pytest.mark.slow  # submitit waits long for what does not come
 def test_a_shard_killed_with_kill_9_loses_nothing(cohort, tmp_path):
     """The jobs are killed without a chance to say anything; the same command ends with the undisturbed store."""
     fine = Preprocessing(spacing_mm=(3.0, 3.0, 3.0))  # slow enough to be caught in the middle

@@ -248,7 +248,7 @@ class Store:
                 volume = blosc2.ndarray_from_cframe(path.read_bytes())
                 volume.schunk.dparams = blosc2.DParams(nthreads=1)
                 return volume
-            return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+            return blosc2.open(str(path), mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
         except Exception as error:  # blosc2 raises several kinds for damaged files
             raise DataError(
                 f"a volume that cannot be read ({error})", where=path, mend="delete it and prepare again"
@@ -307,10 +307,17 @@ class Store:
         source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         if tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size):
             return self._read_inside(scan, source)
-        crop = np.full(size, scan.background, dtype=np.float16)
-        if all(a < b for a, b in zip(low, high, strict=True)):
-            target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-            crop[target] = self._read_inside(scan, source)
+        if not all(a < b for a, b in zip(low, high, strict=True)):
+            return np.full(size, scan.background, dtype=np.float16)
+        crop = np.empty(size, dtype=np.float16)
+        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        crop[target] = self._read_inside(scan, source)
+        for axis, (part, edge) in enumerate(zip(target, size, strict=True)):
+            for outside in (
+                slice(0, part.start),
+                slice(part.stop, edge),
+            ):  # less to write than all of it twice
+                crop[(slice(None),) * axis + (outside,)] = scan.background
         return crop
 
 
@@ -321,7 +328,7 @@ def open_linked(path: str | Path) -> blosc2.NDArray:
         ScanError: missing, damaged, or of another shape.
     """
     try:
-        volume = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+        volume = blosc2.open(str(path), mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
         shape = volume.shape
     except Exception as error:  # blosc2 raises several kinds for damaged files
         raise ScanError(
