@@ -125,3 +125,12 @@ def loader(folder: Path, paths: list[Path], batch: int, *, augmented: bool) -> C
     whole = SingleThreadedAugmenter(plain, Compose([spatial, MirrorTransform(axes)]))
     np.random.seed(0)  # noqa: NPY002  # the only source of randomness it knows
     return lambda: next(whole)
+
+
+def list_reader() -> Callable[[Path], list[Any]]:
+    """A function that reads a `pretrain_data.json` into the images that nnssl's trainer draws from."""
+    _import_paths()
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnssl.data.raw_dataset import Collection
+
+    return lambda path: list(Collection.from_dict(load_json(str(path))).to_independent_images())

@@ -307,17 +307,10 @@ class Store:
         source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         if tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size):
             return self._read_inside(scan, source)
-        if not all(a < b for a, b in zip(low, high, strict=True)):
-            return np.full(size, scan.background, dtype=np.float16)
-        crop = np.empty(size, dtype=np.float16)
-        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        crop[target] = self._read_inside(scan, source)
-        for axis, (part, edge) in enumerate(zip(target, size, strict=True)):
-            for outside in (
-                slice(0, part.start),
-                slice(part.stop, edge),
-            ):  # less to write than all of it twice
-                crop[(slice(None),) * axis + (outside,)] = scan.background
+        crop = np.full(size, scan.background, dtype=np.float16)
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+            crop[target] = self._read_inside(scan, source)
         return crop
 
 
