@@ -1,4 +1,4 @@
-"""The README's blocks, run as they stand, one after the other, in a folder with the scans that they speak of."""
+"""The blocks of README and docs, run as they stand, one after the other, in a folder with the scans they speak of."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from mdae.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    "README.md": ["pretrain", "use", "python"],
+    "docs/data.md": ["look", "split", "options", "store"],
+}
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 
 # A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
 SHORTER = {
+    "mdae pretrain store run2 --steps 1000": "mdae pretrain store run2 --steps 3 --batch 2 --patch 16 16 16",
     "--steps 1000": "--steps 3 --batch 2 --patch 16 16 16",
     "--label diagnosis": "--label diagnosis --folds 3",
 }
@@ -40,9 +45,11 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_every_block_runs(folder):
-    blocks = BLOCK.findall(README)
-    assert [name for name, _, _ in blocks] == ["pretrain", "use", "python"]
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(folder, page):
+    blocks = BLOCK.findall((ROOT / page).read_text())
+    assert [name for name, _, _ in blocks] == PAGES[page]
+    shutil.rmtree(folder / "run", ignore_errors=True)  # each page begins anew
     bin_folder = Path(sys.executable).parent
     for name, language, text in blocks:
         for wanted, short in SHORTER.items():
@@ -53,7 +60,8 @@ def test_every_block_runs(folder):
             command, cwd=folder, capture_output=True, text=True, env={"PATH": path, "HOME": str(folder)}
         )
         assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
-    assert (folder / "features.parquet").exists() and (folder / "restored" / "picture.png").exists()
+    if page == "README.md":
+        assert (folder / "features.parquet").exists() and (folder / "restored" / "picture.png").exists()
 
 
 def test_the_tables_are_true():
@@ -69,7 +77,8 @@ def test_the_tables_are_true():
         assert f"| `{name}` |" in README
 
 
-def test_what_it_points_to_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_what_it_points_to_is_there(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / page).parent / target).exists(), target
