@@ -29,15 +29,23 @@ def _import_paths() -> None:
         ) from error
 
 
-def preprocessing(folder: Path) -> Callable[[Path], None]:
-    """A function that prepares one raw scan into `folder` as `nnssl_preprocess -c onemmiso` does."""
+def preprocessing(folder: Path, *, splines_everywhere: bool = False) -> Callable[[Path], None]:
+    """A function that prepares one raw scan into `folder` as `nnssl_preprocess -c onemmiso` does.
+
+    Across thick slices nnssl takes the nearest one; with `splines_everywhere` it is told to use order 3 there as well.
+    """
     _import_paths()
     from nnssl.data.raw_dataset import IndependentImage
     from nnssl.experiment_planning.experiment_planners.plan import ConfigurationPlan, Plan
     from nnssl.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
     from nnssl.preprocessing.preprocessors.default_preprocessor import preprocess_and_save
 
-    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    resampling = {
+        "is_seg": False,
+        "order": 3,
+        "order_z": 0,
+        "force_separate_z": False if splines_everywhere else None,
+    }
     wanted = ConfigurationPlan(
         data_identifier="nnsslPlans_onemmiso",
         preprocessor_name="DefaultPreprocessor",

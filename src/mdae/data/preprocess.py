@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from isal import isal_zlib
 from nibabel import orientations
 from nibabel.affines import from_matvec, voxel_sizes
 from scipy import ndimage
@@ -202,7 +203,7 @@ def prepare_scan(
     affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
     record = PreparedRecord(
         source=str(scan.path),
-        content=hashlib.sha256(np.ascontiguousarray(scan.data.T).data).hexdigest()[:20],
+        content=content_hash(scan.data),
         source_shape=_shape3(scan.data.shape),
         source_affine=scan.affine.tolist(),
         crop_start=_shape3(low),
@@ -216,6 +217,14 @@ def prepare_scan(
         unknown=unknown,
     )
     return PreparedScan(z_scores, affine, record)
+
+
+def content_hash(data: np.ndarray) -> str:
+    """The same for copies of a scan under any name: SHA-256 of every fourth slice and CRC-32 of all, much faster."""
+    slices = np.ascontiguousarray(data.T)  # no copy as files are read
+    digest = hashlib.sha256(np.ascontiguousarray(slices[::4]).data)
+    digest.update(isal_zlib.crc32(slices.reshape(-1).view(np.uint8).data).to_bytes(4, "little"))
+    return digest.hexdigest()[:20]
 
 
 def strip_scan(scan: Scan, brain: np.ndarray) -> Scan:

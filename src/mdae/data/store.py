@@ -196,7 +196,8 @@ class Store:
     def write(self, entry: ScanEntry, prepared: PreparedScan) -> StoredScan:
         """Add a volume with its description, in one step that either happens or does not."""
         scan = StoredScan.of(entry, prepared.record)
-        return self._write(scan, prepared.record, np.ascontiguousarray(prepared.data, dtype=np.float16))
+        half = prepared.data.astype(np.float16)  # before it is laid out anew: half as much to move
+        return self._write(scan, prepared.record, np.ascontiguousarray(half))
 
     def link(self, entry: ScanEntry) -> StoredScan:
         """Add a volume that nnssl has preprocessed without copying it: (1, z, y, x) float32 at 1 mm, z-scored.
