@@ -97,12 +97,12 @@ def start_ours(path: Path) -> tuple[float, float]:
     return seconds, (time.perf_counter() - started) / 1000
 
 
-def start_peer(path: Path, read: Callable[[Path], list[Any]]) -> tuple[float, float]:
+def start_peer(path: Path, read: Callable[[Path], list[Any]]) -> tuple[float, float | None]:
     """Seconds from nnssl's list on disk to its list in memory; nothing comparable is drawn from it."""
     started = time.perf_counter()
     kept = read(path)
     assert kept
-    return time.perf_counter() - started, float("nan")
+    return time.perf_counter() - started, None
 
 
 def in_own_process(side: str, path: Path) -> dict[str, object]:
@@ -128,7 +128,12 @@ def main() -> None:
         before = own_peak_memory_gib()
         seconds, draw = start_peer(options.path, read) if read else start_ours(options.path)
         memory = 1024 * (own_peak_memory_gib() - before)
-        row = {"side": options.only, "start_s": seconds, "peak_mib": memory, "drawing_us": draw * 1e6}
+        row = {
+            "side": options.only,
+            "start_s": seconds,
+            "peak_mib": memory,
+            "drawing_us": None if draw is None else draw * 1e6,
+        }
         print(json.dumps(row))
         return
     with tempfile.TemporaryDirectory() as name:
