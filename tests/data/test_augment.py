@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.nn import functional as F
 
+from mdae.data import augment
 from mdae.data.augment import Augmentation, apply, draw, margin
 from mdae.errors import ConfigError
 from mdae.options import AugmentOptions
@@ -53,6 +55,12 @@ def test_a_batch_is_its_samples_and_a_draw_replays():
         for _ in range(2):
             single, _ = augmented(EVERYTHING, crops[i : i + 1], drawn)
             torch.testing.assert_close(single[0], whole[i], rtol=0, atol=1e-5)
+
+
+def test_places_are_those_of_affine_grid():
+    theta = torch.randn((2, 3, 3), generator=torch_generator(0, "theta"))
+    grid = F.affine_grid(F.pad(theta.flip(1, 2), (0, 1)), [2, 1, *PATCH], align_corners=False)
+    torch.testing.assert_close(augment._places(theta, PATCH), grid, rtol=0, atol=1e-5)
 
 
 def test_turning_equals_scipys_affine_transform_in_millimetres():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -49,6 +48,8 @@ def test_damaged_volumes_are_found_when_asked(copy, capsys):
         main(["check", str(copy), "--volumes"])
     assert caught.value.code == 1
     assert f"damaged: {path}" in capsys.readouterr().out
+    (copy / "manifest.jsonl").unlink()
+    assert [error.where for error in check(CheckConfig(store=copy)).damaged] == [str(path)], "seen unasked"
 
 
 def test_shards_that_did_not_end_well_are_named(copy, capsys):
@@ -73,7 +74,15 @@ def test_what_a_shard_set_aside_is_remembered_though_its_submitter_died(cohort, 
     ShardNote(0, 1, "done", set_aside=[asdict(row)]).write(copy)
     summary = prepare(PrepareConfig(source=bad.parent, store=copy, preprocessing=COARSE, workers=1))
     assert [row.reason for row in summary.set_aside] == ["seen by a shard"]
-    assert json.loads((copy / "jobs" / "shards" / "00000.json").read_text())["set_aside"]
+    assert not list((copy / "jobs" / "shards").iterdir()), "all is in the table now"
+    assert [row.reason for row in check(CheckConfig(store=copy)).set_aside] == ["seen by a shard"]
+
+
+def test_a_scan_that_was_taken_since_is_not_set_aside(cohort, copy):
+    taken = next(iter(sorted(cohort.rglob("*_T1w.nii.gz"))))
+    row = SetAside(str(taken), "seen by a shard").stamped()
+    ShardNote(0, 1, "failed", set_aside=[asdict(row)]).write(copy)
+    assert check(CheckConfig(store=copy)).set_aside == []
 
 
 def test_a_plan_is_measured_and_writes_nothing(cohort, tmp_path, capsys):

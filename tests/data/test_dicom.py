@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -81,7 +83,8 @@ def test_a_series_is_prepared_as_the_same_volume_in_nifti(tmp_path, affine):
     (entry,) = listing.entries
     assert (listing.kind, listing.left_out) == ("DICOM", [])
     assert (entry.subject, entry.session, entry.contrast) == ("P1", "20260101", "T1w")
-    assert entry.scan_id == "P1__20260101__3-t1-mprage-sag" and len(entry.slices) == 36
+    assert re.fullmatch(r"P1__20260101__3-t1-mprage-sag-[0-9a-f]{6}", entry.scan_id)
+    assert len(entry.slices) == 36
     ours = prepare_entry(entry, Preprocessing(spacing_mm=(4.0, 4.0, 4.0)))
     plain = prepare_scan(read_scan(tmp_path / "same.nii.gz"), Preprocessing(spacing_mm=(4.0, 4.0, 4.0)))
     assert ours.record.source == str(entry.path)
@@ -128,12 +131,41 @@ def test_a_series_with_a_hole_is_set_aside_until_it_is_whole(tmp_path):
     assert prepare(config).unchanged == 2
 
 
-def test_two_people_without_a_name_stay_two(tmp_path):
+@pytest.mark.parametrize("patient", ["", "ANONYMOUS", "0000"])
+def test_two_people_without_a_name_stay_two(tmp_path, patient):
     affine = np.diag([8.0, 8.0, 8.0, 1.0])
     for name in "ab":
-        write_series(tmp_path / name, head(), affine, PatientID="")
+        write_series(tmp_path / name, head(), affine, PatientID=patient)
     first, second = list_source(tmp_path).entries
     assert first.subject != second.subject
+
+
+def test_a_series_that_gains_a_first_slice_is_taken_anew(tmp_path):
+    folder = write_series(tmp_path / "in", head(), np.diag([8.0, 8.0, 8.0, 1.0]))
+    first = folder / "IM0000"
+    first.rename(tmp_path / "late")
+    config = PrepareConfig(source=folder, store=tmp_path / "store", preprocessing=COARSE, workers=1)
+    assert prepare(config).prepared == 1
+    (tmp_path / "late").rename(first)
+    summary = prepare(config)
+    assert (summary.prepared, summary.set_aside) == (1, [])
+    (scan,) = Store.open(tmp_path / "store").scans
+    assert scan.source == str(first)
+
+
+def test_a_study_that_was_copied_twice_is_one(tmp_path):
+    folder = write_series(tmp_path / "in" / "a", head(), np.diag([8.0, 8.0, 8.0, 1.0]))
+    shutil.copytree(folder, tmp_path / "in" / "b")
+    listing = list_source(tmp_path / "in")
+    (entry,) = listing.entries
+    assert len(entry.slices) == 36 == len(listing.left_out)
+    assert listing.left_out[0].reason == f"a copy of {folder / 'IM0000'}"
+
+
+def test_a_single_image_type_is_one_word(tmp_path):
+    write_series(tmp_path, head(), np.diag([8.0, 8.0, 8.0, 1.0]), ImageType="DERIVED")
+    with pytest.raises(DataError, match=r"derived from other images \(DERIVED\)"):
+        list_source(tmp_path)
 
 
 def test_damaged_pixels_set_the_series_aside(tmp_path):
@@ -158,6 +190,14 @@ def test_without_dcm2niix_there_is_one_clear_line(tmp_path, monkeypatch):
     [
         ("t1_mprage_sag_p2_iso", "T1w"),
         ("AX T1 POST", "T1w-gd"),
+        ("AX T1 FLAIR", "T1w"),
+        ("t1_tirm_tra", "T1w"),
+        ("t1_gre_fs", "T1w"),
+        ("T1 TFE GRE", "T1w"),
+        ("MPRAGE POST2", "T1w-gd"),
+        ("t2_tirm_tra", "FLAIR"),
+        ("ep2d_bold_rest", "bold"),
+        ("ep2d_perf", "ep2d_perf"),
         ("t2_space_flair_dark-fluid", "FLAIR"),
         ("T2 TSE tra", "T2w"),
         ("ep2d_diff_b1000", "dwi"),

@@ -16,6 +16,7 @@ import pytest
 
 from mdae.data.sources import list_source
 
+COLUMNS = ["image_path", "modality", "image_quality_score", "anon_mask_path"]
 ROWS = [
     ("ds000001/sub-01/anat/sub-01_T1w.nii.gz", "T1w", 1.0, "ds000001/sub-01/anat/sub-01_T1w__anon.nii.gz"),
     ("ds000001/sub-01/anat/sub-01_T2w.nii.gz", "T2w", 4.0, ""),
@@ -62,8 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    columns = ["image_path", "modality", "image_quality_score", "anon_mask_path"]
-    files = {"openneuro_metadata.csv": pd.DataFrame(ROWS, columns=columns).to_csv(index=False).encode()}
+    files = {"openneuro_metadata.csv": pd.DataFrame(ROWS, columns=COLUMNS).to_csv(index=False).encode()}
     for path, _, _, mask in ROWS:
         files |= {f"OpenMind/{name}": name.encode() * 10 for name in (path, mask) if name}
     server = Hub(files)
@@ -111,10 +111,18 @@ def test_files_that_fail_are_named_and_the_next_run_takes_them(hub, tmp_path):
     hub.refused = {f"OpenMind/{ROWS[2][0]}"}
     done = mdae_download(hub, tmp_path / "d")
     assert done.returncode == 2
-    assert "1 of 5 files were not fetched" in done.stderr and "the same command goes on" in done.stderr
+    assert "1 of 5 files could not be fetched" in done.stderr and "the same command goes on" in done.stderr
     assert "Traceback" not in done.stderr
     hub.refused = set()
     assert "1 files of them new" in mdae_download(hub, tmp_path / "d").stdout
+
+
+def test_a_hub_that_refuses_all_is_soon_given_up(hub, tmp_path):
+    rows = [(f"ds3/sub-{i:02d}/anat/sub-{i:02d}_T1w.nii.gz", "T1w", 1.0, "") for i in range(60)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    hub.files["openneuro_metadata.csv"] = table.to_csv(index=False).encode()
+    done = mdae_download(hub, tmp_path / "d", "--workers", "1")
+    assert done.returncode == 2 and "20 of 60 files could not be fetched" in done.stderr
 
 
 def test_no_hub_is_one_line(hub, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from mdae.data.head import find_head
 from mdae.data.io import Scan
-from mdae.data.preprocess import NNSSL, Preprocessing, prepare_scan
+from mdae.data.preprocess import NNSSL, Preprocessing, content_hash, prepare_scan
 from mdae.errors import ConfigError, ScanError
 from mdae.seeding import numpy_generator
 
@@ -119,3 +119,13 @@ def test_nnssls_normalisation_is_over_all_that_is_kept():
     contract = replace(NNSSL, spacing_mm=(2.0, 2.0, 3.0))
     prepared = prepare_scan(scan_of(data), contract)
     np.testing.assert_allclose(prepared.data, (kept - kept.mean()) / kept.std(), atol=1e-4)
+
+
+def test_the_content_hash_sees_every_voxel_and_no_name():
+    data = np.random.default_rng(0).normal(size=(20, 22, 24)).astype(np.float32)
+    before = content_hash(data)
+    assert content_hash(np.asfortranarray(data)) == before
+    for place in ((1, 2, 3), (0, 0, 0), (19, 21, 22)):
+        changed = data.copy()
+        changed[place] += 1
+        assert content_hash(changed) != before, place

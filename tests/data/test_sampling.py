@@ -57,6 +57,25 @@ def test_empty_crops_are_drawn_again_elsewhere(store):
     assert shares(impossible, 1)[0] == pytest.approx(best), "the fullest of all attempts"
 
 
+def test_the_foreground_is_that_of_the_crop_whatever_surrounds_it(store):
+    opened = Store.open(store)
+    sampler = CropSampler(opened.scans, (6, 6, 6), seed=0)
+    plain = CropDataset(opened, sampler, min_foreground=0.6)
+    wide = CropDataset(opened, sampler, min_foreground=0.6, margin=(4, 4, 4))
+    for sample in range(30):
+        assert np.array_equal(wide[sample][0][:, 4:-4, 4:-4, 4:-4], plain[sample][0])
+
+
+def test_where_there_is_one_place_alone_it_is_taken_at_once(store, monkeypatch):
+    opened = Store.open(store)
+    sampler = CropSampler(opened.scans, (64, 64, 64), seed=0)
+    read: list[object] = []
+    crop = opened.read_crop
+    monkeypatch.setattr(opened, "read_crop", lambda *place: read.append(place) or crop(*place))
+    assert CropDataset(opened, sampler, min_foreground=0.999)[0][0].shape == (1, 64, 64, 64)
+    assert len(read) == 1
+
+
 def shares_of(store: Store, sampler: CropSampler, sample: int, attempt: int) -> float:
     place = sampler(sample, attempt)
     crop = store.read_crop(place.scan, place.start, sampler.size)[::2, ::2, ::2].astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -87,6 +88,40 @@ def test_pretraining_follows_a_split_and_never_sees_its_test_subjects(copy, capl
     assert "1 of 12 subjects" in caplog.text and "are left out" in caplog.text
 
 
+def test_a_table_of_scans_will_do_for_labels(cohort, copy):
+    people = pd.read_csv(cohort / "participants.tsv", sep="\t").rename(columns={"participant_id": "subject"})
+    twice = pd.concat([people.assign(scan="T1w", path="a"), people.assign(scan="FLAIR", path="b")])
+    twice.to_csv(copy / "scans.csv", index=False)
+    split(SplitConfig(store=copy, labels=copy / "scans.csv", label="lesion", val=0.25))
+    assert set(pd.read_csv(copy / "splits" / "default.csv")["lesion"]) == {0, 1}
+
+
+def test_the_data_of_a_run_are_known_by_their_content(copy):
+    def data() -> str:
+        return open_run(short_run(copy, Path("unused"), contrasts=("T1w",))).fingerprint["data"]
+
+    def edit(contrast: str) -> None:
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+        next(row for row in rows if row["contrast"] == contrast)["content"] = "other voxels"
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    before, manifest = data(), copy / "manifest.jsonl"
+    edit("FLAIR")
+    assert data() == before, "no part of the run"
+    edit("T1w")
+    assert data() != before
+
+
+def test_a_weight_of_nothing_is_refused_and_of_zero_leaves_out(copy):
+    with pytest.raises(DataError, match="no scan of contrast T9"):
+        open_run(short_run(copy, Path("unused"), contrast_weights={"T9": 1.0}))
+    run = open_run(short_run(copy, Path("unused"), contrast_weights={"T1w": 0.0}))
+    assert {scan.contrast for scan in run.scans} == {"FLAIR"}
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError):
+            short_run(copy, Path("unused"), contrast_weights={"T1w": weight})
+
+
 def test_a_split_stays_as_it_is(copy):
     path = split(SplitConfig(store=copy))
     before = path.read_bytes()
@@ -109,7 +144,9 @@ def test_bad_splits_have_one_clear_line(copy):
         split(SplitConfig(store=copy, name="small", test=0.01))
 
 
-@pytest.mark.parametrize("changes", [{"val": 0.7, "test": 0.4}, {"label": "x"}, {"name": "../x"}])
+@pytest.mark.parametrize(
+    "changes", [{"val": 0.7, "test": 0.4}, {"label": "x"}, {"label": "split"}, {"name": "../x"}]
+)
 def test_nonsense_is_refused(copy, changes):
     with pytest.raises(ConfigError):
         SplitConfig(store=copy, **changes)

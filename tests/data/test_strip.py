@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mdae.data import strip
 from mdae.data.catalogue import ScanEntry
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
@@ -86,8 +87,44 @@ def test_no_brain_and_no_mask_are_said(scan, tmp_path, monkeypatch):
     broken.write_text("#!/bin/sh\necho 'ERROR: no licence file' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'two'}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(ScanError, match=r"makes no brain mask of it \(ERROR: no licence file\)"):
+    with pytest.raises(ScanError, match=r"no brain mask of it \(exit status 1: ERROR: no licence file\)"):
         prepare_entry(entry, Preprocessing(strip="synthstrip"))
+
+
+def test_a_tool_that_fails_is_not_held_against_the_scan(scan, tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "mri_synthstrip"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'Error: no memory on the GPU' >&2\nexit 1\n")
+    program.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{path}")
+    source = tmp_path / "in" / scan.name
+    source.parent.mkdir()
+    scan.rename(source)
+    contract = Preprocessing(spacing_mm=(5.0, 5.0, 5.0), strip="synthstrip")
+    config = PrepareConfig(source=source.parent, store=tmp_path / "s", preprocessing=contract, workers=1)
+    assert "no memory on the GPU" in prepare(config).set_aside[0].reason
+    monkeypatch.setenv("PATH", path)
+    install(tmp_path / "mended", "synthstrip", 150, monkeypatch)
+    assert prepare(config).prepared == 1, "the same command tries it again"
+
+
+def test_the_content_is_the_scans_whatever_is_stripped(scan, tmp_path, monkeypatch):
+    install(tmp_path / "bin", "hd-bet", 150, monkeypatch)
+    entry = ScanEntry("a", "a", "", "", scan)
+    plain, stripped = (prepare_entry(entry, Preprocessing(strip=tool)) for tool in ("none", "hd-bet"))
+    assert plain.record.content == stripped.record.content
+
+
+@pytest.mark.parametrize(("said", "expected"), [("GPU 0: NVIDIA", True), ("NVIDIA-SMI has failed", False)])
+def test_a_driver_without_a_gpu_is_none(tmp_path, monkeypatch, said, expected):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    strip._has_gpu.cache_clear()
+    assert strip._has_gpu() is expected
+    strip._has_gpu.cache_clear()
 
 
 @pytest.mark.parametrize("tool", PROGRAMS)

@@ -1,6 +1,8 @@
 """The golden curve: twenty steps of MDAE on a made-up store. Recapture it with `python -m tests.training.golden`.
 
-A change that moves it on purpose recaptures it in the same commit and says why.
+A change that moves it on purpose recaptures it in the same commit and says why. Crops and learning rate are such that
+rounding does not grow: over processors with SSE, AVX2 and AVX-512 the loss differs by 4e-6 and the gradient's norm by
+1e-2. With crops of 16 voxels, a single one in the deepest stage, it would by 1e-2 and by half.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def run(folder: Path) -> list[dict[str, float]]:
         SynthConfig(out=folder / "bids", subjects=6, contrasts=("T1w",), spacing_mm=8.0, seed=7, workers=1)
     )
     prepare(PrepareConfig(source=cohort, store=folder / "store", preprocessing=COARSE, workers=1))
-    pretrain(short_run(folder / "store", folder / "run", val_every=0))
+    pretrain(short_run(folder / "store", folder / "run", val_every=0, patch=(32, 32, 32), lr=1e-4))
     return read(folder / "run" / "train.csv")
 
 

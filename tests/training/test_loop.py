@@ -143,8 +143,9 @@ def test_the_golden_curve(tmp_path):
     rows, expected = golden.run(tmp_path), golden.read(golden.GOLDEN)
     assert [row.keys() for row in rows] == [row.keys() for row in expected]
     for row, other in zip(rows, expected, strict=True):
-        for name in row:  # processors round differently; twenty steps let that grow
-            assert row[name] == pytest.approx(other[name], rel=5e-3, nan_ok=True), (row["step"], name)
+        for name in row:  # processors round differently
+            rel = 5e-2 if name == "grad_norm" else 1e-4
+            assert row[name] == pytest.approx(other[name], rel=rel, nan_ok=True), (row["step"], name)
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 

@@ -63,8 +63,13 @@ def _rotations(angles: Tensor) -> Tensor:
         c, s = angles[:, axis].cos(), angles[:, axis].sin()
         turn = torch.eye(3, device=angles.device).repeat(len(angles), 1, 1)
         turn[:, i, i], turn[:, i, j], turn[:, j, i], turn[:, j, j] = c, -s, s, c
-        out = turn @ out
+        out = _product(turn, out)
     return out
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix products in full precision: `@` may be set to TF32, whose error is voxels at a volume's edge."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(dim=-2)
 
 
 def margin(options: AugmentOptions, patch: Shape3, spacing_mm: Spacing) -> Shape3:
@@ -123,9 +128,7 @@ def _turned(
     half_old = torch.tensor(crops.shape[2:], device=turn.device) / 2
     # From new to old in voxels, then in units of half a side; grid_sample counts axes from the last.
     voxels = turn * step[None, None, :] / step[None, :, None]
-    theta = (voxels * half_new[None, None, :] / half_old[None, :, None]).flip(1, 2)
-    theta = F.pad(theta, (0, 1))
-    grid = F.affine_grid(theta, [len(crops), 1, *patch], align_corners=False)
+    grid = _places(voxels * half_new[None, None, :] / half_old[None, :, None], patch)
     stacked = crops if known is None else torch.cat([crops, known.to(crops.dtype)], dim=1)
     sampled = F.grid_sample(stacked, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if known is None:
@@ -133,6 +136,19 @@ def _turned(
     channels = crops.shape[1]
     sure = sampled[:, channels:] > KNOWN
     return sampled[:, :channels].masked_fill(~sure.all(dim=1, keepdim=True), 0.0), sure
+
+
+def _places(theta: Tensor, patch: Shape3) -> Tensor:
+    """Where to sample, (B, D, H, W, 3), from -1 to 1 and the last axis first.
+
+    As `affine_grid`, but without its matrix product, which may be set to TF32.
+    """
+    places = torch.zeros(len(theta), *patch, 3, device=theta.device)
+    for axis, side in enumerate(patch):
+        along = (2 * torch.arange(side, device=theta.device) + 1) / side - 1
+        along = along.view([-1 if other == axis else 1 for other in range(3)]).unsqueeze(-1)
+        places += theta[:, None, None, None, :, axis] * along
+    return places.flip(-1)
 
 
 def _recoloured(augmentation: Augmentation, crops: Tensor) -> Tensor:

@@ -126,8 +126,8 @@ def _hash(path: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A name as a file name that any file system takes."""
-    return re.sub(r"[^A-Za-z0-9._+-]", "-", name)[:MAX_NAME]
+    """A name as a file name that any file system takes, and shows."""
+    return re.sub(r"^\.|[^A-Za-z0-9._+-]", "-", name)[:MAX_NAME]
 
 
 def optional_path(root: Path, name: str | None) -> Path | None:

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from mdae.data.cluster import ShardNote, read_notes, set_aside_by_shards
 from mdae.data.set_aside import SetAside, read_table
 from mdae.data.store import Store
-from mdae.errors import DataError
+from mdae.errors import DataError, MDAEError
 from mdae.progress import Progress
 
 
@@ -37,14 +37,14 @@ class StoreCheck:
         num_bytes: of the volumes on disk; what nnssl has preprocessed does not count.
         set_aside: scans that were not taken.
         shards: those of the last submission that are not done.
-        damaged: volumes that cannot be read, if they were tried.
+        damaged: files that are no volumes, and volumes that cannot be read, if they were tried.
     """
 
     store: Store
     num_bytes: int
     set_aside: list[SetAside]
     shards: list[ShardNote]
-    damaged: list[DataError]
+    damaged: list[MDAEError]
 
     @property
     def sound(self) -> bool:
@@ -82,23 +82,39 @@ def check(config: CheckConfig) -> StoreCheck:
     """Look through a store; raises `DataError` where there is none."""
     store = Store.open(config.store, empty_ok=True)
     aside = set_aside_by_shards(store.path) | {row.path: row for row in read_table(store.path)}
+    taken = {scan.source for scan in store.scans}
     return StoreCheck(
         store=store,
-        num_bytes=sum(store.volume_path(scan.scan_id).stat().st_size for scan in store.scans),
-        set_aside=list(aside.values()),
+        num_bytes=sum(_size(store.volume_path(scan.scan_id)) for scan in store.scans),
+        set_aside=[row for row in aside.values() if row.path not in taken],
         shards=[note for note in read_notes(store.path) if note.state != "done"],
-        damaged=list(_damaged(store)) if config.volumes else [],
+        damaged=[*_strays(store), *(_damaged(store) if config.volumes else [])],
     )
 
 
-def _damaged(store: Store) -> Iterator[DataError]:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _strays(store: Store) -> Iterator[MDAEError]:
+    """Files among the volumes that are none."""
+    for name in store.unreadable:
+        yield DataError(
+            "not a volume of this store", where=store.volume_path(name), mend="delete it and prepare again"
+        )
+
+
+def _damaged(store: Store) -> Iterator[MDAEError]:
     """What is wrong with volumes that cannot be read whole."""
     with Progress("reading", len(store.scans)) as progress:
         for scan in store.scans:
             try:
                 store.record(scan)
                 store.read(scan)
-            except DataError as error:
+            except MDAEError as error:
                 yield error
             except Exception as error:  # blosc2 raises several kinds for damaged blocks
                 reason = " ".join(f"damaged voxels ({error})".split())

@@ -11,8 +11,9 @@ import json
 import platform
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,11 @@ def outcomes_of_jobs(
     empty = Store(store.path, store.contract, [])  # what jobs need of it
     parts = [entries[start::shards] for start in range(min(shards, len(entries)))]
     clear_notes(store.path)
-    numbers = range(len(parts))
-    for number, part in zip(numbers, parts, strict=True):
-        ShardNote(number, len(part)).write(store.path)
-    jobs = executor.map_array(_shard, numbers, parts, [empty] * len(parts), [workers] * len(parts))
+    submission = uuid.uuid4().hex[:8]  # jobs of an earlier one may still run: theirs are other notes
+    notes = [ShardNote(number, len(part), submission=submission) for number, part in enumerate(parts)]
+    for note in notes:
+        note.write(store.path)
+    jobs = executor.map_array(_shard, notes, parts, [empty] * len(parts), [workers] * len(parts))
     failed = []
     try:
         for job in _as_completed(jobs):
@@ -89,7 +91,8 @@ class ShardNote:
         host, since: where and when (seconds since 1970) it began; "" and 0 before.
         log: what it said.
         error: why it failed.
-        set_aside: the scans that it could not take.
+        set_aside: the scans that it could not take, so far if it failed.
+        submission: which one it belongs to.
     """
 
     number: int
@@ -100,10 +103,11 @@ class ShardNote:
     log: str = ""
     error: str = ""
     set_aside: list[dict[str, Any]] = field(default_factory=list)
+    submission: str = ""
 
     def write(self, store: Path) -> None:
         """Keep it with the store."""
-        with atomic_write(_notes(store) / f"{self.number:05d}.json") as temporary:
+        with atomic_write(_notes(store) / f"{self.number:05d}-{self.submission}.json") as temporary:
             temporary.write_text(json.dumps(asdict(self)) + "\n")
 
 
@@ -134,22 +138,26 @@ def set_aside_by_shards(store: Path) -> dict[str, SetAside]:
     return {row.path: row for row in rows if row.stands}
 
 
-def _shard(number: int, entries: list[ScanEntry], store: Store, workers: int) -> list[StoredScan | SetAside]:
+def _shard(
+    note: ShardNote, entries: list[ScanEntry], store: Store, workers: int
+) -> list[StoredScan | SetAside]:
     """One job's work."""
     import submitit
 
     log = str(submitit.JobEnvironment().paths.stderr)
-    note = ShardNote(number, len(entries), "running", platform.node(), time.time(), log)
+    note = replace(note, state="running", host=platform.node(), since=time.time(), log=log)
     note.write(store.path)
+    found: list[StoredScan | SetAside] = []
     try:
-        found = list(outcomes(entries, store, workers))
+        for outcome in outcomes(entries, store, workers):
+            found.append(outcome)
+        note.state = "done"
     except BaseException as error:
         note.state, note.error = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-        note.write(store.path)
         raise
-    note.state = "done"
-    note.set_aside = [asdict(row) for row in found if isinstance(row, SetAside)]
-    note.write(store.path)
+    finally:
+        note.set_aside = [asdict(row) for row in found if isinstance(row, SetAside)]
+        note.write(store.path)
     return found
 
 

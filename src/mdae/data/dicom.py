@@ -6,12 +6,14 @@ anything is converted. dcm2niix (Li et al. 2016) knows the vendors' peculiaritie
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from mdae.data.catalogue import ScanEntry, safe_name
 from mdae.data.external import find_program, last_complaint, run_program
@@ -25,18 +27,21 @@ SUFFIXES = ("", ".dcm", ".dicom", ".ima")
 MAGIC_AT, MAGIC = 128, b"DICM"
 TAGS = (
     *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate", "SeriesNumber", "SeriesDescription"),
-    *("Modality", "ImageType", "ContrastBolusAgent", "NumberOfFrames", "InstanceNumber"),
+    *("Modality", "ImageType", "ContrastBolusAgent", "NumberOfFrames", "InstanceNumber", "SOPInstanceUID"),
 )
 LOCALISER = re.compile(r"locali[sz]er|scout|survey|3.?plane", re.IGNORECASE)
+NOBODY = re.compile(r"(anon\w*|unknown|none|patient|0+|x+)?", re.IGNORECASE)
+T1 = r"(?<!pos)t1"  # in "POST1" too the first image after something is meant
 # The first that fits names the contrast, in BIDS's words.
 CONTRASTS = (
-    (re.compile(r"flair|dark.?fluid|tirm", re.IGNORECASE), "FLAIR"),
+    (re.compile(rf"^(?!.*{T1}).*(flair|dark.?fluid|tirm)", re.IGNORECASE), "FLAIR"),
+    (re.compile(r"bold|fmri|resting", re.IGNORECASE), "bold"),
     (re.compile(r"swi|swan|susceptib", re.IGNORECASE), "swi"),
-    (re.compile(r"dwi|diff|trace|b1000|ep2d", re.IGNORECASE), "dwi"),
+    (re.compile(r"dwi|diff|trace|b1000", re.IGNORECASE), "dwi"),
     (re.compile(r"asl|arterial.?spin", re.IGNORECASE), "asl"),
-    (re.compile(r"t2.?\*|t2.?star|hemo|gre(?![a-z])", re.IGNORECASE), "T2starw"),
-    (re.compile(r"t2", re.IGNORECASE), "T2w"),
-    (re.compile(r"t1|mp.?rage|bravo|spgr|tfe|ir-fspgr", re.IGNORECASE), "T1w"),
+    (re.compile(rf"t2.?\*|t2.?star|hemo|^(?!.*{T1}).*gre(?![a-z])", re.IGNORECASE), "T2starw"),
+    (re.compile(r"(?<!pos)t2", re.IGNORECASE), "T2w"),
+    (re.compile(rf"{T1}|mp.?rage|bravo|spgr|tfe|ir-fspgr", re.IGNORECASE), "T1w"),
     (re.compile(r"(^|[^a-z])pd([^a-z]|$)|proton", re.IGNORECASE), "PDw"),
 )
 AFTER_CONTRAST = re.compile(r"(^|[^a-z])(gd|gad|post|ce|km)([^a-z]|$)|\+ ?c($|[^a-z])|t1c", re.IGNORECASE)
@@ -71,29 +76,37 @@ def list_series(
     candidates = [path for path in files if _may_be_dicom(path)]
     if not candidates:
         return [], []
-    found: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    found: dict[str, dict[str, _Slice]] = defaultdict(dict)
     headers: dict[str, Header] = {}
-    frames: dict[str, int] = defaultdict(int)
     left_out: list[SetAside] = []
     with Progress("reading DICOM headers", len(candidates), unit="files") as progress:
         for path in candidates:
             progress.advance()
             try:
-                header, instance, number = _read_header(path)
+                header, uid, part = _read_header(path)
             except _NotDicomError as error:
                 left_out.append(SetAside(str(path), str(error)))
                 continue
             headers.setdefault(header.series, header)
-            found[header.series].append((instance, path))
-            frames[header.series] += number
+            if (kept := found[header.series].setdefault(uid, part)) is not part:
+                left_out.append(SetAside(str(path), f"a copy of {kept.path}"))
     entries = []
     for uid, header in headers.items():
-        slices = tuple(path for _, path in sorted(found[uid]))
-        if reason := _unfit(header, frames[uid], derived=derived):
+        parts = sorted(found[uid].values())
+        slices = tuple(part.path for part in parts)
+        if reason := _unfit(header, sum(part.frames for part in parts), derived=derived):
             left_out.append(SetAside(str(slices[0].parent), f"series {_title(header)}: {reason}"))
         else:
             entries.append(_entry(header, slices, source))
     return entries, left_out
+
+
+class _Slice(NamedTuple):
+    """A file of a series: its place, the file, and how many slices it holds."""
+
+    instance: int
+    path: Path
+    frames: int
 
 
 class _NotDicomError(Exception):
@@ -114,14 +127,16 @@ def _may_be_dicom(path: Path) -> bool:
         return False
 
 
-def _read_header(path: Path) -> tuple[Header, int, int]:
-    """A file's header, its place in the series, and how many slices it holds."""
+def _read_header(path: Path) -> tuple[Header, str, _Slice]:
+    """A file's header, the name that copies of it share, and its part of the series."""
     import pydicom  # here: only DICOM needs it
 
     try:
         tags = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
         text = {name: str(tags.get(name) or "").strip() for name in TAGS}
-        image_type = tuple(str(part).upper() for part in tags.get("ImageType") or ())
+        kinds = tags.get("ImageType") or ()
+        kinds = (kinds,) if isinstance(kinds, str) else kinds  # pydicom unpacks a single value
+        image_type = tuple(str(part).upper() for part in kinds)
         instance, frames = int(text["InstanceNumber"] or 0), int(text["NumberOfFrames"] or 1)
     except Exception as error:  # pydicom raises nearly anything on damaged headers
         raise _NotDicomError(f"no DICOM header that can be read ({type(error).__name__})") from error
@@ -138,7 +153,7 @@ def _read_header(path: Path) -> tuple[Header, int, int]:
         image_type=image_type,
         agent=text["ContrastBolusAgent"],
     )
-    return header, instance, frames
+    return header, text["SOPInstanceUID"] or str(path), _Slice(instance, path, frames)
 
 
 def _unfit(header: Header, slices: int, *, derived: bool) -> str | None:
@@ -159,11 +174,15 @@ def _title(header: Header) -> str:
 
 
 def _entry(header: Header, slices: tuple[Path, ...], source: Path) -> ScanEntry:
-    """Without a patient's name the study is the subject: two people never become one."""
-    subject = header.patient or f"study-{header.study or header.series}"
+    """Without a patient's ID, or with one that an export gives all, the study is the subject: two never become one.
+
+    A series may be repeated with the same number and description, hence its name ends in a hash of its UID.
+    """
+    nobody = NOBODY.fullmatch(header.patient)
+    subject = f"study-{header.study or header.series}" if nobody else header.patient
     name = safe_name("__".join([subject, header.date, "-".join(_title(header).split())]))
     return ScanEntry(
-        scan_id=name,
+        scan_id=f"{name}-{hashlib.blake2b(header.series.encode(), digest_size=3).hexdigest()}",
         subject=subject,
         session=header.date,
         contrast=guess_contrast(header.description, agent=header.agent),
@@ -215,7 +234,7 @@ def _convert(folder: Path, where: Path, series: Series) -> Path:
         purpose="DICOM series are read by it",
         mend="pip install dcm2niix, or from your system's packages",
     )
-    said = run_program([program, "-b", "n", "-z", "n", "-f", "volume", "-o", folder, folder / "in"])
+    _, said = run_program([program, "-b", "n", "-z", "n", "-f", "volume", "-o", folder, folder / "in"])
     volumes = sorted(folder.glob("*.nii"))
     if not volumes:
         reason = f"dcm2niix makes nothing of it ({last_complaint(said)})"

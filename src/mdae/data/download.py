@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from mdae.data.openmind import FOLDER, TABLE, openmind_rows
 from mdae.data.sources import unwanted
 from mdae.errors import ConfigError, DataError
 from mdae.progress import Progress
+
+HOPELESS = 20  # files in a row that fail: the network is down, or the Hub refuses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,22 +127,27 @@ def _files(scan: ScanEntry) -> Iterator[Path]:
 
 
 def _fetch_all(config: DownloadConfig, files: list[Path]) -> None:
-    """Fetch files, several at once; those that fail are named at the end."""
-    failed: list[tuple[Path, Exception]] = []
+    """Fetch files, several at once; those that fail are counted at the end, which many in a row or a full disk are."""
+    failed: list[tuple[Path, BaseException]] = []
+    in_a_row = 0
     pool = ThreadPoolExecutor(config.workers)
     try:
         with Progress("downloading", len(files), unit="files") as progress:
             names = {pool.submit(_fetch, config, str(path.relative_to(config.out))): path for path in files}
             for future in as_completed(names):
-                if (error := future.exception()) is not None:
-                    failed.append((names[future], error))  # type: ignore[arg-type]
+                error = future.exception()
+                in_a_row = 0 if error is None else in_a_row + 1
+                if error is not None:
+                    failed.append((names[future], error))
                 progress.advance(f"{len(failed)} failed")
+                if in_a_row == HOPELESS or getattr(error, "errno", None) == errno.ENOSPC:
+                    break
     finally:
         pool.shutdown(cancel_futures=True)
     if failed:
         path, error = failed[0]
         raise DataError(
-            f"{len(failed)} of {len(files)} files were not fetched, e.g. this one ({_reason(error)})",
+            f"{len(failed)} of {len(files)} files could not be fetched, e.g. this one ({_reason(error)})",
             where=path,
             mend="the same command goes on from there",
         )

@@ -24,10 +24,10 @@ def find_program(name: str, *, purpose: str, mend: str) -> str:
     return path
 
 
-def run_program(command: Sequence[str | Path]) -> str:
-    """Run a program to its end, whatever its exit status, and return all that it said."""
+def run_program(command: Sequence[str | Path]) -> tuple[int, str]:
+    """Run a program to its end; its exit status, and all that it said."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-    return done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
 
 
 def last_complaint(said: str) -> str:

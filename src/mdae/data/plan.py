@@ -27,7 +27,8 @@ class Plan:
 
     Attributes:
         num_scans: of the source.
-        seconds, num_bytes: of each scan that was tried and taken.
+        seconds: of each scan that was tried.
+        num_bytes: of each volume that came of it.
         set_aside: how many were tried and not taken.
     """
 
@@ -48,7 +49,7 @@ class Plan:
             f"measured on {len(self.seconds)} scans, one core ({self.set_aside} set aside): "
             f"{_mean(self.seconds)} s and {_mean(megabytes)} MB a scan"
         )
-        gigabytes = statistics.mean(megabytes) * self.num_scans / 1e3
+        gigabytes = sum(megabytes) / len(self.seconds) * self.num_scans / 1e3
         yield f"all {self.num_scans} scans would take {self.core_hours:.2f} core hours and {gigabytes:.1f} GB"
 
 
@@ -72,13 +73,13 @@ def measure(entries: Sequence[ScanEntry], contract: Preprocessing, number: int, 
             for index in order:
                 started = time.perf_counter()
                 outcome = prepare_one(entries[index], store)
+                seconds.append(time.perf_counter() - started)
                 if isinstance(outcome, StoredScan):
-                    seconds.append(time.perf_counter() - started)
                     sizes.append(store.volume_path(outcome.scan_id).stat().st_size)
                 else:
                     aside += 1
                 progress.advance(f"{aside} set aside")
-    if not seconds:
+    if not sizes:
         raise DataError(
             f"none of {aside} scans that were tried can be prepared", mend="look at --dry-run's list"
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from mdae.data.catalogue import ScanEntry
-from mdae.data.cluster import outcomes_of_jobs, set_aside_by_shards
+from mdae.data.cluster import clear_notes, outcomes_of_jobs, set_aside_by_shards
 from mdae.data.plan import Plan, measure
 from mdae.data.preprocess import NNSSL, Preprocessing
 from mdae.data.set_aside import SetAside, read_set_aside, write_set_aside
@@ -125,6 +125,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         copies = _drop_duplicates(store)
         store.write_manifest(stored)
         write_set_aside(config.store, [*aside, *copies])
+    clear_notes(config.store)  # whatever earlier jobs left undone is done
     if config.contact_sheet:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
 
@@ -178,8 +179,10 @@ def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
 
 def _clash(entry: ScanEntry, stored: StoredScan | None) -> SetAside | None:
     """Set a scan aside whose name belongs to another file, which is still there; else the two would take turns."""
+    if stored is None or stored.source in map(str, entry.slices):  # a series may have gained a first slice
+        return None
     try:
-        if stored is None or Path(stored.source).samefile(entry.path):
+        if Path(stored.source).samefile(entry.path):
             return None
     except OSError:  # the other file has gone: this one takes its place
         return None

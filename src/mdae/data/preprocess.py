@@ -7,7 +7,7 @@ prepared scan maps every voxel back to its source.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -161,13 +161,15 @@ def prepare_scan(
     Args:
         scan: as read.
         contract: how to prepare it.
-        anatomy: what is head or brain, (D, H, W) bool on the scan's voxels; found by itself if not given.
+        anatomy: what is head or brain, (D, H, W) bool on the scan's voxels; found by itself if not given. A contract
+            that strips the skull needs it: the brain, of which alone is left.
         anonymised: voxels that were defaced, likewise. They count for nothing, and become NaN.
 
     Raises:
         ScanError: no head can be found, or its intensities are constant.
     """
-    data, ras_affine = to_ras(scan.data, scan.affine)
+    stripped = scan.data if contract.strip == "none" else _stripped(scan.data, anatomy)
+    data, ras_affine = to_ras(stripped, scan.affine)
     spacing = voxel_sizes(ras_affine)
     hidden = None if anonymised is None else to_ras(anonymised, scan.affine)[0]
     if anatomy is not None:
@@ -227,15 +229,12 @@ def content_hash(data: np.ndarray) -> str:
     return digest.hexdigest()[:20]
 
 
-def strip_scan(scan: Scan, brain: np.ndarray) -> Scan:
-    """The scan with what is not brain set to its darkest value, robustly: 0 in most MRI, air in CT.
-
-    Args:
-        scan: as read.
-        brain: (D, H, W) bool on the scan's voxels.
-    """
-    darkest = np.float32(np.percentile(scan.data[::2, ::2, ::2], ROBUST_PERCENTILES[0]))
-    return replace(scan, data=np.where(brain, scan.data, darkest))
+def _stripped(data: np.ndarray, brain: np.ndarray | None) -> np.ndarray:
+    """Voxels with what is not brain set to their darkest value, robustly: 0 in most MRI, air in CT."""
+    if brain is None:
+        raise ValueError("a contract that strips the skull needs the brain's mask")
+    darkest = np.float32(np.percentile(data[::2, ::2, ::2], ROBUST_PERCENTILES[0]))
+    return np.where(brain, data, darkest)
 
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -122,22 +122,27 @@ class CropDataset:
 
     def __getitem__(self, sample: int) -> tuple[np.ndarray, int, str]:
         """The crop (1, D, H, W) in float16, its sample number and its scan's name."""
-        fullest, most = None, -1.0
-        for attempt in range(ATTEMPTS if self.min_foreground else 1):
-            place = self.sampler(sample, attempt)
-            crop = self._read(place)
-            share = _foreground(crop, place.scan) if self.min_foreground else 1.0
-            if share > most:
-                fullest, most = crop, share
-            if share >= self.min_foreground:
-                break
-        assert fullest is not None
-        return fullest[None], sample, place.scan.scan_id
-
-    def _read(self, place: Crop) -> np.ndarray:
+        place = self._place(sample)
         x, y, z = (first - beyond for first, beyond in zip(place.start, self.margin, strict=True))
         d, h, w = (side + 2 * beyond for side, beyond in zip(self.sampler.size, self.margin, strict=True))
-        return self.store.read_crop(place.scan, (x, y, z), (d, h, w))
+        return self.store.read_crop(place.scan, (x, y, z), (d, h, w))[None], sample, place.scan.scan_id
+
+    def _place(self, sample: int) -> Crop:
+        """The first place with enough foreground, or the fullest; the only one where there is no other."""
+        place = self.sampler(sample)
+        if not self.min_foreground or all(
+            side <= edge for side, edge in zip(place.scan.shape, self.sampler.size, strict=True)
+        ):
+            return place
+        fullest, most = place, -1.0
+        for attempt in range(ATTEMPTS):
+            place = self.sampler(sample, attempt)
+            share = _foreground(self.store.read_crop(place.scan, place.start, self.sampler.size), place.scan)
+            if share >= self.min_foreground:
+                return place
+            if share > most:
+                fullest, most = place, share
+        return fullest
 
 
 def _foreground(crop: np.ndarray, scan: StoredScan) -> float:

@@ -50,6 +50,8 @@ class SplitConfig:
             raise ConfigError(
                 f"shares of {self.val} and {self.test}", mend="give shares that leave some to train on"
             )
+        if self.label in ("subject", "split"):
+            raise ConfigError(f"a label named {self.label!r}, as a split's own column", mend="rename it")
         if (self.labels is None) != (not self.label):
             raise ConfigError("one of --labels and --label alone", mend="give the table and its column")
         if not re.fullmatch(r"[A-Za-z0-9._+-]+", self.name) or self.name.startswith("."):
@@ -107,7 +109,7 @@ def read_split(store: Path, name: str) -> dict[str, str]:
         ) from error
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(f"not a split ({error})", where=path, mend="make another: mdae split") from error
-    if odd := sorted(set(parts.values()) - set(PARTS)):
+    if odd := sorted(set(map(str, parts.values())) - set(PARTS)):
         raise DataError(f"a part named {odd[0]!r}", where=path, mend="use train, val and test")
     return parts
 
@@ -130,8 +132,10 @@ def _labels(config: SplitConfig, subjects: Sequence[str]) -> dict[str, object]:
     from mdae.data.tables import attach_labels, read_table
 
     assert config.labels is not None
-    people = pd.DataFrame({"subject": subjects, "scan": "", "path": ""})
-    table = attach_labels(people, read_table(config.labels), config.label, config.labels)
+    people = pd.DataFrame({"subject": subjects})
+    given = read_table(config.labels).drop(columns=["scan", "path", "split"], errors="ignore")
+    keys = [name for name in ("subject", "participant_id", config.label) if name in given.columns]
+    table = attach_labels(people, given.drop_duplicates(keys or None), config.label, config.labels)
     return dict(zip(table["subject"], table[config.label], strict=True))
 
 

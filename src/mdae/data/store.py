@@ -96,6 +96,7 @@ class Store:
         path: the folder.
         contract: how every volume in it was prepared.
         scans: the volumes, sorted by `scan_id`.
+        unreadable: names of files among the volumes that are none, damaged say.
         whole_files: read a volume's whole file at once, instead of the blocks that are wanted.
     """
 
@@ -103,6 +104,7 @@ class Store:
 
     def __init__(self, path: Path, contract: Preprocessing, scans: list[StoredScan]) -> None:
         self.path, self.contract, self.scans = path, contract, scans
+        self.unreadable: list[str] = []
 
     @classmethod
     def create(cls, path: Path, contract: Preprocessing) -> Store:
@@ -170,8 +172,9 @@ class Store:
             with os.scandir(folder) as files:  # a hundred thousand names in well under a second
                 there = {file.name[:-5] for file in files if _is_volume(file.name)}
         known = {scan.scan_id: scan for scan in (*_read_manifest(self.path / "manifest.jsonl"), *fresh)}
-        scans = (known.get(name) or self._read_description(name) for name in sorted(there))
-        self.scans = [scan for scan in scans if scan is not None]
+        scans = {name: known.get(name) or self._read_description(name) for name in sorted(there)}
+        self.scans = [scan for scan in scans.values() if scan is not None]
+        self.unreadable = [name for name, scan in scans.items() if scan is None]
 
     def write_manifest(self, fresh: Iterable[StoredScan] = ()) -> None:
         """Write the manifest after volumes were added; `fresh` replaces what was known of a scan."""
@@ -245,11 +248,7 @@ class Store:
     def _open_volume(self, scan_id: str) -> blosc2.NDArray:
         path = self.volume_path(scan_id)
         try:
-            if self.whole_files:
-                volume = blosc2.ndarray_from_cframe(path.read_bytes())
-                volume.schunk.dparams = blosc2.DParams(nthreads=1)
-                return volume
-            return blosc2.open(str(path), mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
+            return _open(path, whole=self.whole_files)
         except Exception as error:  # blosc2 raises several kinds for damaged files
             raise DataError(
                 f"a volume that cannot be read ({error})", where=path, mend="delete it and prepare again"
@@ -260,9 +259,11 @@ class Store:
         if not scan.link:
             return np.asarray(self._open_volume(scan.scan_id)[source])
         there = (0, *source[::-1])
-        crop = np.asarray(open_linked(scan.link)[there]).T.astype(np.float16)
+        volume = open_linked(scan.link, whole=self.whole_files)
+        crop = np.asarray(volume[there]).T.astype(np.float16)
         if scan.link_unknown:
-            crop[np.asarray(open_linked(scan.link_unknown)[there]).T > 0] = np.nan
+            hidden = open_linked(scan.link_unknown, whole=self.whole_files)
+            crop[np.asarray(hidden[there]).T > 0] = np.nan
         return crop
 
     def _read_description(self, scan_id: str) -> StoredScan | None:
@@ -315,14 +316,24 @@ class Store:
         return crop
 
 
-def open_linked(path: str | Path) -> blosc2.NDArray:
+def _open(path: str | Path, *, whole: bool) -> blosc2.NDArray:
+    """A file of blosc2's, mapped into memory or read whole."""
+    one = blosc2.DParams(nthreads=1)
+    if not whole:
+        return blosc2.open(str(path), mmap_mode="r", dparams=one)
+    volume = blosc2.ndarray_from_cframe(Path(path).read_bytes())
+    volume.schunk.dparams = one
+    return volume
+
+
+def open_linked(path: str | Path, *, whole: bool = False) -> blosc2.NDArray:
     """A volume or mask of nnssl's, (1, z, y, x).
 
     Raises:
         ScanError: missing, damaged, or of another shape.
     """
     try:
-        volume = blosc2.open(str(path), mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
+        volume = _open(path, whole=whole)
         shape = volume.shape
     except Exception as error:  # blosc2 raises several kinds for damaged files
         raise ScanError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,18 @@ def brain_mask(scan: Scan, tool: Strip) -> np.ndarray:
 
     Raises:
         DataError: the tool is not installed.
-        ScanError: it makes no mask of this scan, or an empty one.
+        ScanError: it fails, which is not held against the scan, or finds no brain.
     """
     with tempfile.TemporaryDirectory(prefix="mdae-strip-") as name:
         folder = Path(name)
         write_nifti(folder / "scan.nii.gz", scan.data, scan.affine)
         command, made = _hd_bet(folder) if tool == "hd-bet" else _synthstrip(folder)
-        said = run_program(command)
-        if not made.is_file():
+        status, said = run_program(command)
+        if status or not made.is_file():  # the tool's fault or the scan's: nobody knows, so it is tried again
             raise ScanError(
-                f"{tool} makes no brain mask of it ({last_complaint(said)})",
-                where=scan.path,
-                mend="look at the file",
+                f"makes no brain mask of it (exit status {status}: {last_complaint(said)})",
+                where=tool,
+                mend="try the tool on the scan by itself",
             )
         mask = read_mask(made, scan)
     if not mask.any():
@@ -59,5 +60,8 @@ def _synthstrip(folder: Path) -> tuple[list[str | Path], Path]:
     return [program, *options, *(["--gpu"] if _has_gpu() else [])], folder / "mask.nii.gz"
 
 
+@cache
 def _has_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None
+    """Whether there is a GPU, and not its driver's tools alone, as on a cluster's login node."""
+    program = shutil.which("nvidia-smi")
+    return program is not None and run_program([program, "-L"])[1].startswith("GPU")

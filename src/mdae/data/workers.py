@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from mdae.data.catalogue import ScanEntry
 from mdae.data.dicom import read_series
 from mdae.data.io import read_mask, read_scan
-from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan, strip_scan
+from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
 from mdae.data.strip import brain_mask
@@ -39,7 +39,6 @@ def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
     )
     if contract.strip != "none":
         anatomy = brain_mask(scan, contract.strip)
-        scan = strip_scan(scan, anatomy)
     return prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised)
 
 

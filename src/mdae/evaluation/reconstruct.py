@@ -11,15 +11,16 @@ import numpy as np
 import torch
 
 from mdae.corruption import CorruptionConfig, Schedule, apply, draw
+from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_scan, write_nifti
 from mdae.data.preprocess import (
     PreparedRecord,
     PreparedScan,
     denormalise,
-    prepare_scan,
     to_native,
     to_prepared,
 )
+from mdae.data.workers import prepare_entry
 from mdae.errors import ConfigError, DataError, ModelError
 from mdae.evaluation.configs import ReconstructConfig
 from mdae.evaluation.encoder import resolve_device
@@ -75,7 +76,7 @@ def reconstruct(config: ReconstructConfig) -> Reconstruction:
         DataError: a mask on another grid.
     """
     model = load_model(config.model, device=resolve_device(config.device))
-    prepared = prepare_scan(read_scan(config.scan, series=model.contract.series), model.contract)
+    prepared = prepare_entry(ScanEntry("", "", "", "", config.scan), model.contract)
     mask = None if config.mask is None else _own_mask(config, prepared)
     result = restore(model, prepared.data, config.mask_ratio, config.t, config.seed, mask=mask)
     for name, volume in result.volumes().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -88,8 +89,8 @@ class PretrainConfig:
         for name, high in (("val_fraction", 1.0), ("warmup", 1.0), ("ema", 1.0), ("min_foreground", 1.0)):
             if not 0 <= getattr(self, name) < high:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more, and less than 1")
-        if not all(weight >= 0 for weight in self.contrast_weights.values()):
-            raise ConfigError("a negative weight of a contrast", mend="give 0 or more")
+        if not all(0 <= weight < math.inf for weight in self.contrast_weights.values()):
+            raise ConfigError("a weight of a contrast that is no number from 0", mend="give 0 or more")
         if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
             raise ConfigError("lr and clip must be above 0, weight_decay 0 or more", mend="change it")
 

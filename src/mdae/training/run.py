@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ class Run:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one: options and data."""
-        names = "\0".join(f"{scan.scan_id} {self.parts.get(scan.subject)}" for scan in self.store.scans)
+        names = "\0".join(f"{scan.scan_id} {scan.content} {self.parts[scan.subject]}" for scan in self.scans)
         return {**self.config.fingerprint(), "data": hashlib.sha256(names.encode()).hexdigest()[:16]}
 
     def describe_objective(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def open_run(config: PretrainConfig) -> Run:
     )
     store = Store.open(config.store)
     store.whole_files = config.whole_files
-    scans = _chosen_scans(store, config.contrasts)
+    scans = _chosen_scans(store, config.contrasts, config.contrast_weights)
     parts = _parts(config, scans)
     scans = [scan for scan in scans if scan.subject in parts]
     weights = config.contrast_weights
@@ -112,17 +113,18 @@ def _parts(config: PretrainConfig, scans: list[StoredScan]) -> dict[str, str]:
     return {name: parts[name] for name in subjects if parts.get(name) in ("train", "val")}
 
 
-def _chosen_scans(store: Store, contrasts: tuple[str, ...]) -> list[StoredScan]:
-    """The store's scans of the wanted contrasts."""
+def _chosen_scans(store: Store, contrasts: tuple[str, ...], weights: Mapping[str, float]) -> list[StoredScan]:
+    """The store's scans of the wanted contrasts; a weight of 0 is as good as not wanted."""
     there = {scan.contrast for scan in store.scans}
-    unknown = sorted(set(contrasts) - there)
+    unknown = sorted({*contrasts, *weights} - there)
     if unknown:
         raise DataError(
             f"no scan of contrast {', '.join(unknown)}",
             where=store.path,
             mend=f"it holds {', '.join(sorted(there))}",
         )
-    return [scan for scan in store.scans if not contrasts or scan.contrast in contrasts]
+    wanted = {name for name in contrasts or there if weights.get(name, 1.0) > 0}
+    return [scan for scan in store.scans if scan.contrast in wanted]
 
 
 def micro_batch_size(config: PretrainConfig, world: int) -> int:
