@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.common import save, show
 from mdae.evaluation.metrics import auroc, cross_validation_widening, weighted_auroc
-from mdae.evaluation.probe import choose_strength, cross_validated_scores, fit, grouped_folds
+from mdae.evaluation.protocols import LINEAR, choose, cross_validate, folds_by_subject
 from mdae.seeding import numpy_generator
 
 CASES = [(60, 8, 0.0), (60, 100, 0.0), (200, 100, 0.0), (60, 8, 1.0), (60, 100, 1.5), (200, 100, 1.0)]
@@ -39,12 +39,12 @@ def one(subjects: int, features: int, effect: float, repeat: int) -> tuple[float
     x, y = made_up(subjects, features, effect, rng)
     names = np.arange(subjects)
     found = auroc(
-        y, cross_validated_scores(x, y, names, folds=FOLDS, repeats=1, seed=repeat), names, seed=repeat
+        y, cross_validate(LINEAR, x, y, names, folds=FOLDS, repeats=1, seed=repeat).scores, names, seed=repeat
     )
-    train, _ = next(grouped_folds(y, names, FOLDS, repeat))
-    model = fit(x[train], y[train], choose_strength(x[train], y[train], names[train], repeat))
+    train, _ = next(folds_by_subject(y, names, FOLDS, repeat))
+    score = LINEAR.fit(x[train], y[train], choose(LINEAR, x[train], y[train], names[train], repeat))
     fresh, labels = made_up(FRESH, features, effect, rng)
-    truth = weighted_auroc(labels, model.decision_function(fresh), np.ones((1, FRESH)))[0]
+    truth = weighted_auroc(labels, score(fresh), np.ones((1, FRESH)))[0]
     return found.value, found.low, found.high, float(truth)
 
 

@@ -27,7 +27,8 @@ from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import attach_labels, read_table
 from mdae.evaluation.metrics import auroc
-from mdae.evaluation.probe import cross_validated_scores, feature_matrix
+from mdae.evaluation.probe import feature_matrix
+from mdae.evaluation.protocols import LINEAR, cross_validate
 from mdae.networks.saved import SavedModel, load_model
 from mdae.objectives import squared_error_terms
 from mdae.options import ObjectiveOptions
@@ -91,7 +92,7 @@ def probed(model: SavedModel, cohort: Path, store: Path) -> dict[str, float]:
         for contrast in sorted({scan.contrast for scan in Store.open(store).scans}):
             rows = attach_labels(table[table["contrast"] == contrast], labels, "lesion", cohort)
             y, subjects = rows["lesion"].to_numpy(), rows["subject"].to_numpy(dtype=str)
-            scores = cross_validated_scores(feature_matrix(rows), y, subjects, repeats=2)
+            scores = cross_validate(LINEAR, feature_matrix(rows), y, subjects, repeats=2).scores
             out[f"{contrast}_{pool}"] = auroc(y, scores, subjects).value
     return out
 

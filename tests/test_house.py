@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "mdae"
 FLOORS = [
     {"types", "options", "errors", "version", "seeding", "tensors", "files", "progress", "figures"},
     {"data"},
+    {"tasks"},
     {"corruption"},
     {"networks"},
     {"objectives"},

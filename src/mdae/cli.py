@@ -21,7 +21,7 @@ from mdae.data.sources import Listing
 from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
-from mdae.evaluation.configs import EmbedConfig, ProbeConfig, ReconstructConfig
+from mdae.evaluation.configs import EmbedConfig, EvaluateConfig, ProbeConfig, ReconstructConfig, TasksConfig
 from mdae.report.config import DemoConfig
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
@@ -37,6 +37,8 @@ Command = Annotated[
     | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
+    | Annotated[TasksConfig, tyro.conf.subcommand("tasks", prefix_name=False)]
+    | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)],
@@ -183,6 +185,25 @@ def _probe(config: ProbeConfig) -> None:
     console.print(results_table(probe(config)))
 
 
+def _tasks(config: TasksConfig) -> None:
+    from mdae.tasks.catalogue import find_task
+    from mdae.tasks.show import show_task, tasks_table
+
+    if config.show:
+        for line in show_task(find_task(config.show)):
+            console.print(line, soft_wrap=True, highlight=False)
+    else:
+        console.print(tasks_table())
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    from mdae.evaluation.evaluate import evaluate, result_path, results_table
+
+    evaluation = evaluate(config)
+    console.print(results_table(evaluation))
+    console.print(f"result: {result_path(config.out, evaluation)}", soft_wrap=True, highlight=False)
+
+
 def _reconstruct(config: ReconstructConfig) -> None:
     from mdae.evaluation.reconstruct import reconstruct
 
@@ -211,6 +232,8 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     PretrainConfig: _pretrain,
     EmbedConfig: _embed,
     ProbeConfig: _probe,
+    TasksConfig: _tasks,
+    EvaluateConfig: _evaluate,
     ReconstructConfig: _reconstruct,
     SynthConfig: _synth,
     DemoConfig: _demo,

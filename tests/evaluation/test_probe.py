@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mdae.errors import DataError
 from mdae.evaluation.configs import ProbeConfig
 from mdae.evaluation.metrics import auroc, cross_validation_widening
-from mdae.evaluation.probe import cross_validated_scores, grouped_folds, probe, results_table
+from mdae.evaluation.probe import probe, results_table
+from mdae.evaluation.protocols import LINEAR, cross_validate, folds_by_subject
 from mdae.seeding import numpy_generator
 
 
@@ -59,7 +60,9 @@ def null_scores(repeat: int, share: float) -> tuple[np.ndarray, np.ndarray, np.n
     """Labels, cross-validated scores and subjects where features are noise."""
     rng = numpy_generator(repeat, "null")
     labels, subjects = (np.arange(60) < 60 * share).astype(int), np.arange(60)
-    scores = cross_validated_scores(rng.standard_normal((60, 8)), labels, subjects, repeats=1, seed=repeat)
+    scores = cross_validate(
+        LINEAR, rng.standard_normal((60, 8)), labels, subjects, repeats=1, seed=repeat
+    ).scores
     return labels, scores, subjects
 
 
@@ -81,7 +84,7 @@ def test_nobody_is_on_both_sides(seed, number):
     rng = numpy_generator(seed, "folds")
     subjects = rng.integers(0, number // 2, number)
     labels = (subjects % 2).astype(int)
-    for train, test in grouped_folds(labels, subjects, 3, seed):
+    for train, test in folds_by_subject(labels, subjects, 3, seed):
         assert not set(subjects[train]) & set(subjects[test])
         assert sorted([*train, *test]) == list(range(number))
 
@@ -91,7 +94,7 @@ def test_a_subjects_other_scans_do_not_help():
     rng = numpy_generator(0, "leak")
     identity = np.repeat(rng.standard_normal((30, 20)), 4, axis=0)
     labels, subjects = np.repeat(np.arange(30) % 2, 4), np.repeat(np.arange(30), 4)
-    scores = cross_validated_scores(identity, labels, subjects, repeats=2)
+    scores = cross_validate(LINEAR, identity, labels, subjects, repeats=2).scores
     assert auroc(labels, scores, subjects).value < 0.75
 
 

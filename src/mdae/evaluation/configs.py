@@ -64,6 +64,56 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Give an encoder its trial on a task of the catalogue, or on one of your own."""
+
+    encoder: str
+    """Model folder, untrained:tiny (a network as pre-training begins with), or histogram (a trivial baseline)."""
+    task: str
+    """Name of a task (`mdae tasks`), or a YAML file with one of your own."""
+    data: Path
+    """Folder that the data set's download unpacked to; a table for tasks of layout `table`."""
+    protocol: Literal["linear", "knn"] = "linear"
+    """Logistic or ridge regression, or nearest neighbours, on frozen features."""
+    modalities: tuple[str, ...] = ()
+    """Of the task's; all if left out. Subjects without one of them are left out."""
+    split: Path | None = None
+    """Table with `subject` and `split` (train, val, test) instead of cross-validation, such as `mdae split` writes."""
+    out: Path = Path("results")
+    """Folder for the result file."""
+    name: str = ""
+    """The encoder's name in tables; its folder's if left out."""
+    cache: Path | None = None
+    """Folder of features that were computed once; ~/.cache/mdae/features if left out."""
+    window: WindowMode = "slide"
+    """How a scan of any size is seen, as in `mdae embed`."""
+    pool: Pool = "mean"
+    """What is kept of each feature map, as in `mdae embed`."""
+    folds: int = 5
+    """Outer folds of the cross-validation."""
+    repeats: int = 5
+    """Cross-validations with other folds, whose scores are averaged."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto."""
+    workers: int = 0
+    """Threads that prepare scans while the network runs; 0 for one a core."""
+    seed: int = 0
+    """Of folds and intervals."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.repeats < 1:
+            raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig:
+    """List the benchmark tasks, or show one."""
+
+    show: str = ""
+    """Name of a task, or a YAML file of your own, to show whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReconstructConfig:
     """Corrupt a scan and let the network restore it: NIfTI files on the scan's own grid, and a picture."""
 

@@ -112,7 +112,8 @@ def subject_weights(
     return counts[:, index]
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of replicates; NaN ones do not count."""
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
@@ -121,7 +122,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def auroc(labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray, *, seed: int = 0) -> Estimate:
     """Area under the ROC curve with a percentile interval from a bootstrap of subjects."""
     replicates = weighted_auroc(labels, scores, subject_weights(subjects, labels, seed))
-    return Estimate(float(roc_auc_score(labels, scores)), *_interval(replicates))
+    return Estimate(float(roc_auc_score(labels, scores)), *percentile_interval(replicates))
 
 
 def average_precision(
@@ -129,7 +130,7 @@ def average_precision(
 ) -> Estimate:
     """Average precision with a percentile interval from a bootstrap of subjects."""
     replicates = weighted_average_precision(labels, scores, subject_weights(subjects, labels, seed))
-    return Estimate(float(average_precision_score(labels, scores)), *_interval(replicates))
+    return Estimate(float(average_precision_score(labels, scores)), *percentile_interval(replicates))
 
 
 def auroc_difference(
@@ -139,4 +140,4 @@ def auroc_difference(
     weights = subject_weights(subjects, labels, seed)
     replicates = weighted_auroc(labels, first, weights) - weighted_auroc(labels, second, weights)
     value = float(roc_auc_score(labels, first) - roc_auc_score(labels, second))
-    return Estimate(value, *_interval(replicates))
+    return Estimate(value, *percentile_interval(replicates))

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.table import Table
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mdae.data.tables import attach_labels, read_table
 from mdae.errors import DataError
@@ -26,13 +19,9 @@ from mdae.evaluation.metrics import (
     auroc,
     average_precision,
     cross_validation_widening,
-    weighted_auroc,
 )
+from mdae.evaluation.protocols import LINEAR, cross_validate, hold_out
 from mdae.files import atomic_write
-from mdae.seeding import key
-
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse of the L2 penalty
-INNER_FOLDS = 4
 
 
 @dataclass(frozen=True)
@@ -115,9 +104,9 @@ def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> P
         selection = "penalty chosen on the train and val rows; test rows scored once"
     else:
         _require_subjects(labels, subjects, config)
-        scores = cross_validated_scores(
-            features, labels, subjects, folds=config.folds, repeats=config.repeats, seed=config.seed
-        )
+        scores = cross_validate(
+            LINEAR, features, labels, subjects, folds=config.folds, repeats=config.repeats, seed=config.seed
+        ).scores
         tested = np.ones(len(labels), dtype=bool)
         widening = cross_validation_widening(config.folds)
         selection = (
@@ -168,73 +157,6 @@ def _require_subjects(labels: np.ndarray, subjects: np.ndarray, config: ProbeCon
         )
 
 
-def cross_validated_scores(
-    features: np.ndarray,
-    labels: np.ndarray,
-    subjects: np.ndarray,
-    *,
-    folds: int = 5,
-    repeats: int = 5,
-    seed: int = 0,
-) -> np.ndarray:
-    """Scores (N,) of each row by models that never saw its subject, averaged over repeats.
-
-    Args:
-        features: (N, F).
-        labels: (N,) of 0 and 1.
-        subjects: (N,); all rows of one subject are on the same side.
-        folds, repeats, seed: of the outer cross-validation; the penalty is chosen within each training part.
-    """
-    total = np.zeros(len(labels))
-    for repeat in range(repeats):
-        for train, test in grouped_folds(labels, subjects, folds, key(seed, "folds", repeat) % 2**32):
-            strength = choose_strength(features[train], labels[train], subjects[train], seed)
-            total[test] += fit(features[train], labels[train], strength).decision_function(features[test])
-    return np.asarray(total / repeats)
-
-
-def grouped_folds(
-    labels: np.ndarray, subjects: np.ndarray, folds: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stratified folds of rows, (train, test) indices; no subject on both sides."""
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    yield from splitter.split(np.zeros((len(labels), 1)), labels, subjects)
-
-
-def choose_strength(features: np.ndarray, labels: np.ndarray, subjects: np.ndarray, seed: int) -> float:
-    """The penalty with the best mean AUROC over inner folds of a training part."""
-    fewest = min(len(np.unique(subjects[labels == value])) for value in (0, 1))
-    if fewest < 2:
-        return STRENGTHS[len(STRENGTHS) // 2]
-    splits = list(grouped_folds(labels, subjects, min(INNER_FOLDS, fewest), key(seed, "inner") % 2**32))
-    return max(
-        STRENGTHS,
-        key=lambda strength: np.mean([_auroc_on(features, labels, *split, strength) for split in splits]),
-    )
-
-
-def _auroc_on(
-    features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, strength: float
-) -> float:
-    if len(np.unique(labels[test])) < 2 or len(np.unique(labels[train])) < 2:
-        return 0.5
-    scores = fit(features[train], labels[train], strength).decision_function(features[test])
-    return float(weighted_auroc(labels[test], scores, np.ones((1, len(test))))[0])
-
-
-def fit(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
-    """Standardisation and L2 logistic regression.
-
-    Classes weigh the same: else a fold's intercept follows its class mix, which is the opposite of the test part's,
-    and scores of several folds together would fall below chance where there is nothing to find.
-    """
-    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced", solver="liblinear")
-    model = make_pipeline(StandardScaler(), logistic)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
-        return model.fit(features, labels)
-
-
 def _given_split(
     features: np.ndarray, labels: np.ndarray, subjects: np.ndarray, split: pd.Series, config: ProbeConfig
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -263,13 +185,8 @@ def _given_split(
                 where=config.labels,
                 mend="split so that each part holds both",
             )
-    if val.any():
-        on = (np.flatnonzero(train), np.flatnonzero(val))
-        strength = max(STRENGTHS, key=lambda s: _auroc_on(features, labels, *on, s))
-    else:
-        strength = choose_strength(features[train], labels[train], subjects[train], config.seed)
-    fitted = train | val
-    return test, np.asarray(fit(features[fitted], labels[fitted], strength).decision_function(features))
+    scored = hold_out(LINEAR, features, labels, subjects, split.to_numpy(), config.seed)
+    return test, scored.scores
 
 
 def results_table(results: list[ProbeResult]) -> Table:

@@ -28,7 +28,8 @@ from mdae.evaluation.metrics import (
     average_precision,
     cross_validation_widening,
 )
-from mdae.evaluation.probe import cross_validated_scores, feature_matrix
+from mdae.evaluation.probe import feature_matrix
+from mdae.evaluation.protocols import LINEAR, cross_validate
 from mdae.evaluation.reconstruct import Reconstruction, restore
 from mdae.networks import ResidualUNet
 from mdae.networks.saved import SavedModel, load_model
@@ -255,7 +256,7 @@ def _scores(
     y, subjects = rows["lesion"].to_numpy(dtype=np.int64), rows["subject"].to_numpy(dtype=str)
     return (
         y,
-        cross_validated_scores(feature_matrix(rows), y, subjects, folds=FOLDS, repeats=3, seed=seed),
+        cross_validate(LINEAR, feature_matrix(rows), y, subjects, folds=FOLDS, repeats=3, seed=seed).scores,
         subjects,
     )
 

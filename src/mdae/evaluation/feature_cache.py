@@ -1,0 +1,89 @@
+"""Features that were computed once: by weights, preprocessing and scan, so that ten tasks embed each scan once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.preprocess import PreparedScan
+from mdae.errors import DataError, ScanError
+from mdae.evaluation.extractors import Extractor
+from mdae.files import atomic_write
+from mdae.progress import Progress
+
+
+def default_folder() -> Path:
+    """Where features are kept if nobody says where."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdae" / "features"
+
+
+class FeatureCache:
+    """A folder of feature vectors; a file that cannot be read is as good as none.
+
+    Args:
+        folder: where.
+        extractor: whose features.
+    """
+
+    def __init__(self, folder: Path, extractor: Extractor) -> None:
+        self.folder, self.extractor = folder, extractor
+
+    def path(self, entry: ScanEntry) -> Path:
+        """Where a scan's features are; another place if the file has changed. Raises `OSError` if it is gone."""
+        masks = (entry.anatomy_mask, entry.anonymisation_mask)
+        about = (self.extractor.fingerprint, entry.path.absolute(), entry.stamp(), masks)
+        name = hashlib.sha256(repr(about).encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def read(self, entry: ScanEntry) -> np.ndarray | None:
+        """A scan's features, if they are known."""
+        try:
+            return np.asarray(np.load(self.path(entry), allow_pickle=False))
+        except (OSError, ValueError):
+            return None
+
+    def fill(self, entries: Sequence[ScanEntry], *, workers: int = 0) -> dict[str, ScanError]:
+        """Compute what is not known, scans being prepared in threads while the network runs.
+
+        Returns:
+            Why some scans have no features, by path.
+        """
+        missing = [entry for entry in entries if self.read(entry) is None]
+        failed: dict[str, ScanError] = {}
+        with Progress(f"embedding with {self.extractor.name}", len(missing)) as progress:
+            for entry, outcome in self._prepared(missing, workers or os.cpu_count() or 1):
+                if isinstance(outcome, ScanError):
+                    failed[str(entry.path)] = outcome
+                else:
+                    features = self.extractor.features(outcome)
+                    with atomic_write(self.path(entry)) as temporary:
+                        np.save(temporary, features, allow_pickle=False)
+                progress.advance(f"{len(failed)} set aside")
+        return failed
+
+    def _prepared(
+        self, entries: Sequence[ScanEntry], workers: int
+    ) -> Iterator[tuple[ScanEntry, PreparedScan | ScanError]]:
+        """Entries with their prepared scans, a few ahead."""
+        waiting = iter(entries)
+        with ThreadPoolExecutor(workers) as pool:
+            queue: deque[tuple[ScanEntry, Future[PreparedScan]]] = deque()
+            while True:
+                while len(queue) < 2 * workers and (entry := next(waiting, None)) is not None:
+                    queue.append((entry, pool.submit(self.extractor.prepare, entry)))
+                if not queue:
+                    return
+                entry, future = queue.popleft()
+                try:
+                    yield entry, future.result()
+                except ScanError as error:
+                    yield entry, error
+                except OSError as error:
+                    raise DataError(f"cannot be read ({error})", where=entry.path, mend="check it") from error

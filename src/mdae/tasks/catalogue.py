@@ -1,0 +1,206 @@
+"""The tasks of the paper's benchmarks and of its author's public logs, and a user's own from YAML files.
+
+What is known of the published scores, and what is not, stands in each task's note and in `SCENARIO_REFERENCES`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mdae.errors import ConfigError
+from mdae.tasks.record import LabelRule, Reference, Task, task_from_dict
+
+PAPER = "CVPR 2026, as summarised publicly; how runs were selected is not stated"
+TCIA = "https://www.cancerimagingarchive.net/collection"
+
+BRATS18 = {
+    "layout": "brats18",
+    "modalities": ("t1", "t1ce", "t2", "flair"),
+    "access": "https://www.med.upenn.edu/sbia/brats2018/data.html",
+    "licence": "registration; for research",
+    "cohort": "the 285 training subjects, 210 HGG and 75 LGG",
+}
+BRATS23 = {
+    "layout": "brats23",
+    "modalities": ("t1n", "t1c", "t2w", "t2f"),
+    "access": "https://www.synapse.org/brats2023",
+    "licence": "registration at Synapse; CC BY 4.0",
+    "cohort": "training subjects of the two kinds, first time point",
+    "note": "The paper gives 96.3 and 96.6 AUROC for tumour type, without saying for which pairs.",
+}
+UCSF = {
+    "layout": "ucsf-pdgm",
+    "access": f"{TCIA}/ucsf-pdgm/",
+    "licence": "CC BY 4.0",
+    "cohort": "first scans; follow-ups (FU) left out",
+}
+UPENN = {
+    "layout": "upenn-gbm",
+    "modalities": ("T1", "T1GD", "T2", "FLAIR"),
+    "access": f"{TCIA}/upenn-gbm/",
+    "licence": "CC BY 4.0",
+    "cohort": "scans before surgery (_11) with the label",
+}
+TCGA = {
+    "layout": "tcga-gbm",
+    "modalities": ("T1w", "T1w-gd", "T2w", "FLAIR"),
+    "access": f"{TCIA}/tcga-gbm/",
+    "licence": "TCIA restricted",
+    "cohort": "patients with imaging and a row in the TCGA clinical data resource",
+    "note": "Contrasts are guessed from the series' descriptions. Who was lost before a year is left out.",
+}
+
+
+def _brats23(first: str, second: str) -> Task:
+    words = {"GLI": "glioma", "MEN": "meningioma", "MET": "metastasis"}
+    return Task(
+        name=f"brats23-{first.lower()}-{second.lower()}",
+        title=f"{words[first]} or {words[second]}",
+        label=LabelRule(column="tumour", positive=(second,), negative=(first,)),
+        **BRATS23,  # type: ignore[arg-type]
+    )
+
+
+def _survival(name: str, words: str, days: float) -> Task:
+    rule = LabelRule(
+        column="Survival_from_surgery_days_UPDATED",
+        above=days,
+        event="Survival_Status",
+        happened=("Deceased", "Dead", "1"),
+    )
+    note = "Who was lost alive before that is left out."
+    title = f"survival of more than {words} after surgery"
+    return Task(name=f"upenn-survival-{name}", title=title, label=rule, note=note, **UPENN)  # type: ignore[arg-type]
+
+
+def _upenn(name: str, title: str, rule: LabelRule, note: str = "") -> Task:
+    return Task(name=f"upenn-{name}", title=title, label=rule, note=note, **UPENN)  # type: ignore[arg-type]
+
+
+def _tcga(name: str, title: str, time: str, event: str) -> Task:
+    rule = LabelRule(column=time, above=365.0, event=event, happened=("1",))
+    return Task(name=f"tcga-{name}", title=title, label=rule, **TCGA)  # type: ignore[arg-type]
+
+
+CATALOGUE: tuple[Task, ...] = (
+    Task(
+        name="brats18-grade",
+        title="high- or low-grade glioma",
+        label=LabelRule(column="grade", positive=("HGG",), negative=("LGG",)),
+        references=(Reference(encoder="MDAE", metric="AUROC", value=0.921, source=PAPER),),
+        note="The published score is of all modalities together.",
+        **BRATS18,  # type: ignore[arg-type]
+    ),
+    _brats23("GLI", "MEN"),
+    _brats23("GLI", "MET"),
+    _brats23("MEN", "MET"),
+    Task(
+        name="rsna-mgmt",
+        title="MGMT promoter methylation",
+        layout="rsna-miccai",
+        label=LabelRule(column="MGMT_value", positive=("1",), negative=("0",)),
+        modalities=("T1w", "T1wCE", "T2w", "FLAIR"),
+        cohort="training subjects but 00109, 00123 and 00709, which the organisers found faulty",
+        access="https://www.kaggle.com/c/rsna-miccai-brain-tumor-radiogenomic-classification",
+        licence="the competition's rules",
+        note="Published AUROCs stay at 0.58 to 0.60, the challenge's winner among them: expect little.",
+    ),
+    Task(
+        name="ucsf-idh",
+        title="IDH mutation",
+        label=LabelRule(column="IDH", positive=("*",), negative=("wildtype",)),
+        modalities=("SWI", "ASL"),
+        **UCSF,  # type: ignore[arg-type]
+    ),
+    _survival("1y", "a year", 365.0),
+    _survival("18m", "18 months", 547.5),
+    _survival("2y", "two years", 730.0),
+    _upenn(
+        "age-group",
+        "older than 60 years",
+        LabelRule(column="Age_at_scan_years", above=60.0),
+        "The published cut is not known; 60 is ours.",
+    ),
+    _upenn("sex", "sex", LabelRule(column="Gender", positive=("M",), negative=("F",))),
+    _upenn("idh1", "IDH1 mutation", LabelRule(column="IDH1", positive=("Mutated",), negative=("Wildtype",))),
+    _upenn(
+        "resection",
+        "gross total resection, over 90 %",
+        LabelRule(column="GTR_over90percent", positive=("Y", "Yes"), negative=("N", "No")),
+    ),
+    _tcga("dss-1y", "disease-specific survival of more than a year", "DSS.time", "DSS"),
+    _tcga("pfi-1y", "no progression for more than a year", "PFI.time", "PFI"),
+    Task(
+        name="upenn-age",
+        title="age in years",
+        kind="regression",
+        label=LabelRule(column="Age_at_scan_years"),
+        **UPENN,  # type: ignore[arg-type]
+    ),
+    Task(
+        name="brats18-seg",
+        title="tumour segmentation",
+        kind="segmentation",
+        references=(
+            Reference(encoder="MDAE", metric="Dice", value=0.814, source=PAPER),
+            Reference(encoder="MDAE", metric="NSD", value=0.753, source=PAPER),
+        ),
+        **BRATS18,  # type: ignore[arg-type]
+    ),
+    Task(
+        name="ucsf-seg",
+        title="tumour segmentation",
+        kind="segmentation",
+        modalities=("T1", "T1c", "T2", "FLAIR"),
+        references=(
+            Reference(encoder="MDAE", metric="Dice", value=0.852, source=PAPER),
+            Reference(encoder="MDAE", metric="NSD", value=0.881, source=PAPER),
+        ),
+        **UCSF,  # type: ignore[arg-type]
+    ),
+)
+
+SCENARIO_REFERENCES: dict[str, tuple[Reference, ...]] = {
+    "in-domain": (
+        Reference(encoder="MDAE", metric="AUROC", value=0.736, source=PAPER),
+        Reference(encoder="MDAE", metric="AP", value=0.716, source=PAPER),
+        Reference(encoder="MAE", metric="AUROC", value=0.695, source=PAPER),
+    ),
+    "cross-modality": (
+        Reference(encoder="MDAE", metric="AUROC", value=0.786, source=PAPER),
+        Reference(encoder="MAE", metric="AUROC", value=0.700, source=PAPER),
+        Reference(encoder="BrainIAC", metric="AUROC", value=0.679, source=PAPER),
+        Reference(encoder="DINOv2", metric="AUROC", value=0.721, source=PAPER),
+    ),
+}
+
+
+def find_task(name: str) -> Task:
+    """A task by its name in the catalogue, or from a user's YAML file.
+
+    Raises:
+        ConfigError: no such task, or a file that holds none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _from_file(Path(name))
+    found = next((task for task in CATALOGUE if task.name == name), None)
+    if found is None:
+        names = ", ".join(task.name for task in CATALOGUE)
+        raise ConfigError(f"no task {name!r}", mend=f"use a YAML file of your own or one of {names}")
+    return found
+
+
+def _from_file(path: Path) -> Task:
+    import yaml  # here: only a user's own task needs it
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"not a task's file ({' '.join(str(error).split())})", where=path, mend="check it"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            "not a task: it holds no names", where=path, mend="see `mdae tasks --show brats18-grade`"
+        )
+    return task_from_dict(values)

@@ -1,0 +1,285 @@
+"""How data sets lie on disk as they are downloaded: each adapter lists the cases of one, or says what is missing.
+
+An adapter states the version that it was written for. Where a file name or a column is not as expected it fails with
+what it found, for a guess would end up in a table of results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdae.data.catalogue import ScanEntry, safe_name
+from mdae.data.dicom import list_series
+from mdae.data.sources import list_source
+from mdae.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MASK = "seg"  # the key of a case's segmentation among its files
+
+
+@dataclass
+class Case:
+    """One subject of a data set.
+
+    Attributes:
+        subject: whose scans they are; never in two splits.
+        scans: by the data set's own name of the modality.
+        row: what the data set's table says of the subject, as text.
+        mask: its segmentation, if there is one.
+    """
+
+    subject: str
+    scans: dict[str, ScanEntry] = field(default_factory=dict)
+    row: dict[str, str] = field(default_factory=dict)
+    mask: Path | None = None
+
+
+Adapter = Callable[[Path], list[Case]]
+
+
+def read_cases(layout: str, root: Path) -> list[Case]:
+    """The cases of a data set, sorted by subject.
+
+    Args:
+        layout: a name of `LAYOUTS`.
+        root: the folder that the download unpacked to; for `table`, the table.
+
+    Raises:
+        DataError: not that data set, or nothing in it.
+    """
+    if layout not in LAYOUTS:
+        raise DataError(f"no layout {layout!r}", mend=f"use one of {', '.join(LAYOUTS)}")
+    root = Path(root)
+    if not root.exists():
+        raise DataError(
+            "no such file or folder", where=root, mend="give the folder of the download with --data"
+        )
+    cases = sorted(LAYOUTS[layout](root), key=lambda case: case.subject)
+    if not any(case.scans for case in cases):
+        raise DataError(
+            f"no scan of {layout} in it", where=root, mend="see `mdae tasks --show` for its layout"
+        )
+    return cases
+
+
+def _scan(subject: str, modality: str, path: Path, slices: tuple[Path, ...] = ()) -> ScanEntry:
+    return ScanEntry(safe_name(f"{subject}__{modality}"), subject, "", modality, path, slices=slices)
+
+
+def _files(folder: Path, subject: str, names: dict[str, str]) -> dict[str, ScanEntry]:
+    """The scans of a folder, by modality, whose names are known; those that are not there are left out."""
+    return {
+        modality: _scan(subject, modality, folder / name)
+        for modality, name in names.items()
+        if (folder / name).is_file()
+    }
+
+
+def _below(root: Path, name: str) -> Path:
+    """A folder of that name in the root, or the root itself, whatever it is called."""
+    return root / name if (root / name).is_dir() else root
+
+
+def _table(root: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
+    """The newest table of a pattern in a folder, as text, with the columns that are needed."""
+    from mdae.data.tables import read_text_table  # here: listing tasks needs no table
+
+    found = sorted(root.glob(pattern))
+    if not found:
+        there = ", ".join(sorted(path.name for path in root.iterdir())[:8])
+        raise DataError(
+            f"no {pattern} there; it holds {there}", where=root, mend="download the table as well"
+        )
+    first, *others = columns
+    table = read_text_table(found[-1], first)
+    if missing := [name for name in others if name not in table.columns]:
+        have = ", ".join(map(str, table.columns))
+        raise DataError(
+            f"no column {missing[0]!r}; it has {have}",
+            where=found[-1],
+            mend="use the version named in the task",
+        )
+    return table
+
+
+def brats18(root: Path) -> list[Case]:
+    """BraTS 2018 training data: the folder HGG or LGG is the grade."""
+    root = _below(root, "MICCAI_BraTS_2018_Data_Training")
+    cases = []
+    for grade in ("HGG", "LGG"):
+        if not (root / grade).is_dir():
+            raise DataError(
+                f"no folder {grade}", where=root, mend="give the folder that the download unpacked to"
+            )
+        for folder in sorted((root / grade).glob("Brats18_*")):
+            subject = folder.name.removeprefix("Brats18_").removesuffix("_1")
+            names = {name: f"{folder.name}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")}
+            mask = folder / f"{folder.name}_seg.nii.gz"
+            cases.append(
+                Case(
+                    subject,
+                    _files(folder, subject, names),
+                    {"grade": grade},
+                    mask if mask.is_file() else None,
+                )
+            )
+    return cases
+
+
+BRATS23 = re.compile(r"BraTS-(GLI|MEN|MET)-(\d{5})-(\d{3})")
+
+
+def brats23(root: Path) -> list[Case]:
+    """BraTS 2023 glioma, meningioma and metastasis; a subject's first time point."""
+    first: dict[str, Path] = {}
+    folders = (path for path in root.rglob("BraTS-*-*-*") if path.is_dir() and BRATS23.fullmatch(path.name))
+    for folder in sorted(folders, key=lambda path: path.name):
+        first.setdefault(folder.name.rpartition("-")[0], folder)
+    cases = []
+    for name, folder in first.items():
+        subject = name.removeprefix("BraTS-")
+        names = {modality: f"{folder.name}-{modality}.nii.gz" for modality in ("t1n", "t1c", "t2w", "t2f")}
+        mask = folder / f"{folder.name}-seg.nii.gz"
+        row = {"tumour": subject.split("-")[0]}
+        cases.append(Case(subject, _files(folder, subject, names), row, mask if mask.is_file() else None))
+    return cases
+
+
+MICCAI_FAULTY = ("00109", "00123", "00709")  # left out by the organisers
+
+
+def rsna_miccai(root: Path) -> list[Case]:
+    """RSNA-ASNR-MICCAI 2021 radiogenomic classification: DICOM slices by subject and modality."""
+    table = _table(root, "train_labels.csv", ("BraTS21ID", "MGMT_value"))
+    cases = []
+    for row in table.to_dict("records"):
+        subject = row["BraTS21ID"].zfill(5)
+        if subject in MICCAI_FAULTY:
+            continue
+        case = Case(subject, row={str(name): value for name, value in row.items()})
+        for modality in ("FLAIR", "T1w", "T1wCE", "T2w"):
+            slices = tuple(sorted((root / "train" / subject / modality).glob("Image-*.dcm"), key=_number))
+            if slices:
+                case.scans[modality] = _scan(subject, modality, slices[0], slices)
+        cases.append(case)
+    return cases
+
+
+def _number(path: Path) -> int:
+    return int(re.sub(r"\D", "", path.stem) or 0)
+
+
+UCSF_COLUMNS = ("ID", "Sex", "Age at MRI", "WHO CNS Grade", "MGMT status", "IDH")
+UCSF_MODALITIES = ("T1", "T1c", "T2", "FLAIR", "SWI", "ASL", "DWI", "ADC")
+
+
+def ucsf_pdgm(root: Path) -> list[Case]:
+    """UCSF-PDGM; folders number subjects by four digits, its table by three; follow-ups (FU) are left out."""
+    table = _table(root, "UCSF-PDGM-metadata*.csv", UCSF_COLUMNS)
+    rows = {_number(Path(row["ID"])): row for row in table.to_dict("records")}
+    cases = []
+    for folder in sorted(root.rglob("UCSF-PDGM-*_nifti")):
+        name = folder.name.removesuffix("_nifti")
+        if "_FU" in name or (row := rows.get(_number(Path(name)))) is None:
+            continue
+        names = {modality: f"{name}_{modality}.nii.gz" for modality in UCSF_MODALITIES}
+        mask = folder / f"{name}_tumor_segmentation.nii.gz"
+        case = Case(name, _files(folder, name, names), {str(key): value for key, value in row.items()})
+        case.mask = mask if mask.is_file() else None
+        cases.append(case)
+    return cases
+
+
+UPENN_COLUMNS = (
+    *("ID", "Gender", "Age_at_scan_years", "Survival_from_surgery_days_UPDATED", "Survival_Status", "IDH1"),
+    "GTR_over90percent",
+)
+
+
+def upenn_gbm(root: Path) -> list[Case]:
+    """UPenn-GBM, the scans before surgery (names that end in _11)."""
+    table = _table(root, "UPENN-GBM_clinical_info_v*.csv", UPENN_COLUMNS)
+    images = next((path for path in sorted(root.rglob("images_structural")) if path.is_dir()), root)
+    cases = []
+    for row in table.to_dict("records"):
+        name = row["ID"] if row["ID"].endswith(("_11", "_21")) else f"{row['ID']}_11"
+        if not name.endswith("_11"):
+            continue
+        names = {modality: f"{name}_{modality}.nii.gz" for modality in ("T1", "T1GD", "T2", "FLAIR")}
+        subject = name.removesuffix("_11")
+        scans = _files(images / name, subject, names)
+        cases.append(Case(subject, scans, {str(key): value for key, value in row.items()}))
+    return cases
+
+
+TCGA_COLUMNS = ("bcr_patient_barcode", "DSS", "DSS.time", "PFI", "PFI.time")
+
+
+def tcga_gbm(root: Path) -> list[Case]:
+    """TCGA-GBM: DICOM by patient, survival from the TCGA clinical data resource saved as CSV or TSV beside it.
+
+    Of several series of one contrast the one with most slices is taken. Contrasts are guessed from descriptions.
+    """
+    pattern = "*.csv" if any(root.glob("*.csv")) else "*.tsv"
+    rows = {row["bcr_patient_barcode"]: row for row in _table(root, pattern, TCGA_COLUMNS).to_dict("records")}
+    cases = []
+    for folder in sorted(path for path in root.rglob("TCGA-*-*") if path.is_dir()):
+        row = rows.get(folder.name)
+        if row is None:
+            continue
+        entries, _ = list_series(
+            (path for path in folder.rglob("*") if path.is_file()), folder, derived=False
+        )
+        case = Case(folder.name, row={str(key): value for key, value in row.items()})
+        for entry in sorted(entries, key=lambda entry: len(entry.slices)):
+            case.scans[entry.contrast] = _scan(folder.name, entry.contrast, entry.path, entry.slices)
+        cases.append(case)
+    return cases
+
+
+def table(root: Path) -> list[Case]:
+    """A user's own table: a row a scan with `path`, `subject` and `contrast`; every other column may be a label."""
+    from mdae.data.tables import read_text_table  # here: listing tasks needs no table
+
+    rows = read_text_table(root, "path")
+    if missing := [name for name in ("subject", "contrast") if name not in rows.columns]:
+        raise DataError(
+            f"no column {missing[0]!r}", where=root, mend="name whose scan it is and of what contrast"
+        )
+    cases: dict[str, Case] = {}
+    for row in rows.to_dict("records"):
+        case = cases.setdefault(row["subject"], Case(row["subject"]))
+        case.scans[row["contrast"]] = _scan(row["subject"], row["contrast"], root.parent / row["path"])
+        case.row.update({str(key): value for key, value in row.items() if value})
+    return list(cases.values())
+
+
+def bids(root: Path) -> list[Case]:
+    """A BIDS tree with the labels in `participants.tsv`; the first scan of each contrast."""
+    people = _table(root, "participants.tsv", ("participant_id",)).to_dict("records")
+    rows = {row["participant_id"].removeprefix("sub-"): row for row in people}
+    cases: dict[str, Case] = {}
+    for entry in list_source(root).entries:
+        if entry.subject in rows:
+            row = {str(key): value for key, value in rows[entry.subject].items()}
+            case = cases.setdefault(entry.subject, Case(entry.subject, row=row))
+            case.scans.setdefault(entry.contrast, entry)
+    return list(cases.values())
+
+
+LAYOUTS: dict[str, Adapter] = {
+    "brats18": brats18,
+    "brats23": brats23,
+    "rsna-miccai": rsna_miccai,
+    "ucsf-pdgm": ucsf_pdgm,
+    "upenn-gbm": upenn_gbm,
+    "tcga-gbm": tcga_gbm,
+    "bids": bids,
+    "table": table,
+}

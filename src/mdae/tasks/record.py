@@ -1,0 +1,187 @@
+"""What a benchmark task is: a record of data, nothing that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from mdae.errors import ConfigError
+
+Kind = Literal["classification", "regression", "segmentation"]
+ANY = "*"
+MISSING = ("", "na", "nan", "n/a", "none", "unknown", "not available", "not applicable", "indeterminate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRule:
+    """How a subject's label follows from a row of the data set's table.
+
+    Attributes:
+        column: where it stands.
+        positive: the values that count as 1, "*" for all that are not negative; empty for a number.
+        negative: the values that count as 0; if empty, all others that are not missing.
+        above: for a number: 1 if it is larger.
+        event: for a time: the column that tells whether it ended in the event. Who was lost before `above` is
+            left out, for nobody knows.
+        happened: the values of `event` that say so.
+    """
+
+    column: str
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    above: float | None = None
+    event: str = ""
+    happened: tuple[str, ...] = ("1",)
+
+    def value(self, row: Mapping[str, str]) -> float | None:
+        """The label of a row: 0 or 1, or the number itself where no rule makes two classes of it; None to leave out.
+
+        Raises:
+            KeyError: the row lacks a column.
+        """
+        text = row[self.column].strip()
+        if text.casefold() in MISSING:
+            return None
+        if self.positive:
+            return self._class(text)
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        if self.above is None:
+            return number
+        lost = self.event and not _one_of(row[self.event], self.happened)
+        if lost and number <= self.above:
+            return None
+        return float(number > self.above)
+
+    def _class(self, text: str) -> float | None:
+        if self.positive == (ANY,):
+            return float(not _one_of(text, self.negative))
+        if _one_of(text, self.positive):
+            return 1.0
+        return 0.0 if not self.negative or _one_of(text, self.negative) else None
+
+
+def _one_of(text: str, values: tuple[str, ...]) -> bool:
+    """Whether a cell holds one of some values; 1, 1.0 and "1 " are the same."""
+    return _plain(text) in {_plain(value) for value in values}
+
+
+def _plain(text: str) -> str:
+    text = text.strip().casefold()
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A published score, never mixed with measured ones.
+
+    Attributes:
+        encoder: whose.
+        metric, value: such as AUROC, 0.921.
+        source: where it stands, and what is known of how it was selected.
+    """
+
+    encoder: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A benchmark task.
+
+    Attributes:
+        name: for the command line.
+        title: what is asked, in words.
+        scenario: what scores are averaged by; if empty, by the modality (`scenario_of`).
+        layout: how the data set lies on disk: a name of `mdae.tasks.layouts`.
+        kind: classification of two classes, regression, or segmentation.
+        label: how it follows from the data set's table; None for segmentation.
+        modalities: the data set's own names; each is evaluated, and all together if there are several.
+        cohort: who is in it, in words.
+        access, licence: where the data are to be had, and on what terms.
+        note: what else a reader of a score should know.
+        references: published scores.
+    """
+
+    name: str
+    title: str
+    scenario: str = ""
+    layout: str
+    kind: Kind = "classification"
+    label: LabelRule | None = None
+    modalities: tuple[str, ...]
+    cohort: str = "all subjects with the label and every modality"
+    access: str = ""
+    licence: str = ""
+    note: str = ""
+    references: tuple[Reference, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("classification", "regression", "segmentation"):
+            raise ConfigError(
+                f"a task of kind {self.kind!r}", mend="use classification, regression or segmentation"
+            )
+        if not self.modalities:
+            raise ConfigError(f"task {self.name} has no modalities", mend="name one or more")
+        if (self.label is None) != (self.kind == "segmentation"):
+            raise ConfigError(
+                f"task {self.name} of kind {self.kind}", mend="a label it needs, or must not have"
+            )
+        two_classes = self.label is not None and (bool(self.label.positive) or self.label.above is not None)
+        if self.kind == "classification" and not two_classes:
+            raise ConfigError(
+                f"task {self.name} makes no two classes", mend="give its label `positive` values or `above`"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+
+FUSED = "all"  # the name of all modalities together
+SEEN = ("t1", "t1w", "t1n", "t2", "t2w")  # contrasts that OpenMind is rich in, as the paper counts them
+
+
+def scenario_of(task: Task, modality: str) -> str:
+    """The paper's scenario that a score belongs to: in-domain (T1, T2), cross-modality (others), multi-modal."""
+    if task.scenario:
+        return task.scenario
+    if modality == FUSED:
+        return "multi-modal"
+    return "in-domain" if modality.casefold() in SEEN else "cross-modality"
+
+
+def task_from_dict(values: Mapping[str, Any]) -> Task:
+    """A task of a user's own record; lists and single words both stand for several values.
+
+    Raises:
+        ConfigError: something is missing, unknown or of the wrong kind.
+    """
+    try:
+        own = dict(values)
+        if (label := own.get("label")) is not None:
+            own["label"] = LabelRule(**_with_tuples(LabelRule, label))
+        own["references"] = tuple(Reference(**reference) for reference in own.get("references", ()))
+        return Task(**_with_tuples(Task, own))
+    except TypeError as error:
+        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks --show` for one that is") from error
+
+
+def _with_tuples(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for a record, with tuples of text where it has tuples."""
+    several = {field.name for field in fields(kind) if str(field.type).startswith("tuple[str")}
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in several:
+            out[name] = tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+        else:
+            out[name] = value
+    return out

@@ -1,0 +1,57 @@
+"""The catalogue for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from mdae.tasks.catalogue import CATALOGUE, SCENARIO_REFERENCES
+from mdae.tasks.layouts import LAYOUTS
+from mdae.tasks.record import LabelRule, Task, scenario_of
+
+
+def tasks_table() -> Table:
+    """One row a task."""
+    table = Table(caption="mdae tasks --show NAME tells where the data are to be had and how they must lie")
+    for column in ("task", "asks for", "modalities"):
+        table.add_column(column, no_wrap=column == "task")
+    for task in CATALOGUE:
+        table.add_row(task.name, task.title, " ".join(task.modalities))
+    return table
+
+
+def show_task(task: Task) -> Iterator[str]:
+    """All that the record says, a line each."""
+    yield f"{task.name}: {task.title} ({task.kind})"
+    yield f"cohort: {task.cohort}"
+    if task.label is not None:
+        yield f"label: {_rule(task.label)}"
+    yield "modalities: " + ", ".join(f"{name} ({scenario_of(task, name)})" for name in task.modalities)
+    yield f"layout {task.layout}: {' '.join((LAYOUTS[task.layout].__doc__ or '').split())}"
+    if task.access:
+        yield f"access: {task.access} ({task.licence})"
+    if task.note:
+        yield f"note: {task.note}"
+    for reference in task.references:
+        yield f"published: {reference.encoder} {reference.metric} {reference.value:.3f} ({reference.source})"
+    for scenario in dict.fromkeys(scenario_of(task, name) for name in task.modalities):
+        for reference in SCENARIO_REFERENCES.get(scenario, ()):
+            shown = f"{reference.encoder} {reference.metric} {reference.value:.3f} ({reference.source})"
+            yield f"published mean of all {scenario} tasks: {shown}"
+
+
+def _rule(rule: LabelRule) -> str:
+    """A rule in words."""
+    if rule.positive:
+        negative = f", 0 if {' or '.join(rule.negative)}" if rule.negative else ", else 0"
+        positive = "anything else" if rule.positive == ("*",) else " or ".join(rule.positive)
+        return f"column {rule.column!r}: 1 if {positive}{negative}"
+    if rule.above is None:
+        return f"column {rule.column!r}, a number"
+    lost = (
+        f"; left out if lost before ({rule.event!r} is not {' or '.join(rule.happened)})"
+        if rule.event
+        else ""
+    )
+    return f"column {rule.column!r}: 1 if above {rule.above:g}{lost}"
