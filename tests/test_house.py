@@ -20,6 +20,7 @@ FLOORS = [
     {"networks"},
     {"objectives"},
     {"training"},
+    {"interop"},
     {"evaluation"},
     {"report"},
     {"cli", "__main__", "__init__"},

@@ -53,6 +53,8 @@ class ModalityResult:
         scenario: what it is averaged with.
         scores: figures with intervals, by name.
         subjects, labels, predictions, probabilities: of the scored subjects, in one order; for paired comparisons.
+        values: figures that each subject has of its own (Dice of a class, say), in the order of `subjects`.
+        widening: how much longer the intervals are than the bootstrap's over subjects, for models that were refitted.
         refused: why there are no figures; "" if there are.
     """
 
@@ -63,6 +65,8 @@ class ModalityResult:
     labels: list[float] = field(default_factory=list)
     predictions: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    widening: float = 1.0
     refused: str = ""
 
 
@@ -252,6 +256,7 @@ def _judge(
         labels=y.tolist(),
         predictions=s.tolist(),
         probabilities=p.tolist() if protocol.stratified else [],
+        widening=widening,
     )
 
 
