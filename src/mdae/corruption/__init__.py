@@ -1,7 +1,7 @@
 """The two corruptions of MDAE: block masking and diffusion noise, drawn once and applied purely."""
 
 from mdae.corruption.corrupt import Corrupted, CorruptionConfig, CorruptionDraw, apply, draw
-from mdae.corruption.mask import block_grid, draw_blocks, expand_blocks
+from mdae.corruption.mask import block_grid, draw_blocks, draw_count, expand_blocks
 from mdae.corruption.schedule import Coefficients, Schedule, tweedie_score
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "block_grid",
     "draw",
     "draw_blocks",
+    "draw_count",
     "expand_blocks",
     "tweedie_score",
 ]

@@ -29,6 +29,18 @@ def draw_blocks(
     return torch.rand((channels, *grid), generator=generator, device=generator.device) < ratio
 
 
+def draw_count(count: int, grid: Shape3, generator: torch.Generator) -> Bool[Tensor, "1 gD gH gW"]:
+    """Mask `count` blocks of one sample, each choice of blocks as likely as any other: a fixed count, not Bernoulli.
+
+    At least one block is masked, and at least one is left where there are two.
+    """
+    total = grid[0] * grid[1] * grid[2]
+    order = torch.rand(total, generator=generator, device=generator.device).argsort()
+    blocks = torch.zeros(total, dtype=torch.bool, device=generator.device)
+    blocks[order[: max(1, min(count, total - 1))]] = True
+    return blocks.view(1, *grid)
+
+
 def expand_blocks(
     blocks: Bool[Tensor, "B C gD gH gW"], shape: Shape3, block: Shape3
 ) -> Bool[Tensor, "B C D H W"]:

@@ -92,13 +92,16 @@ class ConvNorm(nn.Module):
         self.act = act
 
     def forward(self, x: Batch, film: Modulation | None = None) -> Batch:
+        x = self.norm(self.convolve(x), film)
+        return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True) if self.act else x
+
+    def convolve(self, x: Batch) -> Batch:
+        """The convolution alone, without its bias."""
         conv, weight = self.conv, self.conv.weight
         if x.device.type == "cpu" and max(weight.shape[:2]) <= FEW_CHANNELS:
             x = x.contiguous(memory_format=torch.channels_last_3d)
             weight = weight.contiguous(memory_format=torch.channels_last_3d)
-        x = F.conv3d(x, weight, None, conv.stride, conv.padding)
-        x = self.norm(x, film)
-        return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True) if self.act else x
+        return F.conv3d(x, weight, None, conv.stride, conv.padding)
 
 
 class ResidualBlock(nn.Module):
