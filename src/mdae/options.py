@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from mdae.types import NoiseKind, Shape3, Weighting
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveOptions:
-    """Changes to an objective's published settings. What is left out keeps the objective's own."""
+    """Changes to an objective's published settings, where it has them. What is left out keeps the objective's own."""
 
     noise: NoiseKind | None = None
     """Noise schedule: ve (variance exploding), vp (variance preserving), flow, or none."""
@@ -37,6 +38,22 @@ class ObjectiveOptions:
     def given(self) -> dict[str, Any]:
         """The options that were set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def read_changes(texts: Sequence[str]) -> dict[str, str]:
+    """Settings from `NAME=VALUE` each; `ConfigError` for what is not of that form or comes twice."""
+    changes: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or not name or name in changes:
+            raise ConfigError(
+                f"{text!r} is given twice" if name in changes else f"{text!r} is no NAME=VALUE",
+                where="--set",
+                mend="give each setting once, as in --set p_min=0.5 block=8,8,8",
+            )
+        changes[name] = value.strip()
+    return changes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
-from mdae.corruption import CorruptionConfig, Schedule, apply, draw
+from mdae.corruption import CorruptionConfig, apply, draw
 from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_scan, write_nifti
 from mdae.data.preprocess import (
@@ -28,6 +27,7 @@ from mdae.evaluation.windows import map_windows
 from mdae.figures import save_png, volume_grid
 from mdae.files import atomic_write
 from mdae.networks.saved import SavedModel, load_model
+from mdae.objectives.settings import rebuilt
 from mdae.seeding import torch_generator
 
 PEAK = 8.0  # standard deviations, the range that PSNR takes a z-scored volume to have
@@ -163,12 +163,11 @@ def corruption_of(model: SavedModel) -> CorruptionConfig:
         ModelError: its objective has none.
     """
     try:
-        values: dict[str, Any] = dict(model.objective["corruption"])
-        schedule = Schedule(**values.pop("schedule"))
-        return CorruptionConfig(**{**values, "schedule": schedule, "block": tuple(values["block"])})
-    except (KeyError, TypeError) as error:
+        return rebuilt(CorruptionConfig, model.objective["corruption"])
+    except (KeyError, TypeError, ConfigError) as error:
         raise ModelError(
-            "its objective has no corruption to undo", mend="use a model of mdae, mae, dsm or diffmae"
+            f"objective {model.objective.get('name', 'unknown')} leaves no corruption to undo",
+            mend="use a model of mdae, mae, dsm or diffmae",
         ) from error
 
 

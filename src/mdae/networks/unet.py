@@ -78,12 +78,16 @@ class Decoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
         """From all the encoder's outputs, finest first, to the prediction (B, C, D, H, W)."""
+        prediction: Tensor = self.seg_layers[-1](self.features(features, films))
+        return prediction
+
+    def features(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
+        """What the last head predicts from, (B, features[0], D, H, W)."""
         x = features[-1]
         for index, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
             x = torch.cat([up(x), features[-2 - index]], dim=1)
             x = stage(x, None if films is None else films[index])
-        prediction: Tensor = self.seg_layers[-1](x)
-        return prediction
+        return x
 
 
 class ResidualUNet(nn.Module):
@@ -109,11 +113,11 @@ class ResidualUNet(nn.Module):
         """Every side of an input must be a multiple of this."""
         return self.config.stride
 
-    def forward(self, x: Batch, t: PerSample) -> Batch:
-        """Predict the clean volume from a corrupted one at times t, (B,)."""
-        films = self.film(t)
-        features = self.encoder(x, films[: self._num_encoder_films])
-        prediction: Tensor = self.decoder(features, films[self._num_encoder_films :])
+    def forward(self, x: Batch, t: PerSample | None) -> Batch:
+        """Predict the clean volume from a corrupted one at times t, (B,); None leaves time, and FiLM, out."""
+        films = None if t is None else self.film(t)
+        features = self.encoder(x, films and films[: self._num_encoder_films])
+        prediction: Tensor = self.decoder(features, films and films[self._num_encoder_films :])
         return prediction
 
     @torch.no_grad()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mdae.errors import ConfigError
 from mdae.networks import ResidualUNet
+from mdae.networks.blocks import NEGATIVE_SLOPE
 from mdae.tensors import Batch, Mask
 
 
@@ -33,13 +35,46 @@ class Objective(nn.Module, ABC):
     It sees a batch and one generator a sample; never an optimiser, device, epoch or logger. A sample's randomness
     comes from its own generator alone, so that results do not depend on how samples are spread over ranks.
 
+    A subclass takes the network and its settings. Parameters that it does not train it freezes in its constructor:
+    training on several devices waits for the gradient of every other. Heads of its own are attributes beside the
+    network; they are trained, kept in checkpoints, and left out of the saved model.
+
     Args:
         network: the U-Net whose encoder is to be learned.
+
+    Attributes:
+        mixes_samples: whether a sample's loss depends on the others of its batch (negatives, mixed volumes). The batch
+            is what one device takes at once.
+        min_batch: the fewest samples it can learn from at once.
     """
+
+    mixes_samples: ClassVar[bool] = False
+    min_batch: ClassVar[int] = 1
 
     def __init__(self, network: ResidualUNet) -> None:
         super().__init__()
         self.network = network
+
+    def initialise_heads(self, generator: torch.Generator) -> None:
+        """Draw the weights of all convolutions and matrices outside the network, after He, on the CPU; biases are 0.
+
+        An objective with other random parameters, such as a mask token, draws them here too.
+        """
+        inside = set(self.network.modules())
+        for module in self.modules():
+            if module in inside or not isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+                continue
+            nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def check_batch(self, batch: int) -> None:
+        """Raise `ConfigError` for fewer samples than it can learn from."""
+        if batch < self.min_batch:
+            raise ConfigError(
+                f"{type(self).__name__} compares samples with each other and was given {batch}",
+                mend=f"use --batch for {self.min_batch} or more on each device at once",
+            )
 
     @abstractmethod
     def forward(

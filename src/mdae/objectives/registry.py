@@ -1,105 +1,119 @@
-"""The objectives by name. Registering one here enrols it in the command line, the docs table and the contract tests."""
+"""The objectives by name. Registering one enrols it in the command line, the docs table and the contract tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
-from mdae.corruption import CorruptionConfig, Schedule
+import torch
+
 from mdae.errors import ConfigError
 from mdae.networks import ResidualUNet
 from mdae.objectives.base import Objective
-from mdae.objectives.denoising import Denoising, DenoisingConfig
+from mdae.objectives.settings import changed, convert, find, setting_types
 from mdae.options import ObjectiveOptions
 
+S = TypeVar("S")
 
-@dataclass(frozen=True)
-class ObjectiveSpec:
-    """One entry: the published settings, how a user's options change them, and how the objective is built."""
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(Generic[S]):
+    """One entry.
+
+    Args:
+        paper: author, title, venue and year.
+        summary: what it learns from, as one clause.
+        settings: the published values; a frozen, keyword-only dataclass that validates itself.
+        build: the objective on a network with such settings; the class itself, as a rule.
+        fixed: paths of settings that would make it another objective, which a user cannot change.
+    """
 
     paper: str
     summary: str
-    settings: DenoisingConfig
-    build: Callable[[ResidualUNet, DenoisingConfig], Objective]
+    settings: S
+    build: Callable[[ResidualUNet, S], Objective]
+    fixed: tuple[str, ...] = ()
 
 
-NO_NOISE = Schedule(kind="none")
+OBJECTIVES: dict[str, ObjectiveSpec[Any]] = {}
 
-OBJECTIVES: dict[str, ObjectiveSpec] = {
-    "mdae": ObjectiveSpec(
-        "Masked-Diffusion Autoencoders, CVPR 2026",
-        "inpaint what is masked and denoise what is visible, at once",
-        DenoisingConfig(corruption=CorruptionConfig()),
-        Denoising,
-    ),
-    "mae": ObjectiveSpec(
-        "He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022",
-        "inpaint what is masked; the rest is clean",
-        DenoisingConfig(
-            corruption=CorruptionConfig(schedule=NO_NOISE, p_min=0.75, p_max=0.75), supervise="masked"
-        ),
-        Denoising,
-    ),
-    "dsm": ObjectiveSpec(
-        "Vincent, A Connection Between Score Matching and Denoising Autoencoders, 2011",
-        "denoise; nothing is masked",
-        DenoisingConfig(corruption=CorruptionConfig(p_min=0.0, p_max=0.0), supervise="visible"),
-        Denoising,
-    ),
-    "diffmae": ObjectiveSpec(
-        "Wei et al., Diffusion Models as Masked Autoencoders, ICCV 2023",
-        "denoise what is masked; the rest is clean",
-        DenoisingConfig(
-            corruption=CorruptionConfig(
-                schedule=Schedule(kind="vp"), p_min=0.75, p_max=0.75, noise_on="masked"
-            ),
-            supervise="masked",
-        ),
-        Denoising,
-    ),
-}
+# Options that have another name than the setting they change.
+SETTING_OF_OPTION = {"noise": "schedule.kind"}
 
 
-def objective_config(name: str, options: ObjectiveOptions | None = None) -> DenoisingConfig:
-    """An objective's published settings with a user's changes.
+def register(name: str, spec: ObjectiveSpec[Any]) -> None:
+    """Make an objective known by name.
 
     Raises:
-        ConfigError: an unknown name, or settings that exclude each other.
+        ConfigError: a name that is taken or no name, or settings that are no frozen, keyword-only dataclass of plain
+            fields.
     """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ConfigError(f"objective name {name!r}", mend="use lower-case letters, digits and hyphens")
+    if name in OBJECTIVES:
+        raise ConfigError(f"there is an objective {name!r} already", mend="choose another name")
+    paths = setting_types(type(spec.settings))
+    for path in spec.fixed:
+        find(path, paths, f"objective {name}")
+    OBJECTIVES[name] = spec
+
+
+def find_objective(name: str) -> ObjectiveSpec[Any]:
+    """The entry of that name, or `ConfigError` naming those there are."""
     if name not in OBJECTIVES:
         raise ConfigError(f"no objective {name!r}", mend=f"use one of {', '.join(OBJECTIVES)}")
-    settings = OBJECTIVES[name].settings
-    given = {} if options is None else options.given()
-    if name in ("mae", "dsm"):
-        _refuse(name, given, {"mae": ("noise", "sigma_max"), "dsm": ("p_min", "p_max")}[name])
-    schedule = replace(
-        settings.corruption.schedule,
-        **{field: given.pop(option) for option, field in _SCHEDULE_OPTIONS.items() if option in given},
-    )
-    own = {field.name for field in fields(CorruptionConfig)}
-    corruption = replace(
-        settings.corruption, schedule=schedule, **{key: given.pop(key) for key in list(given) if key in own}
-    )
-    return replace(settings, corruption=corruption, **given)
+    return OBJECTIVES[name]
 
 
-_SCHEDULE_OPTIONS = {"noise": "kind", "sigma_max": "sigma_max"}
+def objective_config(
+    name: str, options: ObjectiveOptions | None = None, changes: Mapping[str, Any] | None = None
+) -> Any:
+    """An objective's published settings with a user's changes.
+
+    Args:
+        name: of a registered objective.
+        options: the options that several objectives share; those given must be settings of this one.
+        changes: values, or the text of them, by the setting's path or an end of it.
+
+    Raises:
+        ConfigError: an unknown name, a setting that it does not have or that is given twice, a value that does not
+            fit, or settings that exclude each other.
+    """
+    spec = find_objective(name)
+    types = setting_types(type(spec.settings))
+    free = [path for path in types if path not in spec.fixed]
+    given = [] if options is None else [*options.given().items()]
+    values: dict[str, Any] = {}
+    for asked, value in (*given, *(changes or {}).items()):
+        path = find(SETTING_OF_OPTION.get(asked, asked), free, f"objective {name}")
+        if path in values:
+            raise ConfigError(f"{path} is given twice", mend="give it once")
+        values[path] = convert(value, types[path], path)
+    return changed(spec.settings, values)
 
 
-def _refuse(name: str, given: dict[str, Any], options: tuple[str, ...]) -> None:
-    """An option that would turn an objective into another one is an error, not a surprise."""
-    for option in options:
-        if option in given:
-            raise ConfigError(f"objective {name} has no {option}", mend="use objective mdae to change it")
+def build_objective(
+    name: str,
+    network: ResidualUNet,
+    options: ObjectiveOptions | None = None,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Objective:
+    """An objective by name on a network.
+
+    Args:
+        name, options, changes: as for `objective_config`.
+        network: whose encoder is to be learned.
+        generator: the source of the initial weights of its heads, on the CPU.
+    """
+    objective = find_objective(name).build(network, objective_config(name, options, changes))
+    objective.initialise_heads(generator or torch.Generator().manual_seed(0))
+    return objective
 
 
-def build_objective(name: str, network: ResidualUNet, options: ObjectiveOptions | None = None) -> Objective:
-    """An objective by name on a network."""
-    config = objective_config(name, options)
-    return OBJECTIVES[name].build(network, config)
-
-
-def describe(name: str, config: DenoisingConfig) -> dict[str, Any]:
+def describe(name: str, settings: Any) -> dict[str, Any]:
     """The JSON-able record of an objective that is written into a saved model."""
-    return {"name": name, **asdict(config)}
+    return {"name": name, **asdict(settings)}

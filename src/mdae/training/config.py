@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
-from mdae.options import AugmentOptions, ObjectiveOptions
+from mdae.options import AugmentOptions, ObjectiveOptions, read_changes
 from mdae.types import Shape3
 
 
@@ -23,7 +23,9 @@ class PretrainConfig:
     out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Folder of the run: logs, pictures, checkpoints, and the model in `model/`."""
     objective: str = "mdae"
-    """What to learn from: mdae, mae, dsm or diffmae."""
+    """What to learn from: mdae, mae, simclr and others; `mdae objectives` lists them."""
+    plugin: Path | None = None
+    """Python file of your own that registers further objectives. It is run, so take nobody else's unread."""
     network: str = "tiny"
     """Network preset: tiny, small, base or resenc-l."""
     steps: int = 1000
@@ -78,8 +80,11 @@ class PretrainConfig:
     """Augmentation, on the device."""
     options: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     """Changes to the objective's published settings."""
+    settings: Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE ...")] = ()
+    """Any of the objective's settings, p_min=0.5 block=8,8,8 say; `mdae objectives NAME` lists them."""
 
     def __post_init__(self) -> None:
+        read_changes(self.settings)
         for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 1 or more")
@@ -102,8 +107,9 @@ class PretrainConfig:
         """
         free = (
             *("out", "store", "devices", "accelerator", "workers", "whole_files"),
-            *("checkpoint_every", "picture_every"),
+            *("checkpoint_every", "picture_every", "plugin"),
         )
         values = {name: value for name, value in asdict(self).items() if name not in free}
         values["options"] = self.options.given()
+        values["settings"] = read_changes(self.settings)
         return values

@@ -66,6 +66,7 @@ class Trainer:
         self.run, self.config, self.fabric = run, config, fabric
         self.micro_batch = micro_batch_size(config, fabric.world_size)
         self.raw = run.objective  # without the wrapper that synchronises gradients
+        self.raw.check_batch(self.micro_batch)
         optimiser = build_optimiser(self.raw, lr=config.lr, weight_decay=config.weight_decay)
         self.objective, self.optimiser = fabric.setup(self.raw, optimiser)
         self.average = MovingAverage((p for p in self.raw.parameters() if p.requires_grad), config.ema)
@@ -307,16 +308,29 @@ class Trainer:
         return bool(total > 0)  # type: ignore[operator]  # a tensor, given a tensor
 
     @torch.no_grad()
-    def _held_out(self, sample: int) -> Any:
-        """The objective on a held-out volume, always with the same crop and corruption."""
+    def _held_out(self, samples: list[int]) -> Any:
+        """The objective on held-out volumes, always with the same crops and corruptions."""
         assert self.run.validation is not None
-        crop, _, _ = CropDataset(self.run.store, self.run.validation)[sample]
-        clean, known = self._on_device(torch.from_numpy(crop)[None])
+        dataset = CropDataset(self.run.store, self.run.validation)
+        crops = torch.stack([torch.from_numpy(dataset[sample][0]) for sample in samples])
+        clean, known = self._on_device(crops)
         self.raw.eval()
         with self.fabric.autocast():
-            output = self.raw(clean, self._generators("validation corruption", [sample]), known)
+            output = self.raw(clean, self._generators("validation corruption", samples), known)
         self.raw.train()
         return output
+
+    def _held_out_groups(self) -> list[list[int]]:
+        """The held-out samples as they are given to the objective: one by one, where it does not compare them.
+
+        Else as many at once as in training, or all where these are fewer, and what is left over not at all: a loss
+        over more negatives is another loss.
+        """
+        number = self.run.num_validation
+        size = min(self.micro_batch, number) if self.raw.mixes_samples else 1
+        if size < self.raw.min_batch:
+            return []
+        return [list(range(start, start + size)) for start in range(0, number - size + 1, size)]
 
     def _validate(self, log: RunLog | None) -> None:
         """Mean loss and terms over the held-out volumes, dealt to the ranks one by one."""
@@ -326,8 +340,8 @@ class Trainer:
         rank, world = self.fabric.global_rank, self.fabric.world_size
         names = [name for name in self.window.names if name not in ("grad_norm", "lr")]
         rows = [torch.zeros(0, len(names), device=self.fabric.device)]
-        for sample in range(rank, self.run.num_validation, world):
-            output = self._held_out(sample)
+        for samples in self._held_out_groups()[rank::world]:
+            output = self._held_out(samples)
             rows.append(torch.stack([output.loss, *output.logs.values()]).float()[None])
         self.average.swap()
         table = torch.cat(rows)
@@ -338,16 +352,19 @@ class Trainer:
             log.row("val", self.step, dict(zip(names, (sums[0] / sums[1]).tolist(), strict=True)))
 
     def _picture(self, log: RunLog | None) -> None:
-        """Reconstructions of the first held-out volumes, as a file and in TensorBoard."""
+        """What the objective shows of the first held-out volumes, as a file and in TensorBoard."""
         if self.run.validation is None or log is None:
             return
         self.average.swap()
-        outputs = [self._held_out(sample) for sample in range(min(PICTURED, self.run.num_validation))]
+        outputs = [self._held_out(samples) for samples in self._held_out_groups()[:PICTURED]]
         self.average.swap()
         rows = [
             {name: volume[0, 0].float().cpu().numpy() for name, volume in output.pictures.items()}
             for output in outputs
+            if output.pictures
         ]
+        if not rows:
+            return
         figure = volume_grid(rows)
         save_png(self.config.out / "pictures" / f"step-{self.step:08d}.png", figure)
         log.picture("reconstructions", self.step, to_pixels(figure))

@@ -16,7 +16,10 @@ from mdae.data.store import Store, StoredScan
 from mdae.errors import ConfigError, DataError
 from mdae.networks import ResidualUNet, preset
 from mdae.objectives import Objective, build_objective, objective_config
+from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import describe
+from mdae.objectives.settings import flatten
+from mdae.options import read_changes
 from mdae.seeding import key, torch_generator
 from mdae.training.config import PretrainConfig
 from mdae.types import Shape3
@@ -38,6 +41,7 @@ class Run:
         num_validation: the validation volumes, samples 0 to this.
         partly_unknown: whether some scans have voxels that nobody knows.
         objective: on its untrained network, whose weights follow from the seed.
+        settings: the objective's, a frozen dataclass.
     """
 
     config: PretrainConfig
@@ -50,17 +54,20 @@ class Run:
     num_validation: int
     partly_unknown: bool
     objective: Objective
+    settings: Any
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must share with the interrupted one: options and data."""
+        """What a resumed run must share with the interrupted one: options, the objective's settings and data."""
+        values = self.config.fingerprint()
+        del values["options"], values["settings"]  # two ways to say what the settings are
+        settings = {f"settings.{path}": value for path, value in flatten(self.settings).items()}
         names = "\0".join(f"{scan.scan_id} {scan.content} {self.parts[scan.subject]}" for scan in self.scans)
-        return {**self.config.fingerprint(), "data": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        return {**values, **settings, "data": hashlib.sha256(names.encode()).hexdigest()[:16]}
 
     def describe_objective(self) -> dict[str, Any]:
         """The objective's record for a saved model."""
-        name = self.config.objective
-        return describe(name, objective_config(name, self.config.options))
+        return describe(self.config.objective, self.settings)
 
 
 def open_run(config: PretrainConfig) -> Run:
@@ -68,9 +75,16 @@ def open_run(config: PretrainConfig) -> Run:
     chosen = preset(config.network)
     patch = config.patch or chosen.patch
     chosen.network.check_shape(patch)
-    generator = torch_generator(config.seed, "weights")
+    if config.plugin is not None:
+        load_plugin(config.plugin)
+    changes = read_changes(config.settings)
+    settings = objective_config(config.objective, config.options, changes)
     objective = build_objective(
-        config.objective, ResidualUNet(chosen.network, generator=generator), config.options
+        config.objective,
+        ResidualUNet(chosen.network, generator=torch_generator(config.seed, "weights")),
+        config.options,
+        changes,
+        generator=torch_generator(config.seed, "heads"),
     )
     store = Store.open(config.store)
     store.whole_files = config.whole_files
@@ -94,6 +108,7 @@ def open_run(config: PretrainConfig) -> Run:
         num_validation=min(len({scan.subject for scan in held_out}), MAX_VALIDATION),
         partly_unknown=any(scan.unknown > 0 for scan in scans),
         objective=objective,
+        settings=settings,
     )
 
 
