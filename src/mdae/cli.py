@@ -22,6 +22,7 @@ from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
 from mdae.evaluation.configs import EmbedConfig, EvaluateConfig, ProbeConfig, ReconstructConfig, TasksConfig
+from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
@@ -34,6 +35,7 @@ Command = Annotated[
     | Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
     | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[SplitConfig, tyro.conf.subcommand("split", prefix_name=False)]
+    | Annotated[ObjectivesConfig, tyro.conf.subcommand("objectives", prefix_name=False)]
     | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
@@ -161,6 +163,19 @@ def _split(config: SplitConfig) -> None:
     console.print(f"{shown} subjects: {path}", soft_wrap=True, highlight=False)
 
 
+def _objectives(config: ObjectivesConfig) -> None:
+    from mdae.objectives.plugin import load_plugin
+    from mdae.objectives.show import objectives_table, show_objective
+
+    if config.plugin is not None:
+        load_plugin(config.plugin)
+    if config.name:
+        for line in show_objective(config.name):
+            console.print(line, soft_wrap=True, highlight=False)
+    else:
+        console.print(objectives_table())
+
+
 def _pretrain(config: PretrainConfig) -> None:
     from mdae.training.loop import pretrain
 
@@ -229,6 +244,7 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     PrepareConfig: _prepare,
     CheckConfig: _check,
     SplitConfig: _split,
+    ObjectivesConfig: _objectives,
     PretrainConfig: _pretrain,
     EmbedConfig: _embed,
     ProbeConfig: _probe,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
 from mdae.types import NoiseKind, Shape3, Weighting
@@ -38,6 +41,16 @@ class ObjectiveOptions:
     def given(self) -> dict[str, Any]:
         """The options that were set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectivesConfig:
+    """List the objectives, or one's settings with their published values."""
+
+    name: Positional[Annotated[str, arg(metavar="NAME")]] = ""
+    """Objective to show whole; all in a table if left out."""
+    plugin: Path | None = None
+    """Python file of your own that registers further objectives."""
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, str]:

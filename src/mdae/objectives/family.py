@@ -25,7 +25,7 @@ register(
             supervise="masked",
         ),
         build=Denoising,
-        fixed=("corruption.schedule.kind", "corruption.schedule.sigma_max"),
+        fixed=("corruption.schedule.kind", "corruption.schedule.sigma_max", "corruption.noise_on"),
     ),
 )
 register(

@@ -105,6 +105,14 @@ def rebuilt(kind: type[S], values: Mapping[str, Any]) -> S:
     return kind(**arguments)
 
 
+def as_text(value: Any) -> str:
+    """A setting's value as `convert` takes it back."""
+    if isinstance(value, tuple):
+        plain = value and not any(isinstance(part, tuple | str) for part in value)
+        return ",".join(map(str, value)) if plain else str(value).replace(" ", "")
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
 def convert(value: Any, hint: Any, name: str) -> Any:
     """A value, or the text of one, as its annotation wants it; `ConfigError` for what does not fit."""
     try:

@@ -39,7 +39,8 @@ class Window:
         for step, row in zip(self.steps, table.tolist(), strict=True):
             values = dict(zip(self.names, row, strict=True))
             finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
-            if not finite or values["loss"] > EXPLODED * self.lowest:
+            exploded = values["loss"] > EXPLODED * self.lowest > 0  # once 0, a loss has no scale to tell by
+            if not finite or exploded:
                 return step
         return None
 
