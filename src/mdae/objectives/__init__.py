@@ -13,7 +13,16 @@ from mdae.objectives.weighting import visible_weight
 
 # Each registers its objectives on import, in the order in which they are listed.
 # isort: split
-from mdae.objectives import family
+from mdae.objectives import (
+    family,
+    models_genesis,
+    simclr,
+    simmim,
+    spark,
+    swinunetr,
+    voco,
+    volume_fusion,
+)
 
 __all__ = [
     "OBJECTIVES",
@@ -24,8 +33,15 @@ __all__ = [
     "StepOutput",
     "build_objective",
     "family",
+    "models_genesis",
     "objective_config",
     "register",
+    "simclr",
+    "simmim",
+    "spark",
     "squared_error_terms",
+    "swinunetr",
     "visible_weight",
+    "voco",
+    "volume_fusion",
 ]
