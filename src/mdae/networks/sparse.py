@@ -88,7 +88,7 @@ def sparse_instance_norm(
     """Instance normalisation with FiLM (6), its mean and variance over each sample's visible voxels alone.
 
     Args:
-        x: 0 where hidden; the statistics rest on that.
+        x: 0 where hidden; the mean rests on that.
         visible: which voxels count.
         weight, bias, film: as in the dense normalisation.
 
@@ -97,15 +97,13 @@ def sparse_instance_norm(
     """
     voxels = (2, 3, 4)
     values = x.float()
-    # Statistics over all voxels, which one pass gives, turned into those over the visible: hidden ones add nothing to
-    # the sums of values and squares.
-    share = visible[0].numel() / visible.sum(voxels, keepdim=True).clamp_min(1)
-    variance, mean = torch.var_mean(values, voxels, correction=0, keepdim=True)
-    square, mean = (variance + mean.square()) * share, mean * share
-    variance = (square - mean.square()).clamp_min(0.0)
+    number = visible.sum(voxels, keepdim=True).clamp_min(1)
+    # Sums, where `var_mean` would do: that is a hundred times slower on a CPU.
+    centred = (values - values.sum(voxels, keepdim=True) / number).masked_fill(~visible, 0.0)
+    variance = centred.square().sum(voxels, keepdim=True) / number
     scale, shift = weight[None], bias[None]
     if film is not None:
         scale, shift = scale * (film.gamma + 1), shift * (film.gamma + 1) + film.beta
     gain = scale[:, :, None, None, None] * (variance + NORM_EPS).rsqrt()
-    offset = shift[:, :, None, None, None] - mean * gain
-    return torch.addcmul(offset, values, gain).masked_fill(~visible, 0.0).to(x.dtype)
+    out = torch.addcmul(shift[:, :, None, None, None], centred, gain)
+    return out.masked_fill(~visible, 0.0).to(x.dtype)

@@ -101,11 +101,11 @@ class VolumeFusion(Objective):
             for share in (config.side_min, config.side_max)
         )
         drawn = [_draw_boxes(config, low, high, shape, generator) for generator in generators]
-        start, stop, painted = (torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True))
+        start, stop, colour = (torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True))
         classes = torch.zeros(len(drawn), 1, *shape, dtype=torch.uint8, device=start.device)
         for box in range(config.boxes_max):
-            colour = painted[box].view(-1, 1, 1, 1, 1)
-            classes = torch.where(inside(start[box], stop[box], shape) & (colour > 0), colour, classes)
+            painted = inside(start[box], stop[box], shape)
+            classes = torch.where(painted, colour[box].view(-1, 1, 1, 1, 1), classes)
         return classes.long()
 
     def predict(self, mixed: Batch) -> Float[Tensor, "B K D H W"]:
@@ -120,13 +120,13 @@ class VolumeFusion(Objective):
 def _draw_boxes(
     config: VolumeFusionConfig, low: Shape3, high: Shape3, shape: Shape3, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts and stops, (boxes_max, 3), and classes, (boxes_max,), of one sample's boxes; class 0 is no box."""
+    """Starts and stops, (boxes_max, 3), and classes, (boxes_max,), of one sample's boxes; those left out are empty."""
     u = torch.rand(1 + config.boxes_max, generator=generator, device=generator.device)
     number = config.boxes_min + whole(u[0], config.boxes_max - config.boxes_min + 1)
-    classes = 1 + whole(u[1:], config.levels)
-    there = torch.arange(config.boxes_max, device=generator.device) < number
-    windows = draw_windows(config.boxes_max, low, high, shape, generator)
-    return windows.start, windows.stop, (classes * there).to(torch.uint8)
+    left_out = torch.arange(config.boxes_max, device=generator.device) >= number
+    start, stop = draw_windows(config.boxes_max, low, high, shape, generator)
+    stop = torch.where(left_out[:, None], start, stop)
+    return start, stop, (1 + whole(u[1:], config.levels)).to(torch.uint8)
 
 
 def fuse(background: Batch, foreground: Batch, classes: Int[Tensor, "B 1 D H W"], levels: int) -> Batch:
