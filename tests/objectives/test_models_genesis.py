@@ -13,7 +13,7 @@ from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.objectives import build_objective
 from mdae.objectives.distortions import (
     Distortion,
-    Rates,
+    DistortionConfig,
     along_curve,
     apply,
     bezier_curve,
@@ -21,12 +21,11 @@ from mdae.objectives.distortions import (
     draw_shuffle,
     to_unit,
 )
-from mdae.objectives.models_genesis import ModelsGenesisConfig
 from mdae.objectives.windows import draw_windows, inside, whole
 from mdae.seeding import torch_generator
 
 SHAPE = (24, 20, 32)
-NEVER = Rates(shuffle=0.0, nonlinear=0.0, paint=0.0, outside=0.0)
+NEVER = DistortionConfig(shuffle=0.0, nonlinear=0.0, paint=0.0, outside=0.0)
 
 
 def generator(index: int = 0, purpose: str = "draw") -> torch.Generator:
@@ -148,8 +147,8 @@ def test_whole_numbers_stay_below_their_bound():
 
 def test_painting_inside_covers_a_few_windows_and_outside_all_but_a_few():
     always = {"shuffle": 0.0, "nonlinear": 0.0, "paint": 1.0}
-    inner = draw(Rates(**always, outside=0.0), 1, (1, *SHAPE), generators(60))
-    outer = draw(Rates(**always, outside=1.0), 1, (1, *SHAPE), generators(60))
+    inner = draw(DistortionConfig(**always, outside=0.0), (1, *SHAPE), generators(60))
+    outer = draw(DistortionConfig(**always, outside=1.0), (1, *SHAPE), generators(60))
     for painted in inner.painted[:, 0].numpy():
         assert not painted[:3].any() and not painted[-3:].any() and not painted[:, :3].any(), "a margin"
         assert painted.mean() <= 5 / 27
@@ -162,8 +161,8 @@ def test_painting_inside_covers_a_few_windows_and_outside_all_but_a_few():
 
 
 def test_distortions_come_as_often_as_asked_for():
-    rates = Rates(shuffle=0.5, nonlinear=0.9, paint=0.7, outside=0.8)
-    drawn = draw(rates, 50, (1, 12, 12, 30), generators(300))
+    config = DistortionConfig(shuffle=0.5, nonlinear=0.9, paint=0.7, outside=0.8, num_windows=50)
+    drawn = draw(config, (1, 12, 12, 30), generators(300))
     shuffled = (drawn.source != torch.arange(12 * 12 * 30)).any(1).float().mean()
     assert shuffled == pytest.approx(0.5, abs=0.1)
     assert drawn.bent.float().mean() == pytest.approx(0.9, abs=0.06)
@@ -201,7 +200,7 @@ def test_no_distortion_is_the_volume_itself():
     clean = volumes()
     unit, low, extent = to_unit(clean)
     assert unit.amin() == 0 and unit.amax() == 1
-    torch.testing.assert_close(apply(draw(NEVER, 1, (1, *SHAPE), generators(2)), unit) * extent + low, clean)
+    torch.testing.assert_close(apply(draw(NEVER, (1, *SHAPE), generators(2)), unit) * extent + low, clean)
     flat, _, _ = to_unit(torch.full((1, 1, 4, 4, 4), 3.0))
     assert torch.equal(flat, torch.zeros(1, 1, 4, 4, 4)), "a constant volume divides by nothing"
 
@@ -248,4 +247,4 @@ def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
 @pytest.mark.parametrize("wrong", [{"shuffle": 1.5}, {"outside": -0.1}, {"num_windows": 0}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        ModelsGenesisConfig(**wrong)
+        DistortionConfig(**wrong)

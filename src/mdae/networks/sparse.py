@@ -73,7 +73,7 @@ def sparse_block(block: ResidualBlock, x: Batch, visible: Visible, film: Modulat
 
 def sparse_conv_norm(layer: ConvNorm, x: Batch, visible: Visible, film: Modulation | None = None) -> Batch:
     """Convolve, hide again, normalise over what is visible; `x` is 0 where hidden, and so is the result."""
-    x = layer.convolve(x).masked_fill(~visible, 0.0)
+    x = layer.convolve(x) * visible
     x = sparse_instance_norm(x, visible, layer.norm.weight, layer.norm.bias, film)
     return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True) if layer.act else x
 
@@ -98,12 +98,12 @@ def sparse_instance_norm(
     voxels = (2, 3, 4)
     values = x.float()
     number = visible.sum(voxels, keepdim=True).clamp_min(1)
-    # Sums, where `var_mean` would do: that is a hundred times slower on a CPU.
-    centred = (values - values.sum(voxels, keepdim=True) / number).masked_fill(~visible, 0.0)
+    # Sums and products: on a CPU `var_mean` takes a hundred times as long, `masked_fill` three times.
+    centred = (values - values.sum(voxels, keepdim=True) / number) * visible
     variance = centred.square().sum(voxels, keepdim=True) / number
     scale, shift = weight[None], bias[None]
     if film is not None:
         scale, shift = scale * (film.gamma + 1), shift * (film.gamma + 1) + film.beta
     gain = scale[:, :, None, None, None] * (variance + NORM_EPS).rsqrt()
     out = torch.addcmul(shift[:, :, None, None, None], centred, gain)
-    return out.masked_fill(~visible, 0.0).to(x.dtype)
+    return (out * visible).to(x.dtype)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mdae.errors import ConfigError
 from mdae.objectives.windows import draw_windows, inside
 from mdae.tensors import Batch, PerSample
 from mdae.types import Shape3
@@ -21,6 +22,31 @@ KNOTS = 1024  # of the piecewise linear curve
 PAINTED = 5  # windows at most that are painted in or left out
 ANOTHER = 0.95  # probability of one more such window
 MARGIN = 3  # voxels that they keep from the volume's ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistortionConfig:
+    """How often volumes are distorted, and how; the defaults are published.
+
+    Args:
+        shuffle, nonlinear, paint: the probability of each distortion.
+        outside: the probability that painting is outside of its windows rather than inside.
+        num_windows: windows that are shuffled. Their sides are up to a tenth of the volume's, so that a number
+            covers the same share of a volume of any size.
+    """
+
+    shuffle: float = 0.5
+    nonlinear: float = 0.9
+    paint: float = 0.9
+    outside: float = 0.8
+    num_windows: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name in ("shuffle", "nonlinear", "paint", "outside"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend="give a probability, 0 to 1")
+        if not 1 <= self.num_windows < 2**20:
+            raise ConfigError(f"num_windows is {self.num_windows}", mend="give 1 to a million")
 
 
 @dataclass(frozen=True)
@@ -44,38 +70,28 @@ class Distortion:
     noise: Batch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """How often each distortion happens: the probabilities of each, and of painting outside rather than inside."""
-
-    shuffle: float
-    nonlinear: float
-    paint: float
-    outside: float
-
-
 def draw(
-    rates: Rates, num_windows: int, shape: tuple[int, int, int, int], generators: Sequence[torch.Generator]
+    config: DistortionConfig, shape: tuple[int, int, int, int], generators: Sequence[torch.Generator]
 ) -> Distortion:
     """Draw for each sample (C, D, H, W) from its own generator, on the generator's device."""
-    samples = [_draw_sample(rates, num_windows, shape, generator) for generator in generators]
+    samples = [_draw_sample(config, shape, generator) for generator in generators]
     return Distortion(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
 
 def _draw_sample(
-    rates: Rates, num_windows: int, shape: tuple[int, int, int, int], generator: torch.Generator
+    config: DistortionConfig, shape: tuple[int, int, int, int], generator: torch.Generator
 ) -> tuple[Tensor, ...]:
     """One sample's parts, in the order of `Distortion`; what may be left out is drawn last."""
     device = generator.device
     spatial = (shape[1], shape[2], shape[3])
     u = torch.rand(9, generator=generator, device=device)
-    painted = _draw_painted(u[7] < rates.paint, u[8] < rates.outside, spatial, generator)
+    painted = _draw_painted(u[7] < config.paint, u[8] < config.outside, spatial, generator)
     noise = torch.rand(shape, generator=generator, device=device)
-    if u[6] < rates.shuffle:
-        source = draw_shuffle(num_windows, spatial, generator)
+    if u[6] < config.shuffle:
+        source = draw_shuffle(config.num_windows, spatial, generator)
     else:
         source = torch.arange(spatial[0] * spatial[1] * spatial[2], device=device)
-    return source, u[:4].view(2, 2), u[4] < rates.nonlinear, u[5] < 0.5, painted, noise
+    return source, u[:4].view(2, 2), u[4] < config.nonlinear, u[5] < 0.5, painted, noise
 
 
 def draw_shuffle(num_windows: int, shape: Shape3, generator: torch.Generator) -> Int[Tensor, "N"]:
