@@ -1,0 +1,120 @@
+"""The registry of strangers' encoders: other people's pre-trained networks, each with its own published preprocessing.
+
+Importing it costs nothing; what an encoder needs is imported when it is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdae.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from mdae.interop.backbone import Backbone
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stranger:
+    """One kind of other people's encoders.
+
+    Attributes:
+        name: the KIND of `KIND:PATH`.
+        title: what it is, for tables.
+        paper: where it was published.
+        licence: of the weights.
+        preprocessing: in words.
+        hub: its repository on the Hugging Face Hub; "" if none is known for certain.
+        files: what is fetched from a repository there: the weights, then what has to lie beside them.
+        load: from the file or folder of a checkpoint and a name for tables.
+    """
+
+    name: str
+    title: str
+    paper: str
+    licence: str
+    preprocessing: str
+    hub: str
+    files: tuple[str, ...]
+    load: Callable[[Path, str], Backbone]
+
+
+def _nnssl(path: Path, name: str) -> Backbone:
+    from mdae.interop.nnssl import load_nnssl
+
+    return load_nnssl(path, name)
+
+
+STRANGERS: dict[str, Stranger] = {
+    stranger.name: stranger
+    for stranger in (
+        Stranger(
+            name="nnssl",
+            title="ResEnc-L encoders of nnssl and OpenMind (MAE, SimCLR, VoCo, Models Genesis, S3D, ...)",
+            paper="Wald et al., An OpenMind for 3D medical vision self-supervised learning, ICCV 2025",
+            licence="CC BY 4.0 (weights of OpenMind)",
+            preprocessing="cropped to what is not 0, z-scored, 1 mm; the middle 160^3, in the file's orientation",
+            hub="AnonRes/ResEncL-OpenMind-MAE",
+            files=("checkpoint_final.pth", "adaptation_plan.json"),
+            load=_nnssl,
+        ),
+    )
+}
+
+
+def open_stranger(spec: str) -> Backbone:
+    """Open somebody's encoder.
+
+    Args:
+        spec: `KIND:PATH` of a checkpoint's file or folder, or `KIND:OWNER/REPO` of the Hugging Face Hub where no such
+            path exists. Nothing is fetched otherwise.
+
+    Raises:
+        ConfigError: no such kind.
+        ModelError: no such file or repository, or one of another layout.
+    """
+    kind, _, place = spec.partition(":")
+    if kind not in STRANGERS:
+        raise ConfigError(
+            f"no kind of encoder {kind!r}", mend=f"write KIND:PATH, KIND of {', '.join(STRANGERS)}"
+        )
+    stranger = STRANGERS[kind]
+    hint = f"write {kind}:PATH" + (f" or {kind}:{stranger.hub}" if stranger.hub else "")
+    if not place:
+        raise ConfigError(f"{kind} without a checkpoint", mend=hint)
+    path = Path(place).expanduser()
+    if path.exists():
+        return stranger.load(path, f"{kind}:{path.stem if path.is_file() else path.absolute().name}")
+    if not HUB_NAME.fullmatch(place):
+        raise ModelError("no such file or folder", where=path, mend=hint)
+    return stranger.load(_from_hub(place, stranger), f"{kind}:{place.partition('/')[2]}")
+
+
+def _from_hub(repository: str, stranger: Stranger) -> Path:
+    """The file of the weights, fetched or from the cache, with what has to lie beside it."""
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    mend = f"give a file, or a repository with {' and '.join(stranger.files)}"
+    if not stranger.files:
+        raise ModelError(
+            "its place on the Hub is not known", where=repository, mend="download it, give its file"
+        )
+    try:
+        fetched = [Path(hf_hub_download(repository, name)) for name in stranger.files]
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            "no such file or folder, and the Hugging Face Hub cannot be reached", where=repository, mend=mend
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"not to be had from the Hugging Face Hub ({reason})", where=repository, mend=mend
+        ) from error
+    return fetched[0]
