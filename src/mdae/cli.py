@@ -197,11 +197,12 @@ def _tasks(config: TasksConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from mdae.evaluation.evaluate import evaluate, result_path, results_table
+    from mdae.evaluation.evaluate import evaluate
+    from mdae.evaluation.outcome import result_path, results_table
 
-    evaluation = evaluate(config)
-    console.print(results_table(evaluation))
-    console.print(f"result: {result_path(config.out, evaluation)}", soft_wrap=True, highlight=False)
+    for evaluation in evaluate(config):
+        console.print(results_table(evaluation))
+        console.print(f"result: {result_path(config.out, evaluation)}", soft_wrap=True, highlight=False)
 
 
 def _reconstruct(config: ReconstructConfig) -> None:

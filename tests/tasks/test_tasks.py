@@ -10,7 +10,7 @@ import pytest
 
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation.evaluate import find_cohort
+from mdae.evaluation.cohort import find_cohort
 from mdae.tasks.catalogue import CATALOGUE, find_task
 from mdae.tasks.layouts import LAYOUTS, read_cases
 from mdae.tasks.record import FUSED, LabelRule, scenario_of, task_from_dict
@@ -165,9 +165,9 @@ def test_a_bad_record_is_one_line(tmp_path, text, said):
 def test_the_commands_show_them(capsys):
     main(["tasks"])
     assert "brats18-grade" in capsys.readouterr().out
-    main(["tasks", "--show", "upenn-survival-1y"])
+    main(["tasks", "show", "upenn-survival-1y"])
     said = capsys.readouterr().out
     assert "1 if above 365; left out if lost before" in said and "published mean of all in-domain" in said
     with pytest.raises(SystemExit) as caught:
-        main(["tasks", "--show", "nothing"])
+        main(["tasks", "show", "nothing"])
     assert caught.value.code == 2

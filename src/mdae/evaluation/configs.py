@@ -65,22 +65,23 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Give an encoder its trial on a task of the catalogue, or on one of your own."""
+    """Give an encoder its trial on tasks of the catalogue, or on your own."""
 
     encoder: str
-    """Model folder, untrained:tiny (a network as pre-training begins with), or histogram (a trivial baseline)."""
-    task: str
-    """Name of a task (`mdae tasks`), or a YAML file with one of your own."""
+    """Model folder, untrained:tiny (a network as pre-training begins with), histogram (a trivial baseline), or a
+    stranger's weights, KIND:PATH, such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
+    task: tuple[str, ...]
+    """Names of tasks (`mdae tasks`), or YAML or Python files with your own; several share --data."""
     data: Path
     """Folder that the data set's download unpacked to; a table for tasks of layout `table`."""
-    protocol: Literal["linear", "knn"] = "linear"
-    """Logistic or ridge regression, or nearest neighbours, on frozen features."""
+    protocol: Literal["linear", "knn", "finetune"] = "linear"
+    """Logistic or ridge regression, or nearest neighbours, on frozen features; or fine-tuning of the whole encoder."""
     modalities: tuple[str, ...] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
     split: Path | None = None
     """Table with `subject` and `split` (train, val, test) instead of cross-validation, such as `mdae split` writes."""
     out: Path = Path("results")
-    """Folder for the result file."""
+    """Folder for the result files."""
     name: str = ""
     """The encoder's name in tables; its folder's if left out."""
     cache: Path | None = None
@@ -92,7 +93,7 @@ class EvaluateConfig:
     folds: int = 5
     """Outer folds of the cross-validation."""
     repeats: int = 5
-    """Cross-validations with other folds, whose scores are averaged."""
+    """Cross-validations with other folds (with --split and fine-tuning: seeds), whose scores are averaged."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
     workers: int = 0
@@ -103,14 +104,27 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.folds < 2 or self.repeats < 1:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
+        if not self.task:
+            raise ConfigError("no task named", mend="give --task one or more of `mdae tasks`")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    """List the benchmark tasks, or show one."""
+    """List the benchmark tasks, or show one: `mdae tasks`, `mdae tasks show NAME`."""
 
-    show: str = ""
-    """Name of a task, or a YAML file of your own, to show whole."""
+    words: Positional[Annotated[tuple[str, ...], arg(metavar="[show NAME]")]] = ()
+    """Nothing for a list; `show` and the name of a task, or a file of your own, for all that its record says."""
+
+    def __post_init__(self) -> None:
+        if self.words and (self.words[0] != "show" or len(self.words) != 2):
+            raise ConfigError(
+                f"mdae tasks {' '.join(self.words)}", mend="say `mdae tasks` or `mdae tasks show NAME`"
+            )
+
+    @property
+    def show(self) -> str:
+        """The task to show; "" to list them all."""
+        return self.words[1] if self.words else ""
 
 
 @dataclass(frozen=True, kw_only=True)

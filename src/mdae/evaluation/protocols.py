@@ -48,7 +48,7 @@ def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Pred
     Else a fold's intercept follows its class mix, which is the opposite of the test part's, and scores of several folds
     together would fall below chance where there is nothing to find.
     """
-    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced", solver="liblinear")
+    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
     model = make_pipeline(StandardScaler(), logistic)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then

@@ -201,6 +201,6 @@ def _from_file(path: Path) -> Task:
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(
-            "not a task: it holds no names", where=path, mend="see `mdae tasks --show brats18-grade`"
+            "not a task: it holds no names", where=path, mend="see `mdae tasks show brats18-grade`"
         )
     return task_from_dict(values)

@@ -62,9 +62,7 @@ def read_cases(layout: str, root: Path) -> list[Case]:
         )
     cases = sorted(LAYOUTS[layout](root), key=lambda case: case.subject)
     if not any(case.scans for case in cases):
-        raise DataError(
-            f"no scan of {layout} in it", where=root, mend="see `mdae tasks --show` for its layout"
-        )
+        raise DataError(f"no scan of {layout} in it", where=root, mend="see `mdae tasks show` for its layout")
     return cases
 
 

@@ -172,7 +172,7 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
         own["references"] = tuple(Reference(**reference) for reference in own.get("references", ()))
         return Task(**_with_tuples(Task, own))
     except TypeError as error:
-        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks --show` for one that is") from error
+        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks show` for one that is") from error
 
 
 def _with_tuples(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

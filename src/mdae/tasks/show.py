@@ -13,7 +13,7 @@ from mdae.tasks.record import LabelRule, Task, scenario_of
 
 def tasks_table() -> Table:
     """One row a task."""
-    table = Table(caption="mdae tasks --show NAME tells where the data are to be had and how they must lie")
+    table = Table(caption="mdae tasks show NAME tells where the data are to be had and how they must lie")
     for column in ("task", "asks for", "modalities"):
         table.add_column(column, no_wrap=column == "task")
     for task in CATALOGUE:
