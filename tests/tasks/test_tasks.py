@@ -31,6 +31,7 @@ def test_every_record_is_whole():
     for task in CATALOGUE:
         assert task.layout in LAYOUTS and task.access.startswith("https://") and task.licence and task.cohort
         assert task_from_dict(task.to_dict()) == task
+        assert task.split and task.metric
 
 
 @pytest.mark.parametrize("task", [task for task in CATALOGUE if task.label], ids=lambda task: task.name)
@@ -144,6 +145,39 @@ def test_a_task_of_ones_own(tmp_path, cohort):
     truth = pd.read_csv(cohort / "participants.tsv", sep="\t").set_index("participant_id")["lesion"]
     assert [truth[f"sub-{case.subject}"] for case in found.cases] == found.labels.tolist()
     assert scenario_of(task, "T1w") == "mine"
+
+
+OWN_TASK = """
+from mdae.tasks.record import LabelRule, Task
+
+TASK = Task(
+    name="lesions",
+    title="lesions or none",
+    layout="table",
+    modalities=("T1w",),
+    label=LabelRule(column="lesion", above=0),
+)
+"""
+
+
+def test_a_task_of_ones_own_in_python_with_a_csv(tmp_path, cohort):
+    (tmp_path / "own.py").write_text(OWN_TASK)
+    scans = sorted(cohort.rglob("*_T1w.nii.gz"))
+    rows = [f"{scan},{number},T1w,{number % 2}" for number, scan in enumerate(scans)]
+    (tmp_path / "own.csv").write_text("path,subject,contrast,lesion\n" + "\n".join(rows) + "\n")
+    found = find_cohort(find_task(str(tmp_path / "own.py")), tmp_path / "own.csv", ("T1w",))
+    assert {case.subject: label for case, label in zip(found.cases, found.labels, strict=True)} == {
+        str(number): number % 2 for number in range(len(scans))
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("TASK = 3\n", "it sets no TASK"), ("1 / 0\n", "it cannot be run .ZeroDivisionError")]
+)
+def test_a_bad_python_record_is_one_line(tmp_path, text, said):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        find_task(str(tmp_path / "own.py"))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def show_task(task: Task) -> Iterator[str]:
     """All that the record says, a line each."""
     yield f"{task.name}: {task.title} ({task.kind})"
     yield f"cohort: {task.cohort}"
+    yield f"split: {task.split}; compared by {task.metric.upper()}"
     if task.label is not None:
         yield f"label: {_rule(task.label)}"
     yield "modalities: " + ", ".join(f"{name} ({scenario_of(task, name)})" for name in task.modalities)
