@@ -175,7 +175,7 @@ def cross_validate(
             chosen.append(choose(protocol, features[train], labels[train], subjects[train], seed))
             raw = protocol.fit(features[train], labels[train], chosen[-1])(features[test])
             scores[test] += raw / repeats
-            probabilities[test] += _probability(raw, labels[train], protocol) / repeats
+            probabilities[test] += probability_of(raw, labels[train], protocol) / repeats
     return Scored(scores, probabilities, chosen)
 
 
@@ -199,10 +199,10 @@ def hold_out(
         best = choose(protocol, features[train], labels[train], subjects[train], seed)
     fitted = np.concatenate([train, val])
     raw = protocol.fit(features[fitted], labels[fitted], best)(features)
-    return Scored(raw, _probability(raw, labels[fitted], protocol), [best])
+    return Scored(raw, probability_of(raw, labels[fitted], protocol), [best])
 
 
-def _probability(scores: np.ndarray, labels: np.ndarray, protocol: Protocol) -> np.ndarray:
+def probability_of(scores: np.ndarray, labels: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Log-odds for equally frequent classes to probabilities with the share of positives among `labels`."""
     if not protocol.stratified:
         return np.full(len(scores), np.nan)

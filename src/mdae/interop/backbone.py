@@ -8,11 +8,12 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
-from mdae.types import Shape3
+from mdae.networks import ResidualEncoder
+from mdae.types import Shape3, Spacing
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Backbone:
         groups: the parts of `network` from input to output, for layer-wise learning rates; together they hold each of
             its parameters once.
         source: where the weights come from, their licence and paper, for tables.
+        spacing_mm: of the input's voxels, for rotations of it; only the sides' ratio matters.
     """
 
     name: str
@@ -46,6 +48,18 @@ class Backbone:
     stem: str
     groups: list[nn.Module]
     source: str = ""
+    spacing_mm: Spacing = (1.0, 1.0, 1.0)
+
+
+class PooledEncoder(nn.Module):
+    """The means over the voxels of every stage of a residual encoder, finest first."""
+
+    def __init__(self, encoder: ResidualEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in self.encoder(x)], dim=1)
 
 
 @torch.no_grad()
