@@ -50,6 +50,18 @@ def _nnssl(path: Path, name: str) -> Backbone:
     return load_nnssl(path, name)
 
 
+def _medicalnet(path: Path, name: str) -> Backbone:
+    from mdae.interop.medicalnet import load_medicalnet
+
+    return load_medicalnet(path, name)
+
+
+def _brainiac(path: Path, name: str) -> Backbone:
+    from mdae.interop.brainiac import load_brainiac
+
+    return load_brainiac(path, name)
+
+
 STRANGERS: dict[str, Stranger] = {
     stranger.name: stranger
     for stranger in (
@@ -62,6 +74,26 @@ STRANGERS: dict[str, Stranger] = {
             hub="AnonRes/ResEncL-OpenMind-MAE",
             files=("checkpoint_final.pth", "adaptation_plan.json"),
             load=_nnssl,
+        ),
+        Stranger(
+            name="medicalnet",
+            title="MedicalNet, ResNet-50 pre-trained on the segmentation of 23 data sets",
+            paper="Chen et al., Med3D: Transfer learning for 3D medical image analysis, arXiv:1904.00625",
+            licence="MIT",
+            preprocessing="resized to 56 x 448 x 448, z-scored by the voxels above 0, noise where there is nothing",
+            hub="TencentMedicalNet/MedicalNet-Resnet50",
+            files=("resnet_50_23dataset.pth",),
+            load=_medicalnet,
+        ),
+        Stranger(
+            name="brainiac",
+            title="BrainIAC, ViT-B (or ResNet-50, the first release) by SimCLR on 32,015 brain MRI",
+            paper="Tak et al., A generalizable foundation model for analysis of human brain MRI, Nat. Neurosci. 2026",
+            licence="non-commercial academic research only",
+            preprocessing="skull-stripped scans, resized to 96^3 and z-scored by the voxels that are not 0",
+            hub="",
+            files=("BrainIAC.ckpt",),
+            load=_brainiac,
         ),
     )
 }
