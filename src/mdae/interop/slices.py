@@ -118,7 +118,7 @@ def slice_backbone(
     return Backbone(
         name=name,
         identity=identity,
-        network=SliceNetwork(encoder),
+        network=SliceNetwork(encoder).eval(),
         preprocessing={
             "contract": CONTRACT.to_dict(),
             "fit": "axial slices evenly spaced over the head, squared by background",
@@ -133,4 +133,5 @@ def slice_backbone(
         stem="encoder.patch_embed.proj",
         groups=encoder.groups(),
         source=source,
+        spacing_mm=(1.0, 1.0, side / NUM_SLICES),  # a head's box is about as high as it is long
     )

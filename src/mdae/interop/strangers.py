@@ -62,6 +62,24 @@ def _brainiac(path: Path, name: str) -> Backbone:
     return load_brainiac(path, name)
 
 
+def _dinov2(path: Path, name: str) -> Backbone:
+    from mdae.interop.dinov2 import load_dinov2
+
+    return load_dinov2(path, name)
+
+
+def _mri_core(path: Path, name: str) -> Backbone:
+    from mdae.interop.mri_core import load_mri_core
+
+    return load_mri_core(path, name)
+
+
+def _brainmvp(path: Path, name: str) -> Backbone:
+    from mdae.interop.brainmvp import load_brainmvp
+
+    return load_brainmvp(path, name)
+
+
 STRANGERS: dict[str, Stranger] = {
     stranger.name: stranger
     for stranger in (
@@ -94,6 +112,36 @@ STRANGERS: dict[str, Stranger] = {
             hub="",
             files=("BrainIAC.ckpt",),
             load=_brainiac,
+        ),
+        Stranger(
+            name="dinov2",
+            title="DINOv2 ViT-S, ViT-B or ViT-L, pre-trained on photographs; with or without registers",
+            paper="Oquab et al., DINOv2: Learning robust visual features without supervision, TMLR 2024",
+            licence="Apache-2.0",
+            preprocessing="32 axial slices over the head, 224 pixels a side, grey by percentiles, colours of ImageNet",
+            hub="facebook/dinov2-base",
+            files=("model.safetensors",),
+            load=_dinov2,
+        ),
+        Stranger(
+            name="mri-core",
+            title="MRI-CORE, ViT-B pre-trained as DINOv2 on 6.9 million slices of MRI",
+            paper="Dong et al., MRI-CORE: A foundation model for magnetic resonance imaging, arXiv:2506.12186",
+            licence="Apache-2.0",
+            preprocessing="32 axial slices over the head, 224 pixels a side, each from its least to its greatest value",
+            hub="",
+            files=(),
+            load=_mri_core,
+        ),
+        Stranger(
+            name="brainmvp",
+            title="BrainMVP, UniFormer or U-Net pre-trained on 16,022 brain MRI of eight contrasts",
+            paper="Rui et al., Multi-modal vision pre-training for medical image analysis, CVPR 2025",
+            licence="none given",
+            preprocessing="1 mm, percentiles 5 and 95 to [0, 1], resized to 128 x 128 x 64, the middle 96 x 96 x 64",
+            hub="",
+            files=(),
+            load=_brainmvp,
         ),
     )
 }
