@@ -23,6 +23,7 @@ from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
 from mdae.evaluation.configs import EmbedConfig, EvaluateConfig, ProbeConfig, ReconstructConfig, TasksConfig
 from mdae.report.config import DemoConfig
+from mdae.report.leaderboard_config import LeaderboardConfig
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
 
@@ -39,6 +40,7 @@ Command = Annotated[
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
     | Annotated[TasksConfig, tyro.conf.subcommand("tasks", prefix_name=False)]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)],
@@ -205,6 +207,12 @@ def _evaluate(config: EvaluateConfig) -> None:
         console.print(f"result: {result_path(config.out, evaluation)}", soft_wrap=True, highlight=False)
 
 
+def _leaderboard(config: LeaderboardConfig) -> None:
+    from mdae.report.leaderboard import leaderboard
+
+    console.print(f"open {leaderboard(config)}", soft_wrap=True, highlight=False)
+
+
 def _reconstruct(config: ReconstructConfig) -> None:
     from mdae.evaluation.reconstruct import reconstruct
 
@@ -235,6 +243,7 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     ProbeConfig: _probe,
     TasksConfig: _tasks,
     EvaluateConfig: _evaluate,
+    LeaderboardConfig: _leaderboard,
     ReconstructConfig: _reconstruct,
     SynthConfig: _synth,
     DemoConfig: _demo,
