@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 
 from mdae.errors import ConfigError
+from mdae.tasks.nnunet_raw import is_nnunet_raw, nnunet_task
 from mdae.tasks.record import LabelRule, Reference, Task, task_from_dict
 
 SEG_SPLIT = "5 folds by subject; nnU-Net's own validation within each training part"
@@ -199,7 +200,7 @@ SCENARIO_REFERENCES: dict[str, tuple[Reference, ...]] = {
 
 
 def find_task(name: str) -> Task:
-    """A task by its name in the catalogue, or from a user's YAML or Python file.
+    """A task by its name in the catalogue, from a user's YAML or Python file, or of a raw data set for nnU-Net.
 
     Raises:
         ConfigError: no such task, or a file that holds none.
@@ -208,6 +209,8 @@ def find_task(name: str) -> Task:
         return _from_yaml(Path(name))
     if name.endswith(".py"):
         return _from_python(Path(name))
+    if is_nnunet_raw(Path(name)):
+        return nnunet_task(Path(name))
     found = next((task for task in CATALOGUE if task.name == name), None)
     if found is None:
         names = ", ".join(task.name for task in CATALOGUE)
