@@ -1,4 +1,4 @@
-"""Small checkpoints in the layouts of strangers' releases, for tests: `SMALL` has one for every kind in the registry."""
+"""Small checkpoints in the layouts of strangers' releases: `SMALL` has one for every kind in the registry."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def write_nnssl(folder: Path, seed: int = 0, plan: dict[str, Any] | None = None)
 
 
 def small_resnet(seed: int = 0, **options: Any) -> ResNet:
-    sizes = {"block": "bottleneck", "layers": [1, 2, 1, 1], "block_inplanes": [4, 4, 6, 8]}
+    sizes = {"block": "bottleneck", "layers": [1, 2, 1, 1], "block_inplanes": [2, 3, 4, 5]}
     fixed = {"n_input_channels": 1, "conv1_t_stride": 2, "feed_forward": False, "bias_downsample": False}
     return randomise(ResNet(**{**sizes, **fixed, **options}), seed)
 
@@ -132,16 +132,163 @@ def write_brainiac(folder: Path, seed: int = 0) -> Path:
     return folder / "BrainIAC.ckpt"
 
 
+def vit_layout(
+    width: int = 64, depth: int = 2, patch: int = 14, grid: int = 5, registers: int = 0, scaled: bool = True
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a file of facebookresearch/dinov2."""
+    block = {
+        "norm1.weight": (width,),
+        "norm1.bias": (width,),
+        "attn.qkv.weight": (3 * width, width),
+        "attn.qkv.bias": (3 * width,),
+        "attn.proj.weight": (width, width),
+        "attn.proj.bias": (width,),
+        "ls1.gamma": (width,),
+        "norm2.weight": (width,),
+        "norm2.bias": (width,),
+        "mlp.fc1.weight": (4 * width, width),
+        "mlp.fc1.bias": (4 * width,),
+        "mlp.fc2.weight": (width, 4 * width),
+        "mlp.fc2.bias": (width,),
+        "ls2.gamma": (width,),
+    }
+    blocks = {
+        f"blocks.{number}.{name}": shape
+        for number in range(depth)
+        for name, shape in block.items()
+        if scaled or not name.startswith("ls")
+    }
+    return {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, 1 + grid**2, width),
+        **({"register_tokens": (1, registers, width)} if registers else {}),
+        "mask_token": (1, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+        **blocks,
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+
+
+def uniformer_layout(
+    widths: tuple[int, ...] = (8, 8, 64, 64), depths: tuple[int, ...] = (1, 2, 1, 1)
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the encoder of BrainMVP's UniFormer."""
+    layout: dict[str, tuple[int, ...]] = {}
+    for stage, (before, width, depth) in enumerate(zip((1, *widths), widths, depths, strict=False), start=1):
+        kernels = (1, 1, 1) if stage <= 2 else ()
+        patch = f"patch_embed{stage}"
+        layout |= {f"{patch}.proj.weight": (width, before, 2, 2, 2), f"{patch}.proj.bias": (width,)}
+        layout |= {f"{patch}.norm.weight": (width,), f"{patch}.norm.bias": (width,)}
+        weights = {"pos_embed": (width, 1, 3, 3, 3), "norm1": (width,), "norm2": (width,)}
+        weights |= {"mlp.fc1": (4 * width, width, *kernels), "mlp.fc2": (width, 4 * width, *kernels)}
+        if stage <= 2:
+            weights |= {"conv1": (width, width, 1, 1, 1), "conv2": (width, width, 1, 1, 1)}
+            weights |= {"attn": (width, 1, 5, 5, 5)}
+        else:
+            weights |= {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
+        for number in range(depth):
+            for name, shape in weights.items():
+                layout[f"blocks{stage}.{number}.{name}.weight"] = shape
+                layout[f"blocks{stage}.{number}.{name}.bias"] = shape[:1]
+                if stage <= 2 and name.startswith("norm"):
+                    layout |= batch_statistics(f"blocks{stage}.{number}.{name}", width)
+    return layout | {"norm.weight": widths[3:], "norm.bias": widths[3:]} | batch_statistics("norm", widths[3])
+
+
+def batch_statistics(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{name}.running_mean": (width,),
+        f"{name}.running_var": (width,),
+        f"{name}.num_batches_tracked": (),
+    }
+
+
+def unet_layout(width: int = 8) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the encoder of BrainMVP's U-Net."""
+    layout: dict[str, tuple[int, ...]] = {"conv1a.weight": (width, 1, 3, 3, 3), "conv1a.bias": (width,)}
+    for stage, blocks in enumerate(("b", "ab", "ab", "abcd"), start=1):
+        if stage > 1:
+            layout[f"ds{stage - 1}.weight"] = (2 * width, width, 3, 3, 3)
+            layout[f"ds{stage - 1}.bias"] = (2 * width,)
+            width *= 2
+        for block in blocks:
+            for name, shape in {
+                "gn1": (),
+                "conv1": (width, 3, 3, 3),
+                "gn2": (),
+                "conv2": (width, 3, 3, 3),
+            }.items():
+                layout[f"conv{stage}{block}.{name}.weight"] = (width, *shape)
+                layout[f"conv{stage}{block}.{name}.bias"] = (width,)
+    return layout
+
+
+def drawn(layout: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Weights of a layout that no initialisation gives: none is 0 or 1, factors and variances are positive."""
+    generator = torch_generator(seed, "small checkpoint")
+    weights = {}
+    for name, shape in layout.items():
+        noise = torch.randn(shape, generator=generator)
+        if name.endswith("num_batches_tracked"):
+            weights[name] = torch.tensor(7)
+        elif name.endswith(("running_var", "gamma")) or (name.endswith("weight") and len(shape) == 1):
+            weights[name] = 0.5 + 0.3 * noise.abs()
+        elif name.endswith("weight"):
+            weights[name] = noise * max(1, noise[0].numel()) ** -0.5
+        else:
+            weights[name] = 0.3 * noise
+    return weights
+
+
+def write_dinov2(folder: Path, seed: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(drawn(vit_layout(), seed), folder / "dinov2_vits14_pretrain.pth")
+    return folder / "dinov2_vits14_pretrain.pth"
+
+
+def mri_core_teacher(seed: int = 0) -> dict[str, torch.Tensor]:
+    """As DINOv2's training saves it: blocks within chunks, heads beside the backbone."""
+    weights = drawn(vit_layout(patch=16, grid=4, depth=4, scaled=False), seed)
+    teacher = {"dino_head.mlp.0.weight": torch.ones(4, 64), "dino_head.last_layer.weight_g": torch.ones(8, 1)}
+    for name, value in weights.items():
+        if name.startswith("blocks."):
+            name = f"blocks.{int(name.split('.')[1]) // 2}.{name.removeprefix('blocks.')}"
+        teacher[f"backbone.{name}"] = value
+    return teacher
+
+
+def write_mri_core(folder: Path, seed: int = 0) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"teacher": mri_core_teacher(seed)}, folder / "MRI_CORE_vitb.pth")
+    return folder / "MRI_CORE_vitb.pth"
+
+
+def write_brainmvp(folder: Path, seed: int = 0) -> Path:
+    """As its training saves it: all of the model, with the state of training beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {f"module.encoder.uniformer.{k}": v for k, v in drawn(uniformer_layout(), seed).items()}
+    weights["module.rep_template"] = torch.zeros(8, 4, 4, 3)
+    weights["module.decoder.decoder5.transp_conv.conv.weight"] = torch.ones(2, 2)
+    content = {"current_epoch": 1500, "state_dict": weights, "optimizer": {"state": {}}, "val_best": 1e8}
+    torch.save(content, folder / "BrainMVP_uniformer.pt")
+    return folder / "BrainMVP_uniformer.pt"
+
+
 SMALL: dict[str, Small] = {
     "nnssl": Small(
         write_nnssl,
         (
-            "encoder.stages.1.blocks.0.conv1.conv.weight",
-            "encoder.stages.1.blocks.0.conv1.all_modules.0.weight",
+            "encoder.stages.1.blocks.1.conv2.conv.weight",
+            "encoder.stages.1.blocks.1.conv2.all_modules.0.weight",
         ),
     ),
     "medicalnet": Small(write_medicalnet, ("module.layer2.0.conv2.weight",)),
     "brainiac": Small(write_brainiac, ("backbone.blocks.1.attn.qkv.weight",)),
+    "dinov2": Small(write_dinov2, ("blocks.1.attn.qkv.weight",)),
+    "mri-core": Small(write_mri_core, ("backbone.blocks.1.3.attn.qkv.weight",)),
+    "brainmvp": Small(write_brainmvp, ("module.encoder.uniformer.blocks3.0.attn.qkv.weight",)),
 }
 
 

@@ -142,20 +142,23 @@ def test_a_checkpoint_of_another_kind_is_one_line(kind, tmp_path):
 
 
 class Payload:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
     def __reduce__(self):
-        return (os.system, ("exit 3",))
+        return (os.mkdir, (str(self.target),))
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
-    ran = []
-    monkeypatch.setattr(os, "system", lambda command: ran.append(command))
-    torch.save({"state_dict": {"a": torch.ones(1)}, "hook": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(ModelError, match="holds more than weights"):
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "hook": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(ModelError, match=r"holds more than weights .*mkdir") as caught:
         read_checkpoint(tmp_path / "evil.pth")
-    assert not ran
+    assert not (tmp_path / "ran").exists() and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["strange:x", "nnssl:", "nnssl", "nnssl:/no/such/file", "nnssl:no/such/file/either"])
+@pytest.mark.parametrize(
+    "spec", ["strange:x", "nnssl:", "nnssl", "nnssl:/no/such/file", "nnssl:no/such/file/either"]
+)
 def test_a_wrong_name_says_what_to_write(spec):
     with pytest.raises((ConfigError, ModelError)) as caught:
         open_stranger(spec)
@@ -206,7 +209,9 @@ def test_wrappers_prefixes_and_notes_of_training(tmp_path):
     assert checkpoint.others["epoch"] == 3 and checkpoint.others["logging"]["loss"] == [0.5]
     safetensors.torch.save_file(weights, tmp_path / "x.safetensors")
     torch.testing.assert_close(read_checkpoint(tmp_path / "x.safetensors").weights, checkpoint.weights)
-    assert without_prefix({}) == {} and part_of(weights, "module.backbone.b") == {"": weights["module.backbone.b"]}
+    assert without_prefix({}) == {} and part_of(weights, "module.backbone.b") == {
+        "": weights["module.backbone.b"]
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", None])
@@ -236,7 +241,7 @@ def test_what_is_left_out_is_logged_and_nothing_is_loaded_by_halves(caplog):
     network = nn.Linear(2, 2)
     before = network.weight.clone()
     good = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
-    with pytest.raises(ModelError, match="1 keys missing, e.g. bias; 1 left over, e.g. beta"):
+    with pytest.raises(ModelError, match=r"1 keys missing, e\.g\. bias; 1 left over, e\.g\. beta"):
         load_strictly(network, {"weight": good["weight"], "beta": good["bias"]}, "file")
     torch.testing.assert_close(network.weight, before)
     with caplog.at_level("INFO"):

@@ -115,15 +115,17 @@ def load_nnssl(path: Path, name: str) -> Backbone:
     try:
         config = _config(weights)
         config.check_shape(plan.patch)
-    except (KeyError, ConfigError) as error:
-        raise ModelError(f"not a residual encoder ({error})", where=where, mend=_MEND) from error
+    except KeyError as error:
+        raise ModelError(f"not a residual encoder: no {error}", where=where, mend=_MEND) from error
+    except ConfigError as error:
+        raise ModelError(error.what, where=where, mend=_MEND) from error
     encoder = ResidualEncoder(config)
     load_strictly(encoder, weights, where)
     trainer = checkpoint.others.get("trainer_name", "objective not stated")
     return Backbone(
         name=name,
         identity=checkpoint.identity,
-        network=PooledEncoder(encoder.eval()),
+        network=PooledEncoder(encoder).eval(),
         preprocessing={
             "nnssl": 1,  # of this file's rules
             "crop": "nonzero",
@@ -147,7 +149,7 @@ def load_nnssl(path: Path, name: str) -> Backbone:
 def prepare_nnssl(entry: ScanEntry, spacing_mm: float = 1.0) -> PreparedScan:
     """Crop to what is not 0, z-score, resample; raises `ScanError` for an unfit scan."""
     raw = read_raw(entry)
-    present = ndimage.find_objects(raw.data != 0)[0]  # one object, with all that is not 0
+    present = ndimage.find_objects((raw.data != 0).astype(np.uint8))[0]  # one object, with all that is not 0
     crop = raw.data[present]
     mean, std = float(crop.mean(dtype=np.float64)), float(crop.std(dtype=np.float64))
     if not std > 0:

@@ -130,7 +130,7 @@ STRANGERS: dict[str, Stranger] = {
             licence="Apache-2.0",
             preprocessing="32 axial slices over the head, 224 pixels a side, each from its least to its greatest value",
             hub="",
-            files=(),
+            files=("MRI_CORE_vitb.pth",),
             load=_mri_core,
         ),
         Stranger(
@@ -140,7 +140,7 @@ STRANGERS: dict[str, Stranger] = {
             licence="none given",
             preprocessing="1 mm, percentiles 5 and 95 to [0, 1], resized to 128 x 128 x 64, the middle 96 x 96 x 64",
             hub="",
-            files=(),
+            files=("BrainMVP_uniformer.pt",),
             load=_brainmvp,
         ),
     )
@@ -169,10 +169,16 @@ def open_stranger(spec: str) -> Backbone:
         raise ConfigError(f"{kind} without a checkpoint", mend=hint)
     path = Path(place).expanduser()
     if path.exists():
-        return stranger.load(path, f"{kind}:{path.stem if path.is_file() else path.absolute().name}")
+        return stranger.load(path, f"{kind}:{_label(path)}")
     if not HUB_NAME.fullmatch(place):
         raise ModelError("no such file or folder", where=path, mend=hint)
     return stranger.load(_from_hub(place, stranger), f"{kind}:{place.partition('/')[2]}")
+
+
+def _label(path: Path) -> str:
+    """A folder's name, or a file's; a file named for what every run writes, like its folder."""
+    path = path.absolute()
+    return path.parent.name if path.is_file() and path.name.startswith("checkpoint") else path.stem
 
 
 def _from_hub(repository: str, stranger: Stranger) -> Path:
