@@ -1,19 +1,20 @@
 """BrainMVP: a UniFormer and a U-Net pre-trained on brain MRI of eight contrasts, one contrast at a time.
 
 - Paper: Rui et al., Multi-modal vision pre-training for medical image analysis, CVPR 2025 (arXiv 2410.10604): 16,022
-  scans of 3,755 patients (BraTS 2021, BraTS 2023 SSA and MEN, UCSF-PDGM, BrainAtlas).
+  scans of 3,755 patients (BraTS 2021, BraTS 2023 SSA and MEN, UCSF-PDGM, IXI).
 - Weights: shaohao011/BrainMVP, without a licence: ask the authors before you pass anything on. Written for
   `BrainMVP_uniformer.pt` and `BrainMVP_unet.pt`: training checkpoints of which `state_dict` holds the encoder, the
-  decoder and `rep_template`, with or without `module.` in front. The UniFormer lies under `encoder.uniformer.` and takes
-  one contrast; the U-Net's `conv1a` to `conv4d` lie at the top. A reader of the UniFormer's file counted 352 tensors of
-  105,744,016 numbers; the code that wrote it makes as many, and 329 of them, all of its encoder, are loaded here.
+  decoder and `rep_template`, with or without `module.` in front. The UniFormer lies under `encoder.uniformer.`, takes
+  one contrast, and is uniformer_small; the U-Net's `conv1a` to `conv4d` lie at the top. A reader of the UniFormer's
+  file counted 352 tensors of 105,744,016 numbers; the code that wrote it makes as many, and 329 of them, all of its
+  encoder, are loaded here.
 - Preprocessing: RAS, 1 mm (linear), cropped to what is not 0, intensities from the 5th to the 95th percentile of the
   crop to [0, 1], cropped to what is above 0; for classification then brought to 128 x 128 x 64, of which the middle
   96 x 96 x 64 are seen (appendix I of the paper, as a user of it quotes it; pre-training saw 96^3 at 1 mm).
 - Features: the mean over the voxels of the last stage. The paper does not say what its classifier reads.
 - Not verified: the released files themselves, which were not at hand; no reader of the U-Net's file was found, its
   names are those of the code that wrote it. How the paper resizes: here linear, smoothed first where voxels get wider.
-  Whether it stripped skulls: nothing is stripped here, and BraTS, most of what was learnt from, is of brains alone.
+  Whether it stripped skulls: nothing is stripped here, and BraTS, two thirds of what was learnt from, has brains alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from mdae.data.preprocess import NNSSL, PreparedScan
 from mdae.data.resample import AxisMap, resample
 from mdae.errors import ModelError
 from mdae.interop.backbone import Backbone
-from mdae.interop.checkpoints import load_strictly, part_of, read_checkpoint, weights_file
+from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.slices import prepare_known
 from mdae.interop.uniformer import UniFormer, UniFormerSizes
 from mdae.types import Shape3
@@ -47,7 +48,11 @@ FLAT = 1e-6  # standard deviations between the percentiles, at least
 SOURCE = "shaohao011/BrainMVP, no licence given; Rui et al., CVPR 2025"
 UNIFORMER, STEM = "encoder.uniformer.", "conv1a.weight"
 NORM_GROUPS = 8
-IGNORED = {"up": "the decoder of its pre-training", "rep_template": "the templates of its pre-training"}
+IGNORED = {
+    "decoder.": "the decoder of its pre-training",
+    "up": "the decoder of its pre-training",
+    "rep_template": "the templates of its pre-training",
+}
 
 
 class UNetBlock(nn.Module):
@@ -107,14 +112,13 @@ def load_brainmvp(path: Path, name: str) -> Backbone:
     """
     read = read_checkpoint(weights_file(path, ["BrainMVP_uniformer.pt", "BrainMVP_unet.pt"]))
     network: UniFormer | UNetEncoder
-    if uniformer := part_of(read.weights, UNIFORMER):
-        network = UniFormer(UniFormerSizes.of(uniformer, read.path))
-        load_strictly(network, uniformer, read.path)
-        stem = "patch_embed1.proj"
+    if any(key.startswith(UNIFORMER) for key in read.weights):
+        weights = {key.removeprefix(UNIFORMER): value for key, value in read.weights.items()}
+        network, stem = UniFormer(UniFormerSizes.of(weights, read.path)), "patch_embed1.proj"
     else:
-        network = UNetEncoder(_width(read.weights, read.path))
-        load_strictly(network, read.weights, read.path, ignore=IGNORED)
-        stem = "conv1a"
+        weights = read.weights
+        network, stem = UNetEncoder(_width(weights, read.path)), "conv1a"
+    load_strictly(network, weights, read.path, ignore=IGNORED)
     return Backbone(
         name=name,
         identity=read.identity,

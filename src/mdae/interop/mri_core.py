@@ -27,12 +27,16 @@ import numpy as np
 from torch import Tensor
 
 from mdae.interop.backbone import Backbone
-from mdae.interop.checkpoints import load_strictly, part_of, read_checkpoint, weights_file
+from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.slices import slice_backbone
 from mdae.interop.vit import VisionTransformer, ViTSizes
 
 SOURCE = "mazurowski-lab/mri_foundation, Apache-2.0; Dong et al., arXiv 2506.12186"
-IGNORED = {"mask_token": "stands for hidden patches, of which there are none"}
+IGNORED = {
+    "mask_token": "stands for hidden patches, of which there are none",
+    "dino_head.": "a head of its pre-training",
+    "ibot_head.": "a head of its pre-training",
+}
 CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")
 FLAT = 1e-6  # standard deviations between least and greatest, up to which a slice is empty
 
@@ -50,7 +54,7 @@ def load_mri_core(path: Path, name: str) -> Backbone:
     read = read_checkpoint(
         weights_file(path, ["MRI_CORE_vitb.pth", "mri_foundation.pth"]), wrappers=["teacher"]
     )
-    weights = backbone_weights(read.weights)
+    weights = through_numbered(read.weights)
     sizes = ViTSizes.of(weights, read.path)
     network = VisionTransformer(sizes)
     load_strictly(network, weights, read.path, ignore=IGNORED)
@@ -65,13 +69,13 @@ def load_mri_core(path: Path, name: str) -> Backbone:
     )
 
 
-def backbone_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone of a teacher, without the heads that only training had, its blocks numbered through.
+def through_numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a teacher, those of its backbone without that prefix, its blocks numbered through.
 
     Within its chunk a block already has its number among all blocks.
     """
-    backbone = part_of(weights, "backbone.") or weights
-    return {CHUNK.sub(r"blocks.\1.", name): value for name, value in backbone.items()}
+    plain = {name.removeprefix("backbone."): value for name, value in weights.items()}
+    return {CHUNK.sub(r"blocks.\1.", name): value for name, value in plain.items()}
 
 
 def slice_grey(slices: np.ndarray) -> np.ndarray:
