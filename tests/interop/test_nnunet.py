@@ -59,15 +59,16 @@ def test_the_same_volume_in_every_channel_gives_our_features_in_nnu_nets_network
     films = ours.film(t)
     assert max(film.gamma.abs().max() for film in films) > 0.05, "a fold of nothing proves nothing"
     stages = ours.encoder(x, films[: sum(SMALL.blocks)])
-    theirs_stages = theirs.encoder(x.repeat(1, num_channels, 1, 1, 1))
+    z_first = x.transpose(2, 4).repeat(1, num_channels, 1, 1, 1)
+    theirs_stages = theirs.encoder(z_first)
     assert len(stages) == len(theirs_stages) == 4
     for one, other in zip(stages, theirs_stages, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    last = theirs.decoder.stages[-1].register_forward_hook(lambda *call: setattr(theirs, "last", call[2]))
-    theirs(x.repeat(1, num_channels, 1, 1, 1))
-    last.remove()
+        torch.testing.assert_close(one, other.transpose(2, 4), atol=1e-5, rtol=1e-5)
+    hook = theirs.decoder.stages[-1].register_forward_hook(lambda *call: setattr(theirs, "last", call[2]))
+    theirs(z_first)
+    hook.remove()
     head = ours.decoder.seg_layers[-1]
-    torch.testing.assert_close(head(theirs.last), ours(x, t), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(head(theirs.last.transpose(2, 4)), ours(x, t), atol=1e-5, rtol=1e-5)
 
 
 def test_every_channel_of_a_widened_stem_has_an_equal_share():
@@ -119,14 +120,14 @@ def test_channels_that_the_stem_cannot_be_widened_to_are_refused():
 
 
 def planned() -> dict[str, Any]:
-    """What matters of a plan for scans of 240 x 200 x 50 voxels (x, y, z) of 1 x 1 x 3 mm, slices first."""
+    """What matters of a plan for scans of 240 x 200 x 50 voxels (x, y, z) of 1 x 1 x 3 mm, transposed."""
     return {
         "plans_name": "nnUNetResEncUNetLPlans",
-        "original_median_spacing_after_transp": [3.0, 1.0, 1.0],
-        "original_median_shape_after_transp": [50, 200, 240],
+        "original_median_spacing_after_transp": [1.0, 3.0, 1.0],
+        "original_median_shape_after_transp": [200, 50, 240],
         "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
+        "transpose_forward": [1, 0, 2],
+        "transpose_backward": [1, 0, 2],
         "configurations": {
             "2d": {},
             "3d_lowres": {"next_stage": "3d_cascade_fullres"},
@@ -149,8 +150,9 @@ def test_a_plan_keeps_what_is_the_datas_and_takes_what_is_the_networks():
     assert plans["plans_name"] == "ours" and list(plans["configurations"]) == ["3d_fullres"]
     own = plans["configurations"]["3d_fullres"]
     assert own["normalization_schemes"] == ["ZScoreNormalization"] and own["use_mask_for_norm"] == [True]
-    assert own["batch_size"] == 3 and own["patch_size"] == [32, 16, 24] and own["spacing"] == [1.0, 2.0, 1.5]
-    assert own["median_image_size_in_voxels"] == [240, 100, 100]
+    assert own["batch_size"] == 3 and own["patch_size"] == [24, 16, 32] and own["spacing"] == [1.5, 2.0, 1.0]
+    assert own["median_image_size_in_voxels"] == [100, 100, 240]
+    assert plans["transpose_forward"] == plans["transpose_backward"] == [0, 1, 2]
     assert own["data_identifier"] == "mdae_1x2x1.5mm"
     assert (
         adapt_plans(before, SMALL, name="ours", patch=(32, 16, 24), spacing_mm=(1, 1, 1), batch=7)[

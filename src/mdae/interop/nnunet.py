@@ -3,9 +3,9 @@
 Nothing here imports nnU-Net. The time conditioning is folded at t = 0, the first convolution takes as many channels as
 the data set has contrasts, and the segmentation heads are left to nnU-Net, which draws them anew in any case.
 
-Three things of a plan follow the pre-training and not the data set: the spacing, the patch, and the order of the axes.
-nnU-Net reads arrays as (z, y, x) in the file's own orientation, our networks have seen (x, y, z) in RAS; so the plan
-reads with `NibabelIOWithReorient` and transposes.
+Axes: our networks have seen (x, y, z) of scans turned to RAS, nnU-Net reads arrays as (z, y, x). The kernels' axes are
+turned likewise, so that a volume in nnU-Net's order gives what it gives ours, in nnU-Net's order: plans need not
+transpose. They read with `NibabelIOWithReorient`, which turns scans to RAS and segmentations back.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mdae.networks.blocks import NORM_EPS
 from mdae.types import Shape3, Spacing
 
 CONFIGURATION = "3d_fullres"
+READER = "NibabelIOWithReorient"
 ENCODER, DECODER, HEADS = "encoder.", "decoder.", "decoder.seg_layers."
 PARTS = {
     ".conv.": ".all_modules.0.",
@@ -41,7 +42,7 @@ def nnunet_weights(network: ResidualUNet, num_channels: int, *, t: float = 0.0) 
     every channel gives what the volume gave alone.
 
     Args:
-        network: in place nothing is changed.
+        network: it stays as it is.
         num_channels: contrasts of the data set; a multiple of the network's own.
         t: in [0, 1].
 
@@ -60,10 +61,16 @@ def nnunet_weights(network: ResidualUNet, num_channels: int, *, t: float = 0.0) 
     inflate_stem(encoder, "stem.convs.0.conv", num_channels // own)
     weights = {f"{ENCODER}{name}": value for name, value in encoder.state_dict().items()}
     weights |= {f"{DECODER}{name}": value for name, value in network.decoder_at(t).state_dict().items()}
-    weights = {name: value.detach().cpu() for name, value in weights.items() if not name.startswith(HEADS)}
+    weights = {name: _z_first(value) for name, value in weights.items() if not name.startswith(HEADS)}
     for part, second in PARTS.items():
         weights |= {name.replace(part, second): value for name, value in weights.items() if part in name}
     return weights | {f"{DECODER}{n}": value for n, value in weights.items() if n.startswith(ENCODER)}
+
+
+def _z_first(value: Tensor) -> Tensor:
+    """A weight on the CPU, a kernel with its axes from (x, y, z) to (z, y, x)."""
+    value = value.detach().cpu()
+    return value.transpose(2, 4).contiguous() if value.dim() == 5 else value
 
 
 def architecture(config: NetworkConfig) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def adapt_plans(
         old = plans["configurations"][CONFIGURATION]
         back = plans["transpose_backward"]
         spacing, shape = (
-            [plans[f"original_median_{what}_after_transp"][back[axis]] for axis in (2, 1, 0)]
+            [plans[f"original_median_{what}_after_transp"][back[axis]] for axis in range(3)]
             for what in ("spacing", "shape")
         )
     except (KeyError, IndexError, TypeError) as error:
@@ -128,12 +135,13 @@ def adapt_plans(
             f"not nnU-Net plans with a configuration {CONFIGURATION} ({type(error).__name__}: {error})",
             mend="give a file that nnUNetv2_plan_experiment wrote",
         ) from error
-    resampled = [round(n * a / b) for n, a, b in zip(shape, spacing, spacing_mm, strict=True)]
+    wanted = list(spacing_mm)[::-1]
+    resampled = [round(n * a / b) for n, a, b in zip(shape, spacing, wanted, strict=True)]
     own = {
         **copy.deepcopy(dict(old)),
         "data_identifier": f"mdae_{'x'.join(f'{side:g}' for side in spacing_mm)}mm",
-        "patch_size": list(patch),
-        "spacing": list(spacing_mm),
+        "patch_size": list(patch)[::-1],
+        "spacing": wanted,
         "median_image_size_in_voxels": resampled,
         "architecture": architecture(config),
         "batch_size": int(old["batch_size"]) if batch is None else batch,
@@ -142,11 +150,11 @@ def adapt_plans(
     return {
         **copy.deepcopy(dict(plans)),
         "plans_name": name,
-        "image_reader_writer": "NibabelIOWithReorient",
+        "image_reader_writer": READER,
         "original_median_spacing_after_transp": spacing,
         "original_median_shape_after_transp": shape,
-        "transpose_forward": [2, 1, 0],
-        "transpose_backward": [2, 1, 0],
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
         "configurations": {CONFIGURATION: own},
     }
 

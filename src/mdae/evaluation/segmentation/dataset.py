@@ -29,6 +29,7 @@ from mdae.evaluation.segmentation.labels import (
     remapped,
 )
 from mdae.files import atomic_write
+from mdae.interop.nnunet import READER
 from mdae.progress import Progress
 from mdae.tasks.layouts import Case
 from mdae.tasks.nnunet_raw import DESCRIPTION, LAYOUT, read_description

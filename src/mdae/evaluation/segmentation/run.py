@@ -54,9 +54,9 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     modalities = config.modalities or task.modalities
     weights = start.weights(len(modalities))
     start.network.config.check_shape(options.patch or start.patch)
-    cohort = find_cohort(task, config.data, modalities)
+    cohort = find_cohort(task, config.root, modalities)
     folder = config.out / "nnunet" / f"{task.name}-{dataset_key(cohort, modalities)}"
-    dataset = raw_dataset(task, config.data, cohort, modalities, folder / "raw", config.workers)
+    dataset = raw_dataset(task, config.root, cohort, modalities, folder / "raw", config.workers)
     parts = None
     if config.split is not None:
         parts = dict(zip(cohort.subjects.tolist(), split_parts(config.split, cohort).tolist(), strict=True))
