@@ -22,6 +22,7 @@ from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
 from mdae.evaluation.configs import EmbedConfig, EvaluateConfig, ProbeConfig, ReconstructConfig, TasksConfig
+from mdae.interop.configs import ExportConfig
 from mdae.report.config import DemoConfig
 from mdae.report.leaderboard_config import LeaderboardConfig
 from mdae.training.config import PretrainConfig
@@ -30,22 +31,24 @@ from mdae.version import __version__
 console = Console()
 SHOWN = 50  # lines of a kind: more are counted
 
-Command = Annotated[
+Command = (
     Annotated[DownloadConfig, tyro.conf.subcommand("download", prefix_name=False)]
-    | Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
+    | Annotated[PrepareConfig, tyro.conf.OmitArgPrefixes, tyro.conf.subcommand("prepare", prefix_name=False)]
     | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[SplitConfig, tyro.conf.subcommand("split", prefix_name=False)]
-    | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
+    | Annotated[
+        PretrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.subcommand("pretrain", prefix_name=False)
+    ]
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
     | Annotated[TasksConfig, tyro.conf.subcommand("tasks", prefix_name=False)]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export", prefix_name=False)]
     | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
-    | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)],
-    tyro.conf.OmitArgPrefixes,
-]
+    | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -221,6 +224,13 @@ def _reconstruct(config: ReconstructConfig) -> None:
     console.print(f"{config.out}: {shown}", soft_wrap=True, highlight=False)
 
 
+def _export(config: ExportConfig) -> None:
+    from mdae.interop.export import export
+
+    for line in export(config):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
 def _synth(config: SynthConfig) -> None:
     from mdae.data.synth import synthesise
 
@@ -245,6 +255,7 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     EvaluateConfig: _evaluate,
     LeaderboardConfig: _leaderboard,
     ReconstructConfig: _reconstruct,
+    ExportConfig: _export,
     SynthConfig: _synth,
     DemoConfig: _demo,
 }

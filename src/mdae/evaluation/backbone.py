@@ -32,5 +32,6 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
         stem="encoder.stem.convs.0.conv",
         groups=[network.stem, *network.stages],
         source="a model folder of mdae",
+        pretraining=encoder.provenance.get("scans"),
         spacing_mm=encoder.contract.spacing_mm,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from mdae.data.catalogue import ScanEntry
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_parts
 from mdae.evaluation.configs import EvaluateConfig
-from mdae.evaluation.extractors import Extractor, open_extractor
+from mdae.evaluation.extractors import fingerprint_of, open_backbone, open_extractor
 from mdae.evaluation.feature_cache import FeatureCache, default_folder
+from mdae.evaluation.finetune import Study, cross_validate_finetune, hold_out_finetune
+from mdae.evaluation.finetune_inputs import CachedInputs, InputExtractor
 from mdae.evaluation.metrics import MIN_SUBJECTS, cross_validation_widening
 from mdae.evaluation.outcome import Evaluation, ModalityResult, result_path
 from mdae.evaluation.protocols import KNN, LINEAR, RIDGE, Scored, cross_validate, hold_out
@@ -24,6 +27,7 @@ from mdae.evaluation.trials import count_trial
 from mdae.files import atomic_write
 from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
+from mdae.tasks.nnunet_raw import is_nnunet_raw
 from mdae.tasks.record import FUSED, Task, scenario_of
 
 
@@ -33,15 +37,30 @@ def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
     Raises:
         ConfigError, DataError: what cannot be carried out.
     """
-    tasks = [find_task(name) for name in config.task]
-    for task in tasks:
-        _check(task, config)
-    extractor = open_extractor(config.encoder, window=config.window, pool=config.pool, device=config.device)
-    for task in tasks:
-        yield write_evaluation(_evaluate_frozen(task, extractor, config), config)
+    trials = [(find_task(name), _with_data(name, config)) for name in config.task]
+    for task, own in trials:
+        _check(task, own)
+    for task, own in trials:
+        yield _written(_evaluate_on(task, own), own)
 
 
-def write_evaluation(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
+def _with_data(name: str, config: EvaluateConfig) -> EvaluateConfig:
+    """A data set in nnU-Net's layout is task and data in one."""
+    return replace(config, data=Path(name)) if config.data is None and is_nnunet_raw(Path(name)) else config
+
+
+def _evaluate_on(task: Task, config: EvaluateConfig) -> Evaluation:
+    """By what the task is and the protocol that is wanted; each imports what it needs."""
+    if task.kind == "segmentation":
+        from mdae.evaluation.segmentation.run import evaluate_segmentation
+
+        return evaluate_segmentation(task, config, config.segment)
+    if config.protocol == "finetune":
+        return _evaluate_finetuned(task, config)
+    return _evaluate_frozen(task, config)
+
+
+def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
     """Write a result file and the note of the trial; the same evaluation with the number of trials."""
     scored = sorted({name for result in evaluation.results for name in result.subjects})
     about = {"fingerprint": evaluation.fingerprint, "protocol": evaluation.protocol, **evaluation.settings}
@@ -60,10 +79,6 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         raise ConfigError(
             f"{task.name} has no modality {unknown[0]}", mend=f"use {', '.join(task.modalities)}"
         )
-    if task.kind == "segmentation":
-        raise ConfigError(
-            f"{task.name} is a segmentation task", mend="probes are for classification and regression"
-        )
     if task.kind == "regression" and config.protocol == "knn":
         raise ConfigError("nearest neighbours are for classification", mend="use --protocol linear")
 
@@ -71,12 +86,13 @@ def _check(task: Task, config: EvaluateConfig) -> None:
 # -- frozen features ----------------------------------------------------------------------------------------------
 
 
-def _evaluate_frozen(task: Task, extractor: Extractor, config: EvaluateConfig) -> Evaluation:
+def _evaluate_frozen(task: Task, config: EvaluateConfig) -> Evaluation:
     """A probe of frozen features, of each modality and of all side by side."""
+    extractor = open_extractor(config.encoder, window=config.window, pool=config.pool, device=config.device)
     protocol = RIDGE if task.kind == "regression" else LINEAR if config.protocol == "linear" else KNN
     modalities = config.modalities or task.modalities
     cache = FeatureCache(config.cache or default_folder(), extractor)
-    cohort, seen = ready_cohort(task, modalities, cache, extractor.pretraining, config)
+    cohort, seen = _ready_cohort(task, modalities, cache, extractor.pretraining, config)
     features = {
         name: np.stack([_known(cache, case.scans[name]) for case in cohort.cases]) for name in modalities
     }
@@ -96,22 +112,67 @@ def _evaluate_frozen(task: Task, extractor: Extractor, config: EvaluateConfig) -
         encoder=config.name or extractor.name,
         fingerprint=extractor.fingerprint,
         protocol=config.protocol,
-        selection=describe_selection(config, "neighbours" if protocol is KNN else "penalty"),
-        settings=settings_of(config, modalities),
+        selection=_selection(config, "neighbours" if protocol is KNN else "penalty"),
+        settings={**_settings(config, modalities), "window": config.window, "pool": config.pool},
         left_out=cohort.left_out,
-        results=judge(task, list(features), cohort, parts, score, config),
+        results=_judge(task, list(features), cohort, parts, score, config),
         seen_in_pretraining=seen,
     )
 
 
-def settings_of(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, Any]:
+def _evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
+    """Fine-tuned networks, one for each modality and one for all together."""
+    modalities = config.modalities or task.modalities
+    backbone = open_backbone(config.encoder)
+    folder = config.cache or default_folder()
+    cache = FeatureCache(folder, InputExtractor(backbone))
+    cohort, seen = _ready_cohort(task, modalities, cache, backbone.pretraining, config)
+    views: dict[str, tuple[str, ...]] = {name: (name,) for name in modalities}
+    if len(modalities) > 1:
+        views[FUSED] = tuple(modalities)
+    parts = None if config.split is None else split_parts(config.split, cohort)
+
+    def score(view: str) -> Scored:
+        study = Study(
+            make_backbone=lambda: open_backbone(config.encoder),
+            inputs=CachedInputs(
+                [[cache.path(case.scans[name]) for name in views[view]] for case in cohort.cases]
+            ),
+            labels=cohort.labels,
+            subjects=cohort.subjects,
+            kind="regression" if task.kind == "regression" else "classification",
+            options=config.finetune,
+            device=config.device,
+            kept=folder / "finetuned",
+        )
+        if parts is not None:
+            return hold_out_finetune(study, parts, repeats=config.repeats, seed=config.seed)
+        return cross_validate_finetune(study, folds=config.folds, repeats=config.repeats, seed=config.seed)
+
+    return Evaluation(
+        task=task,
+        encoder=config.name or backbone.name,
+        fingerprint=fingerprint_of(backbone),
+        protocol=config.protocol,
+        selection=_selection(config, "epoch"),
+        settings={**_settings(config, modalities), **config.finetune.fingerprint()},
+        left_out=cohort.left_out,
+        results=_judge(task, list(views), cohort, parts, score, config),
+        seen_in_pretraining=seen,
+    )
+
+
+def _settings(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, Any]:
     """What might have been chosen otherwise, JSON-able."""
-    names = ("window", "pool", "folds", "repeats", "seed")
     split = None if config.split is None else hashlib.sha256(config.split.read_bytes()).hexdigest()[:16]
+    names = ("folds", "repeats", "seed")
     return {"modalities": list(modalities), "split": split, **{name: getattr(config, name) for name in names}}
 
 
-def ready_cohort(
+# -- the cohort ---------------------------------------------------------------------------------------------------
+
+
+def _ready_cohort(
     task: Task,
     modalities: Sequence[str],
     cache: FeatureCache,
@@ -123,7 +184,7 @@ def ready_cohort(
     Raises:
         DataError: no scan can be embedded.
     """
-    cohort = find_cohort(task, config.data, modalities)
+    cohort = find_cohort(task, config.root, modalities)
     scans = [[case.scans[name] for name in modalities] for case in cohort.cases]
     failed = cache.fill([scan for case in scans for scan in case], workers=config.workers)
     if unfit := {i: why for i, case in enumerate(scans) if (why := _first_failure(case, failed))}:
@@ -157,12 +218,12 @@ def _known(cache: FeatureCache, scan: ScanEntry) -> np.ndarray:
 # -- figures ------------------------------------------------------------------------------------------------------
 
 
-def judge(
+def _judge(
     task: Task,
     modalities: Sequence[str],
     cohort: Cohort,
     parts: np.ndarray | None,
-    score: Any,
+    score: Callable[[str], Scored],
     config: EvaluateConfig,
 ) -> list[ModalityResult]:
     """Each modality's figures, or why there are none.
@@ -218,7 +279,7 @@ def _short_of(task: Task, labels: np.ndarray, wanted: int, purpose: str) -> str:
     return f"a class has {fewest} subjects to {purpose}, and {wanted} are wanted" if fewest < wanted else ""
 
 
-def describe_selection(config: EvaluateConfig, chosen: str) -> str:
+def _selection(config: EvaluateConfig, chosen: str) -> str:
     """How anything was chosen, and what was scored, in words."""
     if config.split is not None:
         return f"{chosen} chosen on train and val subjects of {config.split.name}; test subjects scored once"

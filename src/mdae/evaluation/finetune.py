@@ -116,7 +116,7 @@ def fit_and_score(
         raise ConfigError(
             f"the device does not hold {options.at_once} volumes at once",
             where=tuner.backbone.name,
-            mend="use --at-once 1" if options.at_once > 1 else "use a device with more memory",
+            mend="use --finetune.at-once 1" if options.at_once > 1 else "use a device with more memory",
         ) from error
     scores, probabilities = np.full(len(labels), np.nan), np.full(len(labels), np.nan)
     scores[test] = raw

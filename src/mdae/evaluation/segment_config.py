@@ -48,6 +48,6 @@ class SegmentOptions:
         if not 0 < self.warmup < 0.5:
             raise ConfigError(f"warmup is {self.warmup}", mend="give more than 0 and less than 0.5")
         if self.schedule == "warmup" and self.epochs < 3:
-            raise ConfigError("a warm-up of fewer than 3 epochs", mend="give 3 --epochs or more")
+            raise ConfigError("a warm-up of fewer than 3 epochs", mend="give --segment.epochs 3 or more")
         if min(self.only_folds, default=0) < 0 or self.tolerance_mm < 0:
             raise ConfigError("a negative fold or tolerance", mend="give 0 or more")

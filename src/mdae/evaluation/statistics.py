@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +31,7 @@ def delong(
     fewest = min(int((labels == value).sum()) for value in (0, 1))
     same = np.array_equal(first, second)
     return difference_test(
-        float(areas[0] - areas[1]), widening * np.sqrt(max(variance, 0.0)), fewest=fewest, same=same
+        float(areas[0] - areas[1]), widening * math.sqrt(max(variance, 0.0)), fewest=fewest, same=same
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class Backbone:
         groups: the parts of `network` from input to output, for layer-wise learning rates; together they hold each of
             its parameters once.
         source: where the weights come from, their licence and paper, for tables.
+        pretraining: salted hashes of the scans that it was pre-trained on; None if nobody knows.
         spacing_mm: of the input's voxels, for rotations of it; only the sides' ratio matters.
     """
 
@@ -48,6 +49,7 @@ class Backbone:
     stem: str
     groups: list[nn.Module]
     source: str = ""
+    pretraining: dict[str, Any] | None = None
     spacing_mm: Spacing = (1.0, 1.0, 1.0)
 
 
