@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdae.cli import main
+from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.cohort import COPIES, Cohort, copies, find_cohort, split_parts
@@ -21,11 +23,15 @@ from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
 from mdae.evaluation.extractors import Histogram, open_extractor
 from mdae.evaluation.feature_cache import FeatureCache
+from mdae.evaluation.finetune_config import FinetuneOptions
 from mdae.evaluation.metrics import cross_validation_widening
 from mdae.evaluation.outcome import Evaluation
 from mdae.evaluation.protocols import KNN, LINEAR, RIDGE, cross_validate, folds_by_subject, hold_out
 from mdae.evaluation.scores import classification_scores
-from mdae.seeding import numpy_generator
+from mdae.networks import ResidualUNet, preset
+from mdae.networks.saved import SavedModel, save_model
+from mdae.options import AugmentOptions
+from mdae.seeding import numpy_generator, torch_generator
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.layouts import Case
 from tests.tasks.trees import SUBJECTS, TREES, save
@@ -134,6 +140,23 @@ def test_regression_is_scored_as_regression(tmp_path):
     (evaluation,) = evaluate(config)
     assert evaluation.results[0].scores["pearson_r"].value > 0.7, "age brightens the piece"
     assert evaluation.results[0].scores["mae"].value < 5
+
+
+def test_fine_tuning_is_a_protocol_like_the_others(run, tmp_path):
+    model = tmp_path / "model"
+    network = ResidualUNet(preset("tiny").network, generator=torch_generator(0, "weights")).eval()
+    save_model(model, SavedModel(network, Preprocessing(spacing_mm=(8.0, 8.0, 8.0)), (16, 16, 16)))
+    options = FinetuneOptions(epochs=1, batch=4, augment=AugmentOptions())
+    tuned = {"encoder": str(model), "protocol": "finetune", "folds": 2, "repeats": 1, "finetune": options}
+    first = run(tmp_path / "out", **tuned)
+    assert [result.modality for result in first.results] == ["t1", "flair", "all"]
+    assert all(len(result.predictions) == SUBJECTS for result in first.results)
+    assert np.isfinite(first.results[2].predictions).all()
+    assert "epoch chosen within each training part" in first.selection and first.settings["epochs"] == 1
+    again = run(tmp_path / "out", **tuned)
+    assert again.results == first.results and again.trials == 1
+    other = run(tmp_path / "out", **{**tuned, "finetune": replace(options, lr=1e-3)})
+    assert other.trials == 2
 
 
 # -- who is on which side -----------------------------------------------------------------------------------------
@@ -269,6 +292,8 @@ def test_too_few_subjects_are_refused_with_the_reason(run, tmp_path):
         ({"modalities": ("t9",)}, ConfigError, "has no modality t9"),
         ({"encoder": "untrained:huge"}, ConfigError, "untrained:tiny"),
         ({"encoder": "stranger:nowhere"}, ConfigError, "stranger"),
+        ({"data": None}, ConfigError, "no data named"),
+        ({"encoder": "histogram", "protocol": "finetune"}, ConfigError, "no network to fine-tune"),
         ({"data": Path("nowhere")}, DataError, "no such file or folder"),
         ({"split": Path("nowhere.csv")}, DataError, "no such table"),
     ],
