@@ -240,12 +240,11 @@ def _with_holm(means: list[Mean]) -> list[Mean]:
     return adjusted
 
 
-def remarks(board: Board) -> Iterator[str]:
-    """What a reader of the table has to know."""
-    encoders = dict.fromkeys(cell.encoder for cell in board.cells)
-    if not any(mark(encoder) == "trivial baseline" for encoder in encoders):
+def warnings(board: Board) -> Iterator[str]:
+    """What makes a table less than fair, to be read before it."""
+    if not any(mark(cell.encoder) == "trivial baseline" for cell in board.cells):
         yield (
-            f"No trivial baseline is among these results: nobody can tell what an intensity histogram would reach. "
+            "No trivial baseline is among these results, so nobody can tell what an intensity histogram would reach. "
             f"`mdae evaluate --encoder {BASELINE} --task TASK --data FOLDER` adds one."
         )
     for protocol in board.protocols:
@@ -256,6 +255,13 @@ def remarks(board: Board) -> Iterator[str]:
                 f"{protocol}: unequal numbers of trials on the same subjects ({numbers}); "
                 "more trials find more by chance."
             )
+    seen = {(cell.encoder, cell.task.name): cell.seen for cell in board.cells if cell.seen}
+    for (encoder, task), number in seen.items():
+        yield f"{number} scans of {task} were in the pre-training of {encoder}: to it they are not unseen."
+
+
+def remarks(board: Board) -> Iterator[str]:
+    """What else a reader of the table should know: how was chosen, and what could not be compared."""
     for protocol in board.protocols:
         cells = [cell for cell in board.cells if cell.protocol == protocol]
         if not any(cell.encoder == board.baseline for cell in cells):
@@ -264,9 +270,6 @@ def remarks(board: Board) -> Iterator[str]:
         for way in ways:
             who = dict.fromkeys(cell.encoder for cell in cells if cell.selection == way)
             yield f"{protocol}{'' if len(ways) == 1 else ' of ' + ', '.join(who)}: {way}."
-    seen = {(c.encoder, c.task.name): c.seen for c in board.cells if c.seen}
-    for (encoder, task), number in seen.items():
-        yield f"{number} scans of {task} were in the pre-training of {encoder}: to it they are not unseen."
     yield from _gaps(board)
 
 

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from mdae.evaluation.comparison import LOWER_IS_BETTER, Difference
@@ -184,6 +185,7 @@ def _dress(axis: Axes) -> None:
     axis.spines["bottom"].set_color(UNDECIDED)
     axis.tick_params(axis="x", labelsize=8, color=UNDECIDED, labelbottom=True)
     axis.tick_params(axis="y", labelsize=8, length=0)
+    axis.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     axis.grid(axis="x", color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from mdae.evaluation.metrics import Estimate
-from mdae.report.board import Board, Entry, Mean, headline_metric, remarks
+from mdae.report.board import Board, Entry, Mean, headline_metric, remarks, warnings
 from mdae.report.board_figures import metric_label, shown_name
 from mdae.tasks.catalogue import SCENARIO_REFERENCES
 
@@ -180,7 +180,7 @@ def to_csv(board: Board) -> str:
 def to_markdown(board: Board) -> str:
     """The whole board."""
     parts = [f"# Leaderboard: {metric_label(board.metric)}, against {board.baseline}", ""]
-    parts += [f"- {line}" for line in (*how_to_read(board), *remarks(board))]
+    parts += [f"- {line}" for line in (*warnings(board), *how_to_read(board), *remarks(board))]
     for protocol in board.protocols:
         parts += ["", f"## {protocol}", "", *_markdown(*means_table(board, protocol))]
         differences = differences_table(board, protocol)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mdae.evaluation.results import read_results
 from mdae.files import atomic_write
-from mdae.report.board import Board, make_board, remarks
+from mdae.report.board import Board, make_board, remarks, warnings
 from mdae.report.board_figures import bars_figure, cells_figure, means_figure, metric_label, roc_figure
 from mdae.report.board_text import (
     PUBLISHED,
@@ -53,6 +53,8 @@ def _page(board: Board) -> Page:
         f"{len(encoders)} encoders on {len(tasks)} tasks by {metric_label(board.metric)}, "
         f"each compared with {board.baseline} on the same subjects.",
     )
+    for line in warnings(board):
+        page.note(line)
     for protocol in board.protocols:
         _show_means(page, board, protocol)
         _show_cells(page, board, protocol)
