@@ -43,10 +43,10 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.npy"
 
     def read(self, entry: ScanEntry) -> np.ndarray | None:
-        """A scan's features, if they are known."""
+        """A scan's features, if they are known; mapped, so that asking for large ones does not read them."""
         try:
-            return np.asarray(np.load(self.path(entry), allow_pickle=False))
-        except (OSError, ValueError):
+            return np.asarray(np.load(self.path(entry), mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError):
             return None
 
     def content(self, entry: ScanEntry) -> str:

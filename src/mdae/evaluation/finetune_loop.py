@@ -252,8 +252,9 @@ class Finetuner:
         return found
 
     def _diverged(self, what: str) -> TrainingError:
-        lower = f"lower --lr {self.options.lr:g} and --head-lr {self.options.head_lr:g}"
-        return TrainingError(what, where=self.backbone.name, mend=f"{lower}, or use --precision 32")
+        rates = f"--finetune.lr {self.options.lr:g} and --finetune.head-lr {self.options.head_lr:g}"
+        mend = f"lower {rates}, or use --finetune.precision 32"
+        return TrainingError(what, where=self.backbone.name, mend=mend)
 
     def _read(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Batches of rows with their volumes (B, K, D, H, W), float32 on the device; the next are read meanwhile."""
