@@ -68,6 +68,7 @@ def load_dinov2(path: Path, name: str) -> Backbone:
         name=name,
         identity=read.identity,
         side=SIDE,
+        order=3,
         grey=volume_grey,
         grey_in_words=f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of the slices to [0, 1]",
         source=SOURCE,

@@ -10,8 +10,9 @@
   instead: without the class token, with windows in eight of twelve blocks, a neck that is not in the file, and position
   embeddings that a wrong key leaves at 0 (their issue 5).
 - Preprocessing: each slice from its least to its greatest value to [0, 1], then ImageNet's mean and deviation by
-  colour, as their code does for their own model. Their README names [0, 1] alone. They stretch slices to a square; here
-  they are padded to one, as scanners store them. Slices are axial, evenly spaced over the head (`mdae.interop.slices`).
+  colour, as their code does for their own model. Their README names [0, 1] alone. They stretch slices to a square,
+  bilinearly; here they are padded to one first, as scanners store them. Slices are axial, evenly spaced over the head
+  (`mdae.interop.slices`).
 - Features: the class token after the last normalisation, which pre-training trained, averaged over slices. The paper's
   own classification is by slice, of features it does not specify.
 - Not verified: the released file itself, which was not at hand; which intensities pre-training saw.
@@ -63,6 +64,7 @@ def load_mri_core(path: Path, name: str) -> Backbone:
         name=name,
         identity=read.identity,
         side=sizes.grid * sizes.patch,
+        order=1,
         grey=slice_grey,
         grey_in_words="each slice from its least to its greatest value to [0, 1]",
         source=SOURCE,

@@ -8,6 +8,7 @@ lies between two: the volume is smoothed along z before it is sampled.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ NUM_SLICES = 32  # over a head of 200 mm at most: 6 mm or less apart
 AT_ONCE = 32  # slices in a batch
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue within [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CONTRACT = Preprocessing()  # RAS, 1 mm, cropped to the head; its z-scores are brought to [0, 1] afterwards
+# RAS, 1 mm, the head without a margin, in which slices would be empty; z-scores are brought to [0, 1] afterwards.
+CONTRACT = Preprocessing(margin_mm=0.0)
 
 
 class SliceNetwork(nn.Module):
@@ -66,15 +68,21 @@ class SliceNetwork(nn.Module):
         return self.encoder(colours.flatten(1, 2))  # type: ignore[no-any-return]
 
 
-def head_slices(volume: np.ndarray, background: float, side: int) -> np.ndarray:
-    """Square slices of a volume (D, H, W): (side, side, NUM_SLICES), float32, by cubic splines.
+def head_slices(volume: np.ndarray, background: float, side: int, *, order: Literal[1, 3]) -> np.ndarray:
+    """Square slices of a volume (D, H, W): (side, side, NUM_SLICES), float32, within the range of its values.
 
     The longer of D and H fills the square, the shorter one is centred, with background beside it.
+
+    Args:
+        volume: z-scores.
+        background: their value outside the head.
+        side: of a slice in pixels.
+        order: of the spline; photographs are resized by 1 (bilinear) or 3 (bicubic).
     """
     longest = max(volume.shape[:2])
     x, y = (_axis(size, longest, side) for size in volume.shape[:2])
     z = _axis(volume.shape[2], volume.shape[2], NUM_SLICES)
-    slices = resample(volume, (x, y, z), order=3)
+    slices = np.clip(resample(volume, (x, y, z), order=order), volume.min(), volume.max())
     covered = inside(x)[:, None] & inside(y)
     return np.where(covered[..., None], slices, np.float32(background))
 
@@ -98,6 +106,7 @@ def slice_backbone(
     name: str,
     identity: str,
     side: int,
+    order: Literal[1, 3],
     grey: Callable[[np.ndarray], np.ndarray],
     grey_in_words: str,
     source: str,
@@ -108,12 +117,13 @@ def slice_backbone(
         encoder: of images.
         name, identity, source: see `Backbone`.
         side: of the images in pixels.
+        order: of the spline that brings slices to it.
         grey: slices of z-scores (side, side, slices) to grey values in [0, 1].
         grey_in_words: what `grey` does; part of the key of cached features.
     """
 
     def fit(prepared: PreparedScan) -> np.ndarray:
-        return grey(head_slices(prepared.data, prepared.record.background, side))
+        return grey(head_slices(prepared.data, prepared.record.background, side, order=order))
 
     return Backbone(
         name=name,
@@ -121,7 +131,7 @@ def slice_backbone(
         network=SliceNetwork(encoder).eval(),
         preprocessing={
             "contract": CONTRACT.to_dict(),
-            "fit": "axial slices evenly spaced over the head, squared by background",
+            "fit": f"axial slices evenly spaced over the head, squared by background, spline of order {order}",
             "grey": grey_in_words,
             "colours": [list(IMAGENET_MEAN), list(IMAGENET_STD)],
             "features": "mean of class tokens over slices",

@@ -66,6 +66,7 @@ class ViTSizes:
                 f"position embeddings of {tokens} tokens of {width} channels are not a square grid and a class token "
                 f"of {HEAD_CHANNELS} channels a head",
                 where=where,
+                mend="give its released weights",
             )
         registers = weights["register_tokens"].shape[1] if "register_tokens" in weights else 0
         return cls(
