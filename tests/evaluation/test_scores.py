@@ -142,6 +142,16 @@ def test_a_perfect_score_has_an_interval_too():
     assert furthest_from_perfect(1000) < 0.005
 
 
+def test_r_squared_of_six_has_an_interval_that_json_can_hold():
+    """Draws of nearly one label alone have an R squared of minus thousands."""
+    labels, scores = (
+        np.array([3.0, 3.001, 3.002, 3.003, 3.004, 9.0]),
+        np.array([4.0, 2.0, 3.0, 5.0, 1.0, 7.0]),
+    )
+    found = regression_scores(labels, scores, np.arange(6))["r2"]
+    assert -1e23 < found.low < found.value < found.high <= 1
+
+
 def test_too_few_are_refused():
     with pytest.raises(DataError, match="4 subjects"):
         regression_scores(np.arange(4.0), np.arange(4.0), np.arange(4))

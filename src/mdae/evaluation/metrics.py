@@ -52,14 +52,17 @@ class Scale:
 
     low: float
     high: float
-    stretch: Callable[[float], float]
+    stretch: Callable[[Any], Any]
     shrink: Callable[[float], float]
     slope: Callable[[float], float]
 
 
 SHARE = Scale(0.0, 1.0, logit, expit, lambda v: 1 / (v * (1 - v)))
 SIZE = Scale(0.0, math.inf, math.log, math.exp, lambda v: 1 / v)
-EXPLAINED = Scale(-math.inf, 1.0, lambda v: -math.log1p(-v), lambda x: -math.expm1(-x), lambda v: 1 / (1 - v))
+# e^50 below 0 is as good as no end, and JSON can hold it
+EXPLAINED = Scale(
+    -math.inf, 1.0, lambda v: -np.log1p(-v), lambda x: -math.expm1(min(-x, 50.0)), lambda v: 1 / (1 - v)
+)
 CORRELATION = Scale(-1.0, 1.0, math.atanh, math.tanh, lambda v: 1 / (1 - v * v))
 
 Weighted = Callable[[np.ndarray], np.ndarray]  # weights of rows (R, N) to a figure (R,)
@@ -87,14 +90,27 @@ def bootstrap_estimate(
         widening: how much longer the arms are, for models that were refitted (`cross_validation_widening`).
     """
     value, fewest = float(figure(np.ones((1, weights.shape[1])))[0]), min(sizes)
-    error = float(np.nanstd(figure(weights))) * math.sqrt(fewest / (fewest - 1))  # the bootstrap divides by n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = _spread_of(figure(weights), value, scale)
     return stretched_estimate(
         value,
-        widening * error,
+        widening * math.sqrt(fewest / (fewest - 1)) * spread,  # the bootstrap divides by n
         scale=scale,
         dof=sum(sizes) - 1,
         perfect=furthest_from_perfect(fewest, widening),
     )
+
+
+def _spread_of(replicates: np.ndarray, value: float, scale: Scale) -> float:
+    """The standard deviation of replicates; of what has no lower end, as seen on the stretched scale.
+
+    A share's replicates may lie at its ends, which no scale stretches. Those of R squared have a long tail instead,
+    where a draw holds nearly one label alone.
+    """
+    if math.isfinite(scale.low) or value >= scale.high:
+        return float(np.nanstd(replicates))
+    stretched = np.asarray(scale.stretch(replicates))
+    return float(np.std(stretched[np.isfinite(stretched)])) / scale.slope(value)
 
 
 def stretched_estimate(value: float, error: float, *, scale: Scale, dof: float, perfect: float) -> Estimate:
