@@ -21,7 +21,14 @@ from mdae.data.sources import Listing
 from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
-from mdae.evaluation.configs import EmbedConfig, EvaluateConfig, ProbeConfig, ReconstructConfig, TasksConfig
+from mdae.evaluation.configs import (
+    EmbedConfig,
+    EncodersConfig,
+    EvaluateConfig,
+    ProbeConfig,
+    ReconstructConfig,
+    TasksConfig,
+)
 from mdae.interop.configs import ExportConfig
 from mdae.report.config import DemoConfig
 from mdae.report.leaderboard_config import LeaderboardConfig
@@ -42,6 +49,7 @@ Command = (
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
     | Annotated[TasksConfig, tyro.conf.subcommand("tasks", prefix_name=False)]
+    | Annotated[EncodersConfig, tyro.conf.subcommand("encoders", prefix_name=False)]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
@@ -201,6 +209,12 @@ def _tasks(config: TasksConfig) -> None:
         console.print(tasks_table())
 
 
+def _encoders(config: EncodersConfig) -> None:
+    from mdae.interop.strangers import strangers_table
+
+    console.print(strangers_table())
+
+
 def _evaluate(config: EvaluateConfig) -> None:
     from mdae.evaluation.evaluate import evaluate
     from mdae.evaluation.outcome import result_path, results_table
@@ -252,6 +266,7 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     EmbedConfig: _embed,
     ProbeConfig: _probe,
     TasksConfig: _tasks,
+    EncodersConfig: _encoders,
     EvaluateConfig: _evaluate,
     LeaderboardConfig: _leaderboard,
     ReconstructConfig: _reconstruct,

@@ -145,6 +145,11 @@ class TasksConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodersConfig:
+    """List the kinds of other people's encoders that `mdae evaluate` takes as KIND:PATH."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReconstructConfig:
     """Corrupt a scan and let the network restore it: NIfTI files on the scan's own grid, and a picture."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+
 from mdae.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -145,6 +147,18 @@ STRANGERS: dict[str, Stranger] = {
         ),
     )
 }
+
+
+def strangers_table() -> Table:
+    """One row a kind."""
+    table = Table(caption="mdae evaluate --encoder KIND:PATH, or KIND:OWNER/REPO of the Hugging Face Hub")
+    for column in ("kind", "encoder", "scans are", "licence of the weights", "on the Hub"):
+        table.add_column(column, no_wrap=column == "kind")
+    for kind in STRANGERS.values():
+        table.add_row(
+            kind.name, f"{kind.title}. {kind.paper}", kind.preprocessing, kind.licence, kind.hub or "-"
+        )
+    return table
 
 
 def open_stranger(spec: str) -> Backbone:
