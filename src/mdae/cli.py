@@ -210,9 +210,10 @@ def _tasks(config: TasksConfig) -> None:
 
 
 def _encoders(config: EncodersConfig) -> None:
-    from mdae.interop.strangers import strangers_table
+    from mdae.interop.strangers import describe_strangers
 
-    console.print(strangers_table())
+    for line in describe_strangers():
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _evaluate(config: EvaluateConfig) -> None:

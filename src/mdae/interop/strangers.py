@@ -6,12 +6,10 @@ Importing it costs nothing; what an encoder needs is imported when it is opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.table import Table
 
 from mdae.errors import ConfigError, ModelError
 
@@ -149,16 +147,14 @@ STRANGERS: dict[str, Stranger] = {
 }
 
 
-def strangers_table() -> Table:
-    """One row a kind."""
-    table = Table(caption="mdae evaluate --encoder KIND:PATH, or KIND:OWNER/REPO of the Hugging Face Hub")
-    for column in ("kind", "encoder", "scans are", "licence of the weights", "on the Hub"):
-        table.add_column(column, no_wrap=column == "kind")
+def describe_strangers() -> Iterator[str]:
+    """What each kind is, how scans are prepared for it and where its weights are, four lines a kind."""
     for kind in STRANGERS.values():
-        table.add_row(
-            kind.name, f"{kind.title}. {kind.paper}", kind.preprocessing, kind.licence, kind.hub or "-"
-        )
-    return table
+        yield f"{kind.name}:PATH  {kind.title}"
+        yield f"    paper: {kind.paper}"
+        yield f"    scans: {kind.preprocessing}"
+        place = f"; on the Hugging Face Hub as {kind.name}:{kind.hub}" if kind.hub else ""
+        yield f"    weights: {' and '.join(kind.files)}; licence: {kind.licence}{place}"
 
 
 def open_stranger(spec: str) -> Backbone:
