@@ -41,7 +41,7 @@ class LearningRate:
     def at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0: two linear rises if any, then nnU-Net's decay."""
         if epoch < 2 * self.rise:
-            return self.peak * (epoch % self.rise + 1) / self.rise
+            return self.peak * ((epoch % self.rise + 1) / self.rise)
         done = (epoch - 2 * self.rise) / (self.epochs - 2 * self.rise)
         return float(self.peak * (1 - done) ** EXPONENT)
 
