@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,10 @@ from torch import nn
 
 from mdae.interop import slices
 from mdae.interop.backbone import inflate_stem
-from mdae.interop.slices import IMAGENET_MEAN, IMAGENET_STD, NUM_SLICES, SliceNetwork, head_slices
+from mdae.interop.raw import prepare_by
+from mdae.interop.slices import CONTRACT, IMAGENET_MEAN, IMAGENET_STD, NUM_SLICES, SliceNetwork, head_slices
 from mdae.interop.vit import VisionTransformer, ViTSizes
-from tests.interop.small import drawn, vit_layout
+from tests.interop.small import drawn, vit_layout, write_scan
 
 SIDE = 28
 
@@ -144,3 +148,16 @@ def test_slices_follow_the_head_from_its_lowest_to_its_highest():
     np.testing.assert_allclose(
         heights[2:-2], (np.arange(NUM_SLICES) + 0.5)[2:-2] * 200 / NUM_SLICES - 0.5, atol=0.05
     )
+
+
+def test_what_was_defaced_is_background(tmp_path):
+    entry = write_scan(tmp_path / "scan.nii.gz")
+    image = nib.load(entry.path)
+    mask = np.zeros(image.shape, np.uint8)
+    mask[10:20, 22:30, 8:16] = 1
+    nib.save(nib.Nifti1Image(mask, image.affine), tmp_path / "mask.nii.gz")
+    prepared = prepare_by(replace(entry, anonymisation_mask=tmp_path / "mask.nii.gz"), CONTRACT)
+    place = np.linalg.inv(prepared.affine) @ image.affine @ [15, 26, 12, 1]
+    assert prepared.record.unknown > 0.01
+    assert prepared.data[tuple(np.rint(place[:3]).astype(int))] == np.float32(prepared.record.background)
+    assert np.isfinite(head_slices(prepared.data, prepared.record.background, 14, order=3)).all()

@@ -34,7 +34,7 @@ from mdae.data.resample import AxisMap, resample
 from mdae.errors import ModelError
 from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
-from mdae.interop.slices import prepare_known
+from mdae.interop.raw import prepare_by
 from mdae.interop.uniformer import UniFormer, UniFormerSizes
 from mdae.types import Shape3
 
@@ -127,7 +127,7 @@ def load_brainmvp(path: Path, name: str) -> Backbone:
             "contract": CONTRACT.to_dict(),
             "fit": "percentiles 5 and 95 to [0, 1], cropped to what is above 0, 128 x 128 x 64, the middle",
         },
-        prepare=lambda entry: prepare_known(entry, CONTRACT),
+        prepare=lambda entry: prepare_by(entry, CONTRACT),
         fit=fit_brainmvp,
         patch=SEEN,
         num_features=network.num_features,

@@ -15,7 +15,8 @@ from nibabel.affines import from_matvec, voxel_sizes
 from mdae.data.catalogue import ScanEntry
 from mdae.data.dicom import read_series
 from mdae.data.io import Scan, read_scan
-from mdae.data.preprocess import PreparedRecord, PreparedScan, content_hash, to_ras
+from mdae.data.preprocess import PreparedRecord, PreparedScan, Preprocessing, content_hash, to_ras
+from mdae.data.workers import prepare_entry
 from mdae.types import Shape3, Spacing
 
 
@@ -90,6 +91,16 @@ def recorded(
         background=background,
     )
     return PreparedScan(np.ascontiguousarray(data, dtype=np.float32), affine, record)
+
+
+def prepare_by(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
+    """Read and prepare a scan by a contract of ours, where it says what others do; raises `ScanError` for an unfit one.
+
+    What was defaced becomes background.
+    """
+    prepared = prepare_entry(entry, contract)
+    np.nan_to_num(prepared.data, copy=False, nan=prepared.record.background)
+    return prepared
 
 
 def as_in_file(prepared: PreparedScan) -> np.ndarray:

@@ -16,11 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.data.resample import AxisMap, inside, resample
-from mdae.data.workers import prepare_entry
 from mdae.interop.backbone import Backbone
+from mdae.interop.raw import prepare_by
 from mdae.interop.vit import VisionTransformer
 
 NUM_SLICES = 32  # over a head of 200 mm at most: 6 mm or less apart
@@ -93,13 +92,6 @@ def _axis(size: int, extent: int, samples: int) -> AxisMap:
     return AxisMap(size, samples, scale, (size - 1) / 2 - scale * (samples - 1) / 2)
 
 
-def prepare_known(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
-    """Read and prepare a scan, what was defaced as background; raises `ScanError` for an unfit one."""
-    prepared = prepare_entry(entry, contract)
-    np.nan_to_num(prepared.data, copy=False, nan=prepared.record.background)
-    return prepared
-
-
 def slice_backbone(
     encoder: VisionTransformer,
     *,
@@ -136,7 +128,7 @@ def slice_backbone(
             "colours": [list(IMAGENET_MEAN), list(IMAGENET_STD)],
             "features": "mean of class tokens over slices",
         },
-        prepare=lambda entry: prepare_known(entry, CONTRACT),
+        prepare=lambda entry: prepare_by(entry, CONTRACT),
         fit=fit,
         patch=(side, side, NUM_SLICES),
         num_features=encoder.sizes.width,
