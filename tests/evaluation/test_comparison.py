@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import logit
 from scipy.stats import norm
 
 from mdae.errors import DataError
@@ -192,6 +193,20 @@ def test_cells_of_a_data_set_share_their_draw_and_data_sets_do_not():
     assert copied == once
     assert spread.value == pytest.approx(once.value)
     assert (spread.high - spread.low) / (once.high - once.low) == pytest.approx(0.5, rel=0.1)
+
+
+def test_refitted_models_widen_averages_and_differences():
+    labels, scores = scored(0, 60)
+    one, other = bare_cell(TASK, "a", labels, scores), bare_cell(TASK, "b", labels, scored(1, 60)[1])
+    wide, wide_other = (replace(c, modality="FLAIR", widening=1.5) for c in (one, other))
+    draws = SubjectDraws([one, other])
+    plain, widened = (average([c], "auroc", draws) for c in (one, wide))
+    assert logit(widened.high) - logit(widened.value) == pytest.approx(
+        1.5 * (logit(plain.high) - logit(plain.value))
+    )
+    plain = compare(one, other, "brier", draws).estimate
+    widened = compare(wide, wide_other, "brier", draws).estimate
+    assert widened.high - widened.value == pytest.approx(1.5 * (plain.high - plain.value))
 
 
 def test_an_average_over_subjects_of_part_of_the_cells_keeps_who_is_who():
