@@ -1,7 +1,8 @@
 """MRI-CORE: a network of MRI slices, pre-trained as DINOv2 is, from the weights of SAM.
 
-- Paper: Dong et al., MRI-CORE: A foundation model for magnetic resonance imaging, arXiv 2506.12186, 2025: 6.9 million
-  slices of 116,806 volumes of Duke University, of 18 places of the body; brain, face and neck were left out.
+- Paper: Dong et al., MRI-CORE: A foundation model for magnetic resonance imaging, arXiv 2506.12186, 2025: more than 6
+  million slices of 110,000 volumes, of 18 places of the body. A reader of its methods quotes that brain, face and neck
+  were left out.
 - Weights: mazurowski-lab/mri_foundation, Apache License 2.0. Written for `MRI_CORE_vitb.pth` (also
   `mri_foundation.pth`): a training checkpoint of DINOv2 whose `teacher` holds `backbone.*` and the heads of training.
   The backbone is a plain ViT-B/16 with a class token, 197 position embeddings (224 pixels a side), no layer scale, and
@@ -13,9 +14,9 @@
   colour, as their code does for their own model. Their README names [0, 1] alone. They stretch slices to a square,
   bilinearly; here they are padded to one first, as scanners store them. Slices are axial, evenly spaced over the head
   (`mdae.interop.slices`).
-- Features: the class token after the last normalisation, which pre-training trained, averaged over slices. The paper's
-  own classification is by slice, of features it does not specify.
-- Not verified: the released file itself, which was not at hand; which intensities pre-training saw.
+- Features: the class token after the last normalisation, which pre-training trained, averaged over slices.
+- Not verified: the released file itself, which was not at hand; which intensities pre-training saw; which features the
+  paper's own classification reads.
 """
 
 from __future__ import annotations

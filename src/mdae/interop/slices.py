@@ -1,7 +1,7 @@
 """Networks of flat colour images on volumes: axial slices, evenly spaced over the head, their class tokens averaged.
 
-Nobody has published how DINOv2 or MRI-CORE are to see a volume; slice by slice with the mean over slices is the common
-practice, and no slice has to be chosen by hand. A slice is as thick as the distance to the next one, so that nothing
+The code of DINOv2 and of MRI-CORE knows images alone. Slice by slice with the mean over slices is what is commonly done
+with them, and no slice has to be chosen by hand. A slice is as thick as the distance to the next one, so that nothing
 lies between two: the volume is smoothed along z before it is sampled.
 """
 

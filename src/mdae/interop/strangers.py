@@ -125,7 +125,7 @@ STRANGERS: dict[str, Stranger] = {
         ),
         Stranger(
             name="mri-core",
-            title="MRI-CORE, ViT-B pre-trained as DINOv2 on 6.9 million slices of MRI",
+            title="MRI-CORE, ViT-B pre-trained as DINOv2 on 6 million slices of MRI",
             paper="Dong et al., MRI-CORE: A foundation model for magnetic resonance imaging, arXiv:2506.12186",
             licence="Apache-2.0",
             preprocessing="32 axial slices over the head, 224 pixels a side, each from its least to its greatest value",
