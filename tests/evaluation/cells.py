@@ -17,7 +17,13 @@ from mdae.tasks.record import Task, scenario_of, task_from_dict
 
 def made_up_task(name: str = "kind", kind: str = "classification", **changes: Any) -> Task:
     label = {"column": "x", "positive": ["1"]} if kind == "classification" else {"column": "x"}
-    record = {"name": name, "title": f"what {name}?", "layout": "table", "kind": kind, "modalities": ["T1w", "FLAIR"]}
+    record = {
+        "name": name,
+        "title": f"what {name}?",
+        "layout": "table",
+        "kind": kind,
+        "modalities": ["T1w", "FLAIR"],
+    }
     return task_from_dict(record | ({} if kind == "segmentation" else {"label": label}) | changes)
 
 
@@ -58,7 +64,12 @@ def made_up_result(
 def evaluation(
     task: Task, encoder: str, results: list[ModalityResult], protocol: str = "linear", **changes: Any
 ) -> Evaluation:
-    about: dict[str, Any] = {"fingerprint": encoder, "selection": "as made up", "settings": {}, "left_out": {}}
+    about: dict[str, Any] = {
+        "fingerprint": encoder,
+        "selection": "as made up",
+        "settings": {},
+        "left_out": {},
+    }
     return Evaluation(task=task, encoder=encoder, protocol=protocol, results=results, **(about | changes))
 
 
@@ -69,7 +80,9 @@ def write(folder: Path, found: Evaluation) -> Path:
     return path
 
 
-def cell(folder: Path, task: Task, encoder: str, labels: np.ndarray, scores: np.ndarray, **options: Any) -> Cell:
+def cell(
+    folder: Path, task: Task, encoder: str, labels: np.ndarray, scores: np.ndarray, **options: Any
+) -> Cell:
     """One cell, written and read again."""
     result = made_up_result(task, options.pop("modality", "T1w"), labels, scores, **options)
     return read_result(write(folder, evaluation(task, encoder, [result])))[0]
