@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -35,12 +35,12 @@ def shown_name(board: Board, encoder: str) -> str:
 def colours(board: Board) -> dict[str, object]:
     """One colour an encoder, the same in every figure; greys for the trivial and the untrained."""
     names = sorted(dict.fromkeys(cell.encoder for cell in board.cells))
-    palette = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"].colors
-    palette = [colour for colour in palette if len(set(colour)) > 1]  # its grey is for those below
+    shades = color_sequences["tab10" if len(names) <= 10 else "tab20"]
+    palette = [shade for shade in shades if len(set(shade)) > 1]  # their grey is for those below
     ordinary = [name for name in names if not mark(name)]
     others = [name for name in names if mark(name)]
     greys = [str(shade) for shade in np.linspace(0.25, 0.65, len(others))]
-    chosen = {name: palette[i % len(palette)] for i, name in enumerate(ordinary)}
+    chosen: dict[str, object] = {name: palette[i % len(palette)] for i, name in enumerate(ordinary)}
     return chosen | dict(zip(others, greys, strict=True))
 
 
@@ -82,10 +82,10 @@ def _forest(
     """Differences with intervals; filled where Holm's p is below 0.05, coloured by which is better."""
     sign = -1 if metric in LOWER_IS_BETTER else 1
     for place, row in enumerate(rows):
-        if row is None or row[0] is None:
+        difference, p = row or (None, None)
+        if difference is None:
             axis.text(0.97, place, "–", color=UNDECIDED, va="center", transform=axis.get_yaxis_transform())
             continue
-        difference, p = row
         estimate = difference.estimate
         decided = p is not None and p < 0.05
         colour = (BETTER if sign * estimate.value > 0 else WORSE) if decided else UNDECIDED
