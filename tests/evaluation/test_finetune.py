@@ -219,6 +219,9 @@ def test_who_sees_nothing_says_the_share_of_positives(balanced):
     scored = fit_and_score(study(nothing, labels, options=options(balanced=balanced, head_lr=3e-2)), parts)
     np.testing.assert_allclose(scored.scores[32:], 0, atol=0.15)
     np.testing.assert_allclose(scored.probabilities[32:], 0.25, atol=0.03)
+    assert all(epoch.train_loss < 1 for epoch in scored.histories[0]), (
+        "features that never varied are blown up"
+    )
 
 
 # -- rates, epochs and freezing -----------------------------------------------------------------------------------
@@ -246,6 +249,19 @@ def test_each_layer_moves_at_its_own_rate():
         assert moved == pytest.approx(rate, rel=1e-2), name
     moved = float((after["head.weight"] - before["head.weight"]).abs().max())
     assert moved == pytest.approx(7e-3, rel=1e-2)
+
+
+def test_one_odd_scan_cannot_undo_the_others():
+    """Adam's first moment after a step is a tenth of the gradient that it was given, whose norm is 1 at most."""
+    volumes, labels = striped(10)
+    tuner = finetuner(small(), volumes, labels, epochs=1)
+    tuner._start()
+    with torch.no_grad():
+        tuner.model.head.weight *= 1e4
+    tuner._epoch(1)
+    moments = [state["exp_avg"] for state in tuner.optimiser.state.values()]
+    norm = float(torch.cat([moment.flatten() for moment in moments]).norm())
+    assert norm == pytest.approx(0.1, rel=1e-3)
 
 
 def test_rates_warm_up_and_fall_to_nothing():
@@ -388,16 +404,24 @@ def test_a_given_split_is_kept_and_a_missing_val_is_cut_from_train_alone():
     assert not np.array_equal(first[30:], second[30:]) and one[1:] != other[1:] and one[0] == other[0]
 
 
-def test_the_test_part_has_no_influence():
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_test_part_has_no_influence(kind, balanced):
     volumes, labels = striped(40)
     parts = np.resize(PARTS, 40)
     rows = np.flatnonzero(parts == "test")
-    scored = fit_and_score(study(volumes, labels), parts).scores
-    turned = np.where(parts == "test", 1 - labels, labels)
-    assert np.array_equal(fit_and_score(study(volumes, turned), parts).scores[rows], scored[rows])
+    how = {"kind": kind, "options": options(balanced=balanced)}
+    scored = fit_and_score(study(volumes, labels, **how), parts)
+    turned = np.where(parts == "test", 1, labels)
+    again = fit_and_score(study(volumes, turned, **how), parts)
+    assert np.array_equal(again.scores, scored.scores, equal_nan=True)
+    assert np.array_equal(again.probabilities, scored.probabilities, equal_nan=True)
+    assert again.histories == scored.histories
     other = volumes.volumes.copy()
     other[rows[1:]] = 0
-    assert fit_and_score(study(Volumes(other), turned), parts).scores[rows[0]] == scored[rows[0]]
+    assert (
+        fit_and_score(study(Volumes(other), turned, **how), parts).scores[rows[0]] == scored.scores[rows[0]]
+    )
 
 
 # -- fusion -------------------------------------------------------------------------------------------------------
@@ -441,12 +465,14 @@ def test_early_fusion_of_equal_contrasts_starts_from_the_same_features(make: Cal
 def test_fewer_volumes_at_once_give_the_same():
     """Micro-batches of subjects, and activations computed again within one, are for memory alone."""
     volumes, labels = striped(20, contrasts=3)
-    scores = [
-        fit_and_score(study(volumes, labels, options=options(at_once=number)), np.resize(PARTS, 20)).scores
+    found = [
+        fit_and_score(study(volumes, labels, options=options(at_once=number)), np.resize(PARTS, 20))
         for number in (12, 3, 1)
     ]
-    np.testing.assert_allclose(scores[1], scores[0], atol=2e-3)
-    np.testing.assert_allclose(scores[2], scores[0], atol=2e-3)
+    for less in found[1:]:
+        np.testing.assert_allclose(less.scores, found[0].scores, atol=2e-3)
+        for epoch, expected in zip(less.histories[0], found[0].histories[0], strict=True):
+            assert epoch.train_loss == pytest.approx(expected.train_loss, abs=1e-3)
 
 
 # -- the same twice -----------------------------------------------------------------------------------------------
@@ -578,7 +604,8 @@ def test_nan_in_a_scan_of_any_part_is_one_line(row):
 @pytest.mark.parametrize("rates", [{"lr": 1e30}, {"head_lr": 1e38}])
 def test_an_absurd_learning_rate_is_one_line(rates):
     volumes, labels = striped(20)
-    with pytest.raises(TrainingError, match=r"not finite .*lower --finetune.lr") as error:
+    line = r"the loss of step \d of epoch 1 is not finite .*lower --finetune.lr"
+    with pytest.raises(TrainingError, match=line) as error:
         fit_and_score(study(volumes, labels, options=options(**rates)), np.resize(PARTS, 20))
     assert one_line(error)
 

@@ -16,7 +16,7 @@ from mdae.evaluation.protocols import Predictor
 from mdae.interop.backbone import Backbone, inflate_stem
 from mdae.tensors import Batch
 
-FLAT = 1e-3  # of a feature's mean: a smaller spread is round-off, and is not blown up
+FLAT = 0.01  # of a feature's mean and of all features' spread: what varies less is not blown up when it comes to life
 ROWS = 512  # of the matrix that reads a linear function off
 
 
@@ -84,7 +84,9 @@ class FinetuneModel(nn.Module):
             offset: added to the probe's numbers.
         """
         mean = features.mean(axis=0)
-        scale = np.maximum(features.std(axis=0), FLAT * np.abs(mean) + 1e-6)
+        spread = features.std(axis=0)
+        scale = np.maximum(spread, FLAT * (np.abs(mean) + np.sqrt((spread**2).mean())))
+        scale[scale == 0] = 1.0
         bias = probe(mean[None])[0]
         weight = np.concatenate(
             [
