@@ -21,31 +21,44 @@ from mdae.data.sources import Listing
 from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
-from mdae.evaluation.configs import EmbedConfig, EvaluateConfig, ProbeConfig, ReconstructConfig, TasksConfig
+from mdae.evaluation.configs import (
+    EmbedConfig,
+    EncodersConfig,
+    EvaluateConfig,
+    ProbeConfig,
+    ReconstructConfig,
+    TasksConfig,
+)
+from mdae.interop.configs import ExportConfig
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
+from mdae.report.leaderboard_config import LeaderboardConfig
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
 
 console = Console()
 SHOWN = 50  # lines of a kind: more are counted
 
-Command = Annotated[
+Command = (
     Annotated[DownloadConfig, tyro.conf.subcommand("download", prefix_name=False)]
-    | Annotated[PrepareConfig, tyro.conf.subcommand("prepare", prefix_name=False)]
+    | Annotated[PrepareConfig, tyro.conf.OmitArgPrefixes, tyro.conf.subcommand("prepare", prefix_name=False)]
     | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[SplitConfig, tyro.conf.subcommand("split", prefix_name=False)]
     | Annotated[ObjectivesConfig, tyro.conf.subcommand("objectives", prefix_name=False)]
-    | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain", prefix_name=False)]
+    | Annotated[
+        PretrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.subcommand("pretrain", prefix_name=False)
+    ]
     | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
     | Annotated[TasksConfig, tyro.conf.subcommand("tasks", prefix_name=False)]
+    | Annotated[EncodersConfig, tyro.conf.subcommand("encoders", prefix_name=False)]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export", prefix_name=False)]
     | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
-    | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)],
-    tyro.conf.OmitArgPrefixes,
-]
+    | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -211,12 +224,26 @@ def _tasks(config: TasksConfig) -> None:
         console.print(tasks_table())
 
 
-def _evaluate(config: EvaluateConfig) -> None:
-    from mdae.evaluation.evaluate import evaluate, result_path, results_table
+def _encoders(config: EncodersConfig) -> None:
+    from mdae.interop.strangers import describe_strangers
 
-    evaluation = evaluate(config)
-    console.print(results_table(evaluation))
-    console.print(f"result: {result_path(config.out, evaluation)}", soft_wrap=True, highlight=False)
+    for line in describe_strangers():
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    from mdae.evaluation.evaluate import evaluate
+    from mdae.evaluation.outcome import result_path, results_table
+
+    for evaluation in evaluate(config):
+        console.print(results_table(evaluation))
+        console.print(f"result: {result_path(config.out, evaluation)}", soft_wrap=True, highlight=False)
+
+
+def _leaderboard(config: LeaderboardConfig) -> None:
+    from mdae.report.leaderboard import leaderboard
+
+    console.print(f"open {leaderboard(config)}", soft_wrap=True, highlight=False)
 
 
 def _reconstruct(config: ReconstructConfig) -> None:
@@ -225,6 +252,13 @@ def _reconstruct(config: ReconstructConfig) -> None:
     errors = reconstruct(config).errors()
     shown = ", ".join(f"{name} {value:.3f}" for name, value in errors.items() if value is not None)
     console.print(f"{config.out}: {shown}", soft_wrap=True, highlight=False)
+
+
+def _export(config: ExportConfig) -> None:
+    from mdae.interop.export import export
+
+    for line in export(config):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _synth(config: SynthConfig) -> None:
@@ -249,8 +283,11 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     EmbedConfig: _embed,
     ProbeConfig: _probe,
     TasksConfig: _tasks,
+    EncodersConfig: _encoders,
     EvaluateConfig: _evaluate,
+    LeaderboardConfig: _leaderboard,
     ReconstructConfig: _reconstruct,
+    ExportConfig: _export,
     SynthConfig: _synth,
     DemoConfig: _demo,
 }

@@ -100,11 +100,23 @@ def test_the_folded_encoder_loads_into_the_peer_without_a_trace_of_time():
     torch.testing.assert_close(plain(x)[-1], theirs(x)[-1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("t", [0.0, 0.7])
+def test_the_folded_encoder_and_decoder_equal_the_conditioned_network(t):
+    network = ResidualUNet(SMALL)
+    randomise(network)
+    x = volume(2, 2, 16, 16, 24)
+    folded = network.decoder_at(t)(network.encoder_at(t)(x))
+    torch.testing.assert_close(folded, network(x, torch.full((2,), t)), atol=1e-5, rtol=1e-5)
+    unfolded = network.decoder(network.encoder_at(t)(x))
+    assert (folded - unfolded).abs().max() > 1e-2, "the decoder has modulations of its own"
+
+
 def test_folding_leaves_the_network_as_it_was():
     network = ResidualUNet(SMALL)
     randomise(network)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.encoder_at(0.5)
+    network.decoder_at(0.5)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation.evaluate import find_cohort
+from mdae.evaluation.cohort import find_cohort
 from mdae.tasks.catalogue import CATALOGUE, find_task
 from mdae.tasks.layouts import LAYOUTS, read_cases
 from mdae.tasks.record import FUSED, LabelRule, scenario_of, task_from_dict
@@ -31,6 +31,7 @@ def test_every_record_is_whole():
     for task in CATALOGUE:
         assert task.layout in LAYOUTS and task.access.startswith("https://") and task.licence and task.cohort
         assert task_from_dict(task.to_dict()) == task
+        assert task.split and task.metric
 
 
 @pytest.mark.parametrize("task", [task for task in CATALOGUE if task.label], ids=lambda task: task.name)
@@ -146,6 +147,39 @@ def test_a_task_of_ones_own(tmp_path, cohort):
     assert scenario_of(task, "T1w") == "mine"
 
 
+OWN_TASK = """
+from mdae.tasks.record import LabelRule, Task
+
+TASK = Task(
+    name="lesions",
+    title="lesions or none",
+    layout="table",
+    modalities=("T1w",),
+    label=LabelRule(column="lesion", above=0),
+)
+"""
+
+
+def test_a_task_of_ones_own_in_python_with_a_csv(tmp_path, cohort):
+    (tmp_path / "own.py").write_text(OWN_TASK)
+    scans = sorted(cohort.rglob("*_T1w.nii.gz"))
+    rows = [f"{scan},{number},T1w,{number % 2}" for number, scan in enumerate(scans)]
+    (tmp_path / "own.csv").write_text("path,subject,contrast,lesion\n" + "\n".join(rows) + "\n")
+    found = find_cohort(find_task(str(tmp_path / "own.py")), tmp_path / "own.csv", ("T1w",))
+    assert {case.subject: label for case, label in zip(found.cases, found.labels, strict=True)} == {
+        str(number): number % 2 for number in range(len(scans))
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("TASK = 3\n", "it sets no TASK"), ("1 / 0\n", "it cannot be run .ZeroDivisionError")]
+)
+def test_a_bad_python_record_is_one_line(tmp_path, text, said):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        find_task(str(tmp_path / "own.py"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -165,9 +199,9 @@ def test_a_bad_record_is_one_line(tmp_path, text, said):
 def test_the_commands_show_them(capsys):
     main(["tasks"])
     assert "brats18-grade" in capsys.readouterr().out
-    main(["tasks", "--show", "upenn-survival-1y"])
+    main(["tasks", "show", "upenn-survival-1y"])
     said = capsys.readouterr().out
     assert "1 if above 365; left out if lost before" in said and "published mean of all in-domain" in said
     with pytest.raises(SystemExit) as caught:
-        main(["tasks", "--show", "nothing"])
+        main(["tasks", "show", "nothing"])
     assert caught.value.code == 2

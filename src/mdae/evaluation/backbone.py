@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from mdae.data.preprocess import PreparedScan
 from mdae.evaluation.encoder import Encoder
 from mdae.evaluation.windows import cut_window, window_starts
-from mdae.interop.backbone import Backbone
-from mdae.networks import ResidualEncoder
-
-
-class PooledEncoder(nn.Module):
-    """The means over the voxels of every stage of a residual encoder, finest first."""
-
-    def __init__(self, encoder: ResidualEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in self.encoder(x)], dim=1)
+from mdae.interop.backbone import Backbone, PooledEncoder
 
 
 def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
@@ -45,4 +32,6 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
         stem="encoder.stem.convs.0.conv",
         groups=[network.stem, *network.stages],
         source="a model folder of mdae",
+        pretraining=encoder.provenance.get("scans"),
+        spacing_mm=encoder.contract.spacing_mm,
     )

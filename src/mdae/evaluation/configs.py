@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
+from mdae.evaluation.finetune_config import FinetuneOptions
+from mdae.evaluation.segment_config import SegmentOptions
 
 WindowMode = Literal["slide", "centre", "whole"]
 Pool = Literal["mean", "max", "both"]
@@ -65,22 +67,26 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Give an encoder its trial on a task of the catalogue, or on one of your own."""
+    """Give an encoder its trial on tasks of the catalogue, or on your own."""
 
     encoder: str
-    """Model folder, untrained:tiny (a network as pre-training begins with), or histogram (a trivial baseline)."""
-    task: str
-    """Name of a task (`mdae tasks`), or a YAML file with one of your own."""
-    data: Path
-    """Folder that the data set's download unpacked to; a table for tasks of layout `table`."""
-    protocol: Literal["linear", "knn"] = "linear"
-    """Logistic or ridge regression, or nearest neighbours, on frozen features."""
+    """Model folder, untrained:tiny (a network as pre-training begins with), histogram (a trivial baseline), or a
+    stranger's weights, KIND:PATH, such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
+    task: tuple[str, ...]
+    """Names of tasks (`mdae tasks`), or YAML or Python files with your own; several share --data. Or the folder of an
+    nnU-Net raw data set."""
+    data: Path | None = None
+    """Folder that the data set's download unpacked to; a table for tasks of layout `table`. An nnU-Net raw data set
+    needs none."""
+    protocol: Literal["linear", "knn", "finetune"] = "linear"
+    """Logistic or ridge regression, or nearest neighbours, on frozen features; or fine-tuning of the whole encoder.
+    Segmentation tasks are nnU-Net's, whatever is said here."""
     modalities: tuple[str, ...] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
     split: Path | None = None
     """Table with `subject` and `split` (train, val, test) instead of cross-validation, such as `mdae split` writes."""
     out: Path = Path("results")
-    """Folder for the result file."""
+    """Folder for the result files."""
     name: str = ""
     """The encoder's name in tables; its folder's if left out."""
     cache: Path | None = None
@@ -92,25 +98,55 @@ class EvaluateConfig:
     folds: int = 5
     """Outer folds of the cross-validation."""
     repeats: int = 5
-    """Cross-validations with other folds, whose scores are averaged."""
+    """Cross-validations with other folds (with --split: seeds of fine-tuning), whose scores are averaged. Segmentation
+    has one."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
     workers: int = 0
     """Threads that prepare scans while the network runs; 0 for one a core."""
     seed: int = 0
     """Of folds and intervals."""
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    """Of --protocol finetune."""
+    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    """Of segmentation tasks, which nnU-Net is trained on."""
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.repeats < 1:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
+        if not self.task:
+            raise ConfigError("no task named", mend="give --task one or more of `mdae tasks`")
+
+    @property
+    def root(self) -> Path:
+        """The data; raises `ConfigError` if none are named."""
+        if self.data is None:
+            raise ConfigError("no data named", mend="give --data the folder of the download")
+        return self.data
 
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    """List the benchmark tasks, or show one."""
+    """List the benchmark tasks, or show one: `mdae tasks`, `mdae tasks show NAME`."""
 
-    show: str = ""
-    """Name of a task, or a YAML file of your own, to show whole."""
+    words: Positional[Annotated[tuple[str, ...], arg(metavar="[show NAME]")]] = ()
+    """Nothing for a list; `show` and the name of a task, or a file of your own, for all that its record says."""
+
+    def __post_init__(self) -> None:
+        if self.words and (self.words[0] != "show" or len(self.words) != 2):
+            raise ConfigError(
+                f"mdae tasks {' '.join(self.words)}", mend="say `mdae tasks` or `mdae tasks show NAME`"
+            )
+
+    @property
+    def show(self) -> str:
+        """The task to show; "" to list them all."""
+        return self.words[1] if self.words else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodersConfig:
+    """List the kinds of other people's encoders that `mdae evaluate` takes as KIND:PATH."""
 
 
 @dataclass(frozen=True, kw_only=True)

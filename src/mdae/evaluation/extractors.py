@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.data.workers import prepare_entry
 from mdae.errors import ConfigError
+from mdae.evaluation.backbone import backbone_of
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.encoder import ABOVE_BACKGROUND, Encoder, resolve_device
+from mdae.interop.backbone import Backbone
+from mdae.interop.strangers import open_stranger
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import WEIGHTS, SavedModel
 from mdae.seeding import torch_generator
@@ -29,10 +33,13 @@ class Extractor(Protocol):
     Attributes:
         name: for tables.
         fingerprint: the same for the same features of the same scan, and only then.
+        pretraining: salted hashes of the scans that it was pre-trained on (`mdae.networks.saved.manifest`); None if
+            nobody knows.
     """
 
     name: str
     fingerprint: str
+    pretraining: dict[str, Any] | None
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         """Read and prepare a scan; may run in threads. Raises `ScanError` for an unfit one."""
@@ -55,6 +62,7 @@ class EncoderExtractor:
         self.encoder, self.name, self.window, self.pool = encoder, name, window, pool
         about = [identity, encoder.contract.to_dict(), list(encoder.patch), window, pool]
         self.fingerprint = _digest(json.dumps(about))
+        self.pretraining = encoder.provenance.get("scans")
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return self.encoder.prepare(entry)
@@ -64,10 +72,42 @@ class EncoderExtractor:
         return self.encoder.embed_volume(prepared.data, background, window=self.window, pool=self.pool)
 
 
+class BackboneExtractor:
+    """A frozen network of someone else's, with that one's own preprocessing.
+
+    Args:
+        backbone: on the CPU.
+        device: where to compute.
+    """
+
+    pretraining: dict[str, Any] | None = None
+
+    def __init__(self, backbone: Backbone, device: torch.device) -> None:
+        self.backbone, self.device, self.name = backbone, device, backbone.name
+        self.network = backbone.network.eval().to(device)
+        self.fingerprint = fingerprint_of(backbone)
+
+    def prepare(self, entry: ScanEntry) -> PreparedScan:
+        return self.backbone.prepare(entry)
+
+    @torch.inference_mode()
+    def features(self, prepared: PreparedScan) -> np.ndarray:
+        volume = torch.from_numpy(self.backbone.fit(prepared))[None, None].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            features = self.network(volume)
+        return np.asarray(features[0].float().cpu().numpy())
+
+
+def fingerprint_of(backbone: Backbone) -> str:
+    """What tells a backbone's features from any other's."""
+    return _digest(json.dumps([backbone.identity, backbone.preprocessing, list(backbone.patch)]))
+
+
 class Histogram:
     """What any encoder has to beat: how often each intensity occurs in the head, and how large the head is."""
 
     name = BASELINE
+    pretraining: dict[str, Any] | None = {"salt": "", "hashes": []}  # of no scan
 
     def __init__(self) -> None:
         self.contract = Preprocessing()
@@ -87,23 +127,50 @@ class Histogram:
 def open_extractor(
     spec: str, *, window: WindowMode = "slide", pool: Pool = "mean", device: str = "auto"
 ) -> Extractor:
-    """An extractor by its name.
+    """Frozen features by the encoder's name.
 
     Args:
-        spec: a model folder, `untrained:PRESET` (a network as pre-training begins with), or `histogram`.
-        window, pool, device: of encoders.
+        spec: a model folder, `untrained:PRESET` (a network as pre-training begins with), `histogram`, or a stranger's
+            weights as KIND:PATH.
+        window, pool: of our own encoders.
+        device: of all.
 
     Raises:
         ModelError, ConfigError: no such model or name.
     """
     if spec == BASELINE:
         return Histogram()
-    if spec.startswith(UNTRAINED):
-        return _untrained(spec.partition(":")[2] or "tiny", window, pool, device)
+    if _is_strangers(spec):
+        return BackboneExtractor(open_stranger(spec), resolve_device(device))
+    encoder, name, identity = _own_encoder(spec, device)
+    return EncoderExtractor(encoder, name, identity, window, pool)
+
+
+def open_backbone(spec: str) -> Backbone:
+    """A network to fine-tune by the encoder's name, on the CPU.
+
+    Raises:
+        ModelError, ConfigError: no such model or name, or one that has no network.
+    """
+    if spec == BASELINE:
+        raise ConfigError(f"{BASELINE} has no network to fine-tune", mend="use --protocol linear")
+    if _is_strangers(spec):
+        return open_stranger(spec)
+    return backbone_of(*_own_encoder(spec, "cpu"))
+
+
+def _is_strangers(spec: str) -> bool:
+    """Whether it reads KIND:PATH."""
+    kind, colon, _ = spec.partition(":")
+    return bool(colon) and kind != UNTRAINED and not Path(spec).exists()
+
+
+def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
+    """An encoder of ours with its name for tables and what tells its weights from others'."""
+    if spec.partition(":")[0] == UNTRAINED:
+        return _untrained(spec.partition(":")[2] or "tiny", device)
     path = Path(spec)
-    encoder = Encoder.load(path, device=device)
-    identity = _digest((path / WEIGHTS).read_bytes())
-    return EncoderExtractor(encoder, _model_name(path), identity, window, pool)
+    return Encoder.load(path, device=device), _model_name(path), _digest((path / WEIGHTS).read_bytes())
 
 
 def _model_name(path: Path) -> str:
@@ -112,14 +179,14 @@ def _model_name(path: Path) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-def _untrained(name: str, window: WindowMode, pool: Pool, device: str) -> Extractor:
+def _untrained(name: str, device: str) -> tuple[Encoder, str, str]:
     try:
         chosen = preset(name)
     except ConfigError as error:
         raise ConfigError(error.what, mend=f"write {UNTRAINED}:tiny, say") from error
     network = ResidualUNet(chosen.network, generator=torch_generator(0, "weights")).eval()
-    encoder = Encoder(SavedModel(network, Preprocessing(), chosen.patch), resolve_device(device))
-    return EncoderExtractor(encoder, f"{UNTRAINED}-{name}", f"{UNTRAINED} {name} 0", window, pool)
+    model = SavedModel(network, Preprocessing(), chosen.patch, provenance={"scans": Histogram.pretraining})
+    return Encoder(model, resolve_device(device)), f"{UNTRAINED}-{name}", f"{UNTRAINED} {name} 0"
 
 
 def _digest(content: str | bytes) -> str:

@@ -43,11 +43,18 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.npy"
 
     def read(self, entry: ScanEntry) -> np.ndarray | None:
-        """A scan's features, if they are known."""
+        """A scan's features, if they are known; mapped, so that asking for large ones does not read them."""
         try:
-            return np.asarray(np.load(self.path(entry), allow_pickle=False))
-        except (OSError, ValueError):
+            return np.asarray(np.load(self.path(entry), mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError):
             return None
+
+    def content(self, entry: ScanEntry) -> str:
+        """The hash of a scan's voxels, "" if it is not known; copies share it under any name."""
+        try:
+            return self.path(entry).with_suffix(".content").read_text()
+        except OSError:
+            return ""
 
     def fill(self, entries: Sequence[ScanEntry], *, workers: int = 0) -> dict[str, ScanError]:
         """Compute what is not known, scans being prepared in threads while the network runs.
@@ -62,11 +69,17 @@ class FeatureCache:
                 if isinstance(outcome, ScanError):
                     failed[str(entry.path)] = outcome
                 else:
-                    features = self.extractor.features(outcome)
-                    with atomic_write(self.path(entry)) as temporary:
-                        np.save(temporary, features, allow_pickle=False)
+                    self._write(entry, outcome)
                 progress.advance(f"{len(failed)} set aside")
         return failed
+
+    def _write(self, entry: ScanEntry, prepared: PreparedScan) -> None:
+        """Features last: where they are, the content is."""
+        path, features = self.path(entry), self.extractor.features(prepared)
+        with atomic_write(path.with_suffix(".content")) as temporary:
+            temporary.write_text(prepared.record.content)
+        with atomic_write(path) as temporary:
+            np.save(temporary, features, allow_pickle=False)
 
     def _prepared(
         self, entries: Sequence[ScanEntry], workers: int

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy import stats
+from scipy.special import expit, logit
+from sklearn.metrics import roc_auc_score
 
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
@@ -36,6 +39,104 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A range of a figure, and the increasing map that stretches it to all numbers.
+
+    Attributes:
+        low, high: the ends of the range.
+        stretch: the map; `shrink` is its inverse and `slope` its derivative, all of a figure inside the range.
+    """
+
+    low: float
+    high: float
+    stretch: Callable[[Any], Any]
+    shrink: Callable[[float], float]
+    slope: Callable[[float], float]
+
+
+SHARE = Scale(0.0, 1.0, logit, expit, lambda v: 1 / (v * (1 - v)))
+SIZE = Scale(0.0, math.inf, math.log, math.exp, lambda v: 1 / v)
+# e^50 below 0 is as good as no end, and JSON can hold it
+EXPLAINED = Scale(
+    -math.inf, 1.0, lambda v: -np.log1p(-v), lambda x: -math.expm1(min(-x, 50.0)), lambda v: 1 / (1 - v)
+)
+CORRELATION = Scale(-1.0, 1.0, math.atanh, math.tanh, lambda v: 1 / (1 - v * v))
+
+Weighted = Callable[[np.ndarray], np.ndarray]  # weights of rows (R, N) to a figure (R,)
+
+
+def bootstrap_estimate(
+    figure: Weighted,
+    weights: np.ndarray,
+    sizes: tuple[int, ...],
+    *,
+    scale: Scale = SHARE,
+    widening: float = 1.0,
+) -> Estimate:
+    """A figure of all rows, with an interval by its standard error over weightings on the stretched scale.
+
+    The percentiles of the same replicates are too narrow for few subjects and for figures near the end of their range:
+    for an AUROC of 0.95 and ten subjects a class they hold the truth in 79 % of simulations, these in 99 %
+    (`benchmarks/coverage.py`).
+
+    Args:
+        figure: of weights (R, N); may be NaN in single replicates.
+        weights: (R, N), from `subject_weights`.
+        sizes: number of subjects in each class that was drawn from.
+        scale: the figure's range.
+        widening: how much longer the arms are, for models that were refitted (`cross_validation_widening`).
+    """
+    value, fewest = float(figure(np.ones((1, weights.shape[1])))[0]), min(sizes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = _spread_of(figure(weights), value, scale)
+    return stretched_estimate(
+        value,
+        widening * math.sqrt(fewest / (fewest - 1)) * spread,  # the bootstrap divides by n
+        scale=scale,
+        dof=sum(sizes) - 1,
+        perfect=furthest_from_perfect(fewest, widening),
+    )
+
+
+def _spread_of(replicates: np.ndarray, value: float, scale: Scale) -> float:
+    """The standard deviation of replicates; of what has no lower end, as seen on the stretched scale.
+
+    A share's replicates may lie at its ends, which no scale stretches. Those of R squared have a long tail instead,
+    where a draw holds nearly one label alone.
+    """
+    if math.isfinite(scale.low) or value >= scale.high:
+        return float(np.nanstd(replicates))
+    stretched = np.asarray(scale.stretch(replicates))
+    return float(np.std(stretched[np.isfinite(stretched)])) / scale.slope(value)
+
+
+def stretched_estimate(value: float, error: float, *, scale: Scale, dof: float, perfect: float) -> Estimate:
+    """The interval of a figure by its standard error, on the stretched scale, so that it stays within the range.
+
+    Args:
+        value, error: of the figure.
+        scale: its range.
+        dof: degrees of freedom of the error.
+        perfect: the arm of a share that is 0 or 1, whose error is 0 whatever the truth (`furthest_from_perfect`).
+    """
+    if not scale.low < value < scale.high:
+        arm = perfect if scale is SHARE else 0.0
+        return Estimate(value, max(scale.low, value - arm), min(scale.high, value + arm))
+    arm = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error * scale.slope(value)
+    place = scale.stretch(value)
+    return Estimate(value, float(scale.shrink(place - arm)), float(scale.shrink(place + arm)))
+
+
+def furthest_from_perfect(fewest: int, widening: float = 1.0) -> float:
+    """How far below 1 a share may be when all went right, with 97.5 % confidence, whatever the distributions.
+
+    An AUROC of 1 means that `fewest` disjoint pairs of one positive and one negative are all in order, which has at
+    most the probability AUROC^fewest (for a share of correct answers it is Clopper and Pearson's limit).
+    """
+    return float(1 - ((1 - LEVEL) / 2) ** (widening**2 / fewest))
 
 
 def cross_validation_widening(folds: int) -> float:
@@ -112,32 +213,37 @@ def subject_weights(
     return counts[:, index]
 
 
-def percentile_interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of replicates; NaN ones do not count."""
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+def class_sizes(subjects: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """Number of subjects with a positive row, and of those without."""
+    positive = len(np.unique(subjects[labels == 1]))
+    return positive, len(np.unique(subjects)) - positive
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray, *, seed: int = 0) -> Estimate:
-    """Area under the ROC curve with a percentile interval from a bootstrap of subjects."""
-    replicates = weighted_auroc(labels, scores, subject_weights(subjects, labels, seed))
-    return Estimate(float(roc_auc_score(labels, scores)), *percentile_interval(replicates))
+def auroc(
+    labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray, *, widening: float = 1.0, seed: int = 0
+) -> Estimate:
+    """Area under the ROC curve, its interval by a bootstrap of subjects; arguments as `bootstrap_estimate`."""
+    weights, sizes = subject_weights(subjects, labels, seed), class_sizes(subjects, labels)
+    return bootstrap_estimate(lambda w: weighted_auroc(labels, scores, w), weights, sizes, widening=widening)
 
 
 def average_precision(
-    labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray, *, seed: int = 0
+    labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray, *, widening: float = 1.0, seed: int = 0
 ) -> Estimate:
-    """Average precision with a percentile interval from a bootstrap of subjects."""
-    replicates = weighted_average_precision(labels, scores, subject_weights(subjects, labels, seed))
-    return Estimate(float(average_precision_score(labels, scores)), *percentile_interval(replicates))
+    """Average precision, its interval by a bootstrap of subjects; arguments as `bootstrap_estimate`."""
+    weights, sizes = subject_weights(subjects, labels, seed), class_sizes(subjects, labels)
+    return bootstrap_estimate(
+        lambda w: weighted_average_precision(labels, scores, w), weights, sizes, widening=widening
+    )
 
 
 def auroc_difference(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, subjects: np.ndarray, *, seed: int = 0
 ) -> Estimate:
-    """AUROC of `first` less that of `second` on the same rows, by a paired bootstrap of subjects."""
+    """AUROC of `first` less that of `second` on the same rows, by a paired bootstrap of subjects (percentiles)."""
     weights = subject_weights(subjects, labels, seed)
     replicates = weighted_auroc(labels, first, weights) - weighted_auroc(labels, second, weights)
     value = float(roc_auc_score(labels, first) - roc_auc_score(labels, second))
-    return Estimate(value, *percentile_interval(replicates))
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.nanpercentile(replicates, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high))

@@ -122,8 +122,8 @@ def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> P
         num_subjects=len(np.unique(subjects[tested])),
         num_scans=int(tested.sum()),
         num_positive=int(labels[tested].sum()),
-        auroc=auroc(*scored, seed=config.seed).widened(widening),
-        average_precision=average_precision(*scored, seed=config.seed).widened(widening),
+        auroc=auroc(*scored, widening=widening, seed=config.seed),
+        average_precision=average_precision(*scored, widening=widening, seed=config.seed),
         selection=selection,
     )
 

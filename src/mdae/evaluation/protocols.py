@@ -48,7 +48,7 @@ def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Pred
     Else a fold's intercept follows its class mix, which is the opposite of the test part's, and scores of several folds
     together would fall below chance where there is nothing to find.
     """
-    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced", solver="liblinear")
+    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
     model = make_pipeline(StandardScaler(), logistic)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
@@ -175,7 +175,7 @@ def cross_validate(
             chosen.append(choose(protocol, features[train], labels[train], subjects[train], seed))
             raw = protocol.fit(features[train], labels[train], chosen[-1])(features[test])
             scores[test] += raw / repeats
-            probabilities[test] += _probability(raw, labels[train], protocol) / repeats
+            probabilities[test] += probability_of(raw, labels[train], protocol) / repeats
     return Scored(scores, probabilities, chosen)
 
 
@@ -199,10 +199,10 @@ def hold_out(
         best = choose(protocol, features[train], labels[train], subjects[train], seed)
     fitted = np.concatenate([train, val])
     raw = protocol.fit(features[fitted], labels[fitted], best)(features)
-    return Scored(raw, _probability(raw, labels[fitted], protocol), [best])
+    return Scored(raw, probability_of(raw, labels[fitted], protocol), [best])
 
 
-def _probability(scores: np.ndarray, labels: np.ndarray, protocol: Protocol) -> np.ndarray:
+def probability_of(scores: np.ndarray, labels: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Log-odds for equally frequent classes to probabilities with the share of positives among `labels`."""
     if not protocol.stratified:
         return np.full(len(scores), np.nan)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
-from mdae.types import Shape3
+from mdae.networks import ResidualEncoder
+from mdae.types import Shape3, Spacing
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Backbone:
         groups: the parts of `network` from input to output, for layer-wise learning rates; together they hold each of
             its parameters once.
         source: where the weights come from, their licence and paper, for tables.
+        pretraining: salted hashes of the scans that it was pre-trained on; None if nobody knows.
+        spacing_mm: of the input's voxels, for rotations of it; only the sides' ratio matters.
     """
 
     name: str
@@ -46,6 +49,19 @@ class Backbone:
     stem: str
     groups: list[nn.Module]
     source: str = ""
+    pretraining: dict[str, Any] | None = None
+    spacing_mm: Spacing = (1.0, 1.0, 1.0)
+
+
+class PooledEncoder(nn.Module):
+    """The means over the voxels of every stage of a residual encoder, finest first."""
+
+    def __init__(self, encoder: ResidualEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in self.encoder(x)], dim=1)
 
 
 @torch.no_grad()

@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdae.networks.blocks import NEGATIVE_SLOPE, FiLM, InstanceNorm, Modulation, ResidualBlock, Stack, Stage
+from mdae.networks.blocks import (
+    NEGATIVE_SLOPE,
+    ConvNorm,
+    FiLM,
+    InstanceNorm,
+    Modulation,
+    ResidualBlock,
+    Stack,
+    Stage,
+)
 from mdae.networks.presets import NetworkConfig
 from mdae.tensors import Batch, PerSample
 
@@ -89,6 +98,12 @@ class Decoder(nn.Module):
             x = stage(x, None if films is None else films[index])
         return x
 
+    def modulated_norms(self) -> Iterator[InstanceNorm]:
+        """The normalisations that FiLM acts on, in the order of its modulations."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                yield module.norm
+
 
 class ResidualUNet(nn.Module):
     """The time-conditioned network of MDAE.
@@ -126,12 +141,23 @@ class ResidualUNet(nn.Module):
 
         A copy in evaluation mode with gradients switched on, ready to embed or to fine-tune.
         """
-        device = self.film.project.weight.device
-        films = self.film(torch.tensor([t], dtype=torch.float32, device=device))
         plain = copy.deepcopy(self.encoder)
-        for norm, film in zip(plain.modulated_norms(), films, strict=False):  # the decoder's come last
+        for norm, film in zip(plain.modulated_norms(), self._films_at(t)[0], strict=True):
             norm.fold_film(film)
         return plain.eval()
+
+    @torch.no_grad()
+    def decoder_at(self, t: float = 0.0) -> Decoder:
+        """The fold of the decoder, for segmentation networks that start from all of this one's weights."""
+        plain = copy.deepcopy(self.decoder)
+        for norm, film in zip(plain.modulated_norms(), self._films_at(t)[1], strict=True):
+            norm.fold_film(film)
+        return plain.eval()
+
+    def _films_at(self, t: float) -> tuple[list[Modulation], list[Modulation]]:
+        """The modulations of encoder and decoder at one time, (1, C) each."""
+        films = self.film(torch.tensor([t], dtype=torch.float32, device=self.film.project.weight.device))
+        return films[: self._num_encoder_films], films[self._num_encoder_films :]
 
 
 @torch.no_grad()

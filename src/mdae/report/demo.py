@@ -191,8 +191,8 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
             name: _scores(table, labels, contrast, cohort, config.seed) for name, table in tables.items()
         }
         for name, (y, score, subjects) in scores.items():
-            area = auroc(y, score, subjects, seed=config.seed).widened(WIDENING)
-            precision = average_precision(y, score, subjects, seed=config.seed).widened(WIDENING)
+            area = auroc(y, score, subjects, widening=WIDENING, seed=config.seed)
+            precision = average_precision(y, score, subjects, widening=WIDENING, seed=config.seed)
             twin = scores.get(name.replace("pre-trained", "untrained")) if "pre-trained" in name else None
             gain = "" if twin is None else _gain((y, score, subjects), twin[1], config.seed)
             rows.append([f"{contrast} ({kind})", name, str(area), str(precision), gain])

@@ -62,9 +62,7 @@ def read_cases(layout: str, root: Path) -> list[Case]:
         )
     cases = sorted(LAYOUTS[layout](root), key=lambda case: case.subject)
     if not any(case.scans for case in cases):
-        raise DataError(
-            f"no scan of {layout} in it", where=root, mend="see `mdae tasks --show` for its layout"
-        )
+        raise DataError(f"no scan of {layout} in it", where=root, mend="see `mdae tasks show` for its layout")
     return cases
 
 
@@ -244,7 +242,10 @@ def tcga_gbm(root: Path) -> list[Case]:
 
 
 def table(root: Path) -> list[Case]:
-    """A user's own table: a row a scan with `path`, `subject` and `contrast`; every other column may be a label."""
+    """A user's own table: a row a scan with `path`, `subject` and `contrast`; every other column may be a label.
+
+    A column `mask` names a subject's segmentation.
+    """
     from mdae.data.tables import read_text_table  # here: listing tasks needs no table
 
     rows = read_text_table(root, "path")
@@ -257,6 +258,8 @@ def table(root: Path) -> list[Case]:
         case = cases.setdefault(row["subject"], Case(row["subject"]))
         case.scans[row["contrast"]] = _scan(row["subject"], row["contrast"], root.parent / row["path"])
         case.row.update({str(key): value for key, value in row.items() if value})
+        if row.get("mask"):
+            case.mask = root.parent / row["mask"]
     return list(cases.values())
 
 
@@ -273,6 +276,13 @@ def bids(root: Path) -> list[Case]:
     return list(cases.values())
 
 
+def nnunet(root: Path) -> list[Case]:
+    """A raw data set in nnU-Net's own layout."""
+    from mdae.tasks.nnunet_raw import nnunet_raw  # here: it makes cases
+
+    return nnunet_raw(root)
+
+
 LAYOUTS: dict[str, Adapter] = {
     "brats18": brats18,
     "brats23": brats23,
@@ -282,4 +292,5 @@ LAYOUTS: dict[str, Adapter] = {
     "tcga-gbm": tcga_gbm,
     "bids": bids,
     "table": table,
+    "nnunet": nnunet,
 }

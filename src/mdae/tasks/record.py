@@ -106,6 +106,7 @@ class Task:
         label: how it follows from the data set's table; None for segmentation.
         modalities: the data set's own names; each is evaluated, and all together if there are several.
         cohort: who is in it, in words.
+        split: how subjects are divided, in words; `mdae evaluate --split TABLE` divides them otherwise.
         access, licence: where the data are to be had, and on what terms.
         note: what else a reader of a score should know.
         references: published scores.
@@ -119,6 +120,7 @@ class Task:
     label: LabelRule | None = None
     modalities: tuple[str, ...]
     cohort: str = "all subjects with the label and every modality"
+    split: str = "5 x 5-fold cross-validation by subject, stratified by the label"
     access: str = ""
     licence: str = ""
     note: str = ""
@@ -140,6 +142,11 @@ class Task:
             raise ConfigError(
                 f"task {self.name} makes no two classes", mend="give its label `positive` values or `above`"
             )
+
+    @property
+    def metric(self) -> str:
+        """The figure that encoders are compared by, as result files name it."""
+        return {"classification": "auroc", "regression": "mae", "segmentation": "dice"}[self.kind]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -172,7 +179,7 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
         own["references"] = tuple(Reference(**reference) for reference in own.get("references", ()))
         return Task(**_with_tuples(Task, own))
     except TypeError as error:
-        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks --show` for one that is") from error
+        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks show` for one that is") from error
 
 
 def _with_tuples(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mdae.tasks.record import LabelRule, Task, scenario_of
 
 def tasks_table() -> Table:
     """One row a task."""
-    table = Table(caption="mdae tasks --show NAME tells where the data are to be had and how they must lie")
+    table = Table(caption="mdae tasks show NAME tells where the data are to be had and how they must lie")
     for column in ("task", "asks for", "modalities"):
         table.add_column(column, no_wrap=column == "task")
     for task in CATALOGUE:
@@ -25,6 +25,7 @@ def show_task(task: Task) -> Iterator[str]:
     """All that the record says, a line each."""
     yield f"{task.name}: {task.title} ({task.kind})"
     yield f"cohort: {task.cohort}"
+    yield f"split: {task.split}; compared by {task.metric.upper()}"
     if task.label is not None:
         yield f"label: {_rule(task.label)}"
     yield "modalities: " + ", ".join(f"{name} ({scenario_of(task, name)})" for name in task.modalities)

@@ -1,0 +1,126 @@
+"""Who is in a task: subjects with the label and the scans, each once, and what part of a split each is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mdae.data.tables import read_text_table
+from mdae.errors import DataError
+from mdae.tasks.layouts import Case, read_cases
+from mdae.tasks.record import Task
+
+COPIES = "the same scan as another subject's"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The labelled subjects of a task.
+
+    Attributes:
+        cases: those with the label and every wanted modality.
+        labels: (N,), of the cases; NaN for segmentation, whose labels are masks.
+        left_out: number of others by reason.
+    """
+
+    cases: list[Case]
+    labels: np.ndarray
+    left_out: dict[str, int]
+
+    @property
+    def subjects(self) -> np.ndarray:
+        """(N,) names."""
+        return np.array([case.subject for case in self.cases])
+
+    def without(self, reasons: dict[int, str]) -> Cohort:
+        """The cohort less the cases of these numbers, whose reasons are counted."""
+        left_out = dict(self.left_out)
+        for reason in reasons.values():
+            left_out[reason] = left_out.get(reason, 0) + 1
+        kept = [index for index in range(len(self.cases)) if index not in reasons]
+        return Cohort([self.cases[index] for index in kept], self.labels[kept], left_out)
+
+
+def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
+    """The subjects of a data set with the label and every wanted modality.
+
+    Raises:
+        DataError: not that data set, a table without the column, or nobody is left.
+    """
+    cases, labels = [], []
+    left_out: dict[str, int] = {}
+    for case in read_cases(task.layout, data):
+        label, reason = _label(task, case, data)
+        if absent := [name for name in modalities if name not in case.scans]:
+            reason = reason or f"no {absent[0]}"
+        if reason:
+            left_out[reason] = left_out.get(reason, 0) + 1
+        else:
+            cases.append(case)
+            labels.append(label)
+    if not cases:
+        why = ", ".join(f"{number} with {reason}" for reason, number in left_out.items())
+        raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend="name fewer --modalities")
+    return Cohort(cases, np.array(labels), left_out)
+
+
+def _label(task: Task, case: Case, data: Path) -> tuple[float, str]:
+    """A case's label, or why it has none."""
+    if task.label is None:
+        return np.nan, "" if case.mask else "no segmentation"
+    try:
+        label = task.label.value(case.row)
+    except KeyError as error:
+        have = ", ".join(case.row)
+        raise DataError(
+            f"no column {error} for {task.name}; it has {have}", where=data, mend="check the table"
+        ) from error
+    return (np.nan, "no label that counts") if label is None else (label, "")
+
+
+def copies(cohort: Cohort, contents: Sequence[Sequence[str]]) -> dict[int, str]:
+    """The cases that share a scan with an earlier one, by number: with two names one person could be on both sides.
+
+    Where their labels contradict each other, neither is kept.
+
+    Args:
+        cohort: N cases.
+        contents: for each case the hashes of its scans' voxels.
+    """
+    first: dict[str, int] = {}
+    found: dict[int, str] = {}
+    for index, hashes in enumerate(contents):
+        before = next((first[content] for content in hashes if content in first), None)
+        if before is not None:
+            found[index] = COPIES
+            if not np.array_equal(cohort.labels[before], cohort.labels[index], equal_nan=True):
+                found[before] = COPIES
+        for content in hashes:
+            first.setdefault(content, index)
+    return found
+
+
+def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
+    """The part of each case: train, val or test; a subject that the table does not know is in none.
+
+    Raises:
+        DataError: no such columns or parts, or a subject in more than one row.
+    """
+    table = read_text_table(path, "subject")
+    if "split" not in table.columns:
+        raise DataError("no column 'split'", where=path, mend="name who is in train, val and test")
+    names = table["subject"].str.removeprefix("sub-")
+    if twice := sorted(names[names.duplicated()]):
+        raise DataError(f"subject {twice[0]} has more than one row", where=path, mend="split by subject")
+    parts = dict(zip(names, table["split"], strict=True))
+    found = np.array([parts.get(case.subject.removeprefix("sub-"), "") for case in cohort.cases])
+    if not {"train", "test"} <= set(found) <= {"train", "val", "test", ""}:
+        raise DataError(
+            f"its parts of this cohort are {', '.join(sorted(set(found)))}",
+            where=path,
+            mend="use train, val and test",
+        )
+    return found

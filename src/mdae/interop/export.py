@@ -1,0 +1,138 @@
+"""`mdae export`: models for nnU-Net, for nnssl's fine-tuning forks, and as a plain encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from mdae.data.preprocess import Preprocessing
+from mdae.errors import ConfigError
+from mdae.files import atomic_write
+from mdae.interop.configs import ExportConfig
+from mdae.interop.nnunet import CONFIGURATION, READER, adapt_plans, architecture, nnunet_weights, save_nnunet
+from mdae.networks.saved import SavedModel, load_model
+from mdae.version import __version__
+
+CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
+
+
+def export(config: ExportConfig) -> list[str]:
+    """Write a model in another system's format; what was written and what to do with it, a line each.
+
+    Raises:
+        ModelError, ConfigError: no such model, channels that it cannot take, or no plans of nnU-Net's.
+    """
+    model = load_model(config.model)
+    if config.format == "nnssl":
+        export_nnssl(model, config.out)
+        return [f"{config.out}: {CHECKPOINT} and {PLAN}, for nnUNetv2_preprocess_like_nnssl -pc"]
+    if config.format == "encoder":
+        export_encoder(model, config.out)
+        return [f"{config.out}: the encoder's weights, axes (x, y, z) of scans in RAS"]
+    channels = config.channels or model.network.config.in_channels
+    plans = None if config.plans is None else _plans(model, config.plans, config.out.stem)
+    save_nnunet(model.network, config.out, channels)
+    lines = [f"{config.out}: weights for {channels} channels, for nnUNetv2_train -pretrained_weights"]
+    if config.plans is not None and plans is not None:
+        path = config.plans.with_name(f"{config.out.stem}.json")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(plans, indent=4) + "\n")
+        lines += [
+            f"{path}: plans for them. Next:",
+            f"  nnUNetv2_preprocess -d ID -plans_name {path.stem} -c {CONFIGURATION}",
+            f"  nnUNetv2_train ID {CONFIGURATION} FOLD -p {path.stem} -pretrained_weights {config.out}",
+        ]
+    return lines
+
+
+def _plans(model: SavedModel, path: Path, name: str) -> dict[str, Any]:
+    try:
+        plans = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot be read as JSON ({error})", where=path, mend="give nnU-Net plans"
+        ) from error
+    return adapt_plans(
+        plans, model.network.config, name=name, patch=model.patch, spacing_mm=model.contract.spacing_mm
+    )
+
+
+def export_encoder(model: SavedModel, path: Path) -> None:
+    """The folded encoder's weights, with the network's shape and the preprocessing as metadata."""
+    encoder = model.network.encoder_at(0.0)
+    about = {
+        "network": json.dumps(model.network.config.to_dict()),
+        "preprocessing": json.dumps(model.contract.to_dict()),
+        "patch": json.dumps(list(model.patch)),
+        "mdae": __version__,
+    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    with atomic_write(path) as temporary:
+        safetensors.torch.save_file(weights, temporary, metadata=about)
+
+
+def export_nnssl(model: SavedModel, folder: Path) -> None:
+    """A folder as nnssl's own of October 2025: weights, and how a network is to be built and data prepared for them.
+
+    nnssl's forks widen the stem by themselves and take stem and stages.
+    """
+    plan = adaptation_plan(model)
+    weights = nnunet_weights(model.network, model.network.config.in_channels)
+    with atomic_write(folder / CHECKPOINT) as temporary:
+        contents = {"network_weights": weights, "nnssl_adaptation_plan": plan, "trainer_name": "mdae"}
+        torch.save(contents, temporary)
+    with atomic_write(folder / PLAN) as temporary:
+        temporary.write_text(json.dumps({**plan, "trainer_name": "mdae"}, indent=4) + "\n")
+
+
+def adaptation_plan(model: SavedModel) -> dict[str, Any]:
+    """What nnssl writes beside its weights, JSON-able."""
+    kwargs = dict(architecture(model.network.config)["arch_kwargs"])
+    return {
+        "architecture_plans": {
+            "arch_class_name": "ResidualEncoderUNet",
+            "arch_kwargs": kwargs,
+            "arch_kwargs_requiring_import": ["conv_op", "norm_op", "nonlin"],
+        },
+        "pretrain_plan": _pretrain_plan(model.contract, list(model.patch)[::-1]),
+        "pretrain_num_input_channels": model.network.config.in_channels,
+        "recommended_downstream_patchsize": list(model.patch)[::-1],
+        "key_to_encoder": "encoder.stages",
+        "key_to_stem": "encoder.stem",
+        "keys_to_in_proj": ["encoder.stem.convs.0.conv", "encoder.stem.convs.0.all_modules.0"],
+        "key_to_lpe": None,
+    }
+
+
+def _pretrain_plan(contract: Preprocessing, patch: list[int]) -> dict[str, Any]:
+    """The preprocessing in nnssl's words, as near as they come: z-scores at the contract's spacing, in RAS."""
+    spacing = list(contract.spacing_mm)[::-1]
+    style = "onemmiso" if spacing == [1.0, 1.0, 1.0] else "median"
+    order = {"order_z": 0, "force_separate_z": None}
+    configuration = {
+        "data_identifier": f"nnsslPlans_{style}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "spacing_style": style,
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": contract.order, **order},
+        "resampling_fn_mask": "resample_data_or_seg_to_shape",
+        "resampling_fn_mask_kwargs": {"is_seg": True, "order": 1, **order},
+        "spacing": spacing,
+        "patch_size": patch,
+    }
+    return {
+        "dataset_name": "mdae",
+        "plans_name": "nnsslPlans",
+        "original_median_spacing_after_transp": spacing,
+        "image_reader_writer": READER,
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {style: configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+    }

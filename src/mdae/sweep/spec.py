@@ -1,0 +1,214 @@
+"""What a sweep is: a YAML file, and the runs that it asks for, each known by a hash of what its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mdae.errors import ConfigError
+from mdae.evaluation.configs import EvaluateConfig
+from mdae.objectives.plugin import load_plugin
+from mdae.objectives.registry import objective_config
+from mdae.objectives.settings import flatten
+from mdae.options import ObjectiveOptions, read_changes
+from mdae.tasks.catalogue import find_task
+from mdae.training.config import PretrainConfig
+
+OPTIONS = {item.name for item in fields(PretrainConfig)} - {"out", "settings", "options", "augment"}
+SHARED = {item.name for item in fields(ObjectiveOptions)}
+OF_TASK = {"task", "data", "protocol", "modalities", "split", "window", "pool", "folds", "repeats"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A sweep.
+
+    Attributes:
+        path: its file; paths in it are relative to the file's folder.
+        base: options of `mdae pretrain` and settings of the objective that all runs share.
+        variants: by name, what each changes of them.
+        seeds: each variant is run with every one.
+        tasks: what judges the runs: options of `mdae evaluate`.
+        baseline: the variant that the others are compared with.
+    """
+
+    path: Path
+    base: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...] = (0,)
+    tasks: tuple[dict[str, Any], ...] = field(default=())
+    baseline: str
+
+    def runs(self) -> list[SweepRun]:
+        """All runs, seed by seed, so that a sweep that is looked at early has some of everything."""
+        return [
+            SweepRun(name, seed, {**self.base, **changes}, self)
+            for seed in self.seeds
+            for name, changes in self.variants.items()
+        ]
+
+    def axes(self) -> list[str]:
+        """What the variants differ in, in the order in which it is first named."""
+        names = dict.fromkeys(name for changes in self.variants.values() for name in changes)
+        return [name for name in names if len({repr(v.get(name)) for v in self.variants.values()}) > 1]
+
+
+@dataclass(frozen=True, eq=False)
+class SweepRun:
+    """One run: a variant with a seed.
+
+    Attributes:
+        variant: its name.
+        seed: of pre-training; folds of the tasks are the same for all runs, so that these are compared on them.
+        options: of `mdae pretrain`, and settings of the objective.
+        spec: whose.
+    """
+
+    variant: str
+    seed: int
+    options: Mapping[str, Any]
+    spec: Spec
+
+    def pretraining(self, folder: Path) -> PretrainConfig:
+        """What is run; raises `ConfigError` for an option or a setting that there is not."""
+        given = {name: _typed(value) for name, value in self.options.items() if name in OPTIONS}
+        for name in ("store", "plugin"):
+            if given.get(name) is not None:
+                given[name] = self.spec.path.parent / given[name]
+        settings = tuple(
+            f"{name}={_text(value)}" for name, value in self.options.items() if name not in OPTIONS
+        )
+        try:
+            return PretrainConfig(out=folder / "run", seed=self.seed, settings=settings, **given)
+        except TypeError as error:
+            raise ConfigError(
+                f"variant {self.variant}: {error}", where=self.spec.path, mend="check its options"
+            ) from error
+
+    def evaluations(self, folder: Path) -> list[EvaluateConfig]:
+        """How it is judged."""
+        return [
+            EvaluateConfig(
+                encoder=str(folder / "run" / "model"), out=folder / "results", name=self.key, **task
+            )
+            for task in _tasks(self.spec)
+        ]
+
+    @cached_property
+    def key(self) -> str:
+        """The same for runs that would come out the same, however their options are written."""
+        config = self.pretraining(Path())
+        if config.plugin is not None:
+            load_plugin(config.plugin)
+        settings = objective_config(config.objective, config.options, read_changes(config.settings))
+        values = config.fingerprint()
+        del values["options"], values["settings"]
+        watched = {"val_every", "log_every"}  # change no weight
+        about = {
+            "pretraining": {name: value for name, value in values.items() if name not in watched},
+            "store": str(config.store.resolve()),
+            "settings": flatten(settings),
+            "tasks": self.spec.tasks,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _tasks(spec: Spec) -> Iterator[dict[str, Any]]:
+    """Options of `mdae evaluate`, with paths from where the file is."""
+    here = spec.path.parent
+    for task in spec.tasks:
+        values = {name: _typed(value) for name, value in task.items()}
+        names = values.pop("task")
+        own = (names,) if isinstance(names, str) else names
+        values["task"] = tuple(str(here / name) if (here / name).exists() else name for name in own)
+        for name in ("data", "split"):
+            if values.get(name) is not None:
+                values[name] = here / values[name]
+        yield values
+
+
+def _typed(value: Any) -> Any:
+    """Lists of YAML are tuples of ours."""
+    return tuple(_typed(item) for item in value) if isinstance(value, list) else value
+
+
+def _text(value: Any) -> str:
+    """A setting as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def read_spec(path: Path) -> Spec:
+    """A sweep from its file, every run of it checked.
+
+    `base` holds what all runs share; `axes` a list of values for each of several names, every combination of which is
+    a variant; `variants` variants by name. `seeds`, `tasks` and `baseline` (a variant's name, else the first one's).
+
+    Raises:
+        ConfigError: no such file, or anything in it that cannot be carried out.
+    """
+    import yaml  # here: the command line imports nothing that it does not run
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"not a sweep's file ({' '.join(str(error).split())})", where=path, mend="check it"
+        ) from error
+    known = {"base", "axes", "variants", "seeds", "tasks", "baseline"}
+    if not isinstance(content, dict) or set(content) - known or not content.get("base"):
+        extra = sorted(set(content) - known) if isinstance(content, dict) else []
+        said = f"it has {', '.join(map(str, extra))}" if extra else "it has no base"
+        raise ConfigError(f"not a sweep: {said}", where=path, mend=f"use {', '.join(sorted(known))}")
+    try:
+        variants = {**_combinations(content.get("axes") or {}), **(content.get("variants") or {})}
+        spec = Spec(
+            path=path,
+            base=dict(content["base"]),
+            variants={str(name): dict(changes or {}) for name, changes in variants.items()} or {"base": {}},
+            seeds=tuple(int(seed) for seed in content.get("seeds", (0,))),
+            tasks=tuple(dict(task) for task in content.get("tasks") or ()),
+            baseline=str(content.get("baseline") or next(iter(variants), "base")),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"not a sweep: {error}", where=path, mend="see docs/sweep.md") from error
+    _check(spec)
+    return spec
+
+
+def _combinations(axes: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Every combination of the axes' values, named by them."""
+    if not axes:
+        return {}
+    combined = (
+        dict(zip(axes, values, strict=True)) for values in itertools.product(*(axes[name] for name in axes))
+    )
+    return {" ".join(f"{name}={_text(value)}" for name, value in one.items()): one for one in combined}
+
+
+def _check(spec: Spec) -> None:
+    """Find what cannot be carried out before anything is run."""
+    if spec.baseline not in spec.variants:
+        raise ConfigError(
+            f"no variant {spec.baseline!r}", where=spec.path, mend=f"use one of {', '.join(spec.variants)}"
+        )
+    if "seed" in spec.base or any("seed" in changes for changes in spec.variants.values()):
+        raise ConfigError("seed is no option of a variant", where=spec.path, mend="give seeds: [0, 1, 2]")
+    for task in spec.tasks:
+        if "task" not in task or set(task) - OF_TASK:
+            wrong = sorted(set(task) - OF_TASK)
+            raise ConfigError(
+                f"a task with {', '.join(wrong) or 'no name'}",
+                where=spec.path,
+                mend=f"use {', '.join(sorted(OF_TASK))}",
+            )
+    for run in spec.runs():
+        _ = run.key
+        for evaluation in run.evaluations(Path()):
+            for name in evaluation.task:
+                find_task(name)

@@ -1,0 +1,162 @@
+"""What a sweep's runs come to: each variant's mean over seeds, with an interval that knows of subjects and of seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mdae.evaluation.comparison import SubjectDraws, paired
+from mdae.evaluation.metrics import SHARE, Estimate, furthest_from_perfect, stretched_estimate
+from mdae.evaluation.results import Cell
+from mdae.evaluation.scores import SCALES
+from mdae.evaluation.statistics import difference_test, holm
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant on one task and modality.
+
+    Attributes:
+        variant, task, modality, protocol, metric: what and where.
+        num_seeds, num_subjects: of how many runs, on how many subjects.
+        estimate: the mean over seeds with its 95 % interval.
+        seed_sd: the standard deviation over seeds; NaN of one.
+        difference, p, p_holm: from the baseline's mean, None for the baseline itself; Holm over all variants and
+            places.
+    """
+
+    variant: str
+    task: str
+    modality: str
+    protocol: str
+    metric: str
+    num_seeds: int
+    num_subjects: int
+    estimate: Estimate
+    seed_sd: float
+    difference: Estimate | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds and where its error comes from.
+
+    Attributes:
+        value: the mean.
+        by_seed: (S,) what it is the mean of.
+        by_subject: standard error over subjects, given these seeds.
+        num_subjects: on how many it rests.
+    """
+
+    value: float
+    by_seed: np.ndarray
+    by_subject: float
+    num_subjects: int
+
+    @property
+    def seed_variance(self) -> float:
+        """Of the mean, from seed to seed; 0 if there is one, of which nothing can be told."""
+        number = len(self.by_seed)
+        return float(self.by_seed.var(ddof=1)) / number if number > 1 else 0.0
+
+    @property
+    def error(self) -> float:
+        """Standard error over other subjects and other seeds. What folds add to seeds is counted in both: never too
+        small."""
+        return float(np.sqrt(self.by_subject**2 + self.seed_variance))
+
+    @property
+    def dof(self) -> float:
+        """Of the error, by Welch and Satterthwaite."""
+        parts = [(self.by_subject**2, self.num_subjects - 1), (self.seed_variance, len(self.by_seed) - 1)]
+        below = sum(variance**2 / dof for variance, dof in parts if variance > 0 and dof > 0)
+        return self.error**4 / below if below > 0 else self.num_subjects - 1
+
+
+def summarise(
+    cells: Mapping[str, Sequence[Cell]], baseline: str, metric: str, draws: SubjectDraws
+) -> list[Row]:
+    """Each variant's row at one place, compared with the baseline's.
+
+    Args:
+        cells: by variant, one a seed, in one order of seeds.
+        baseline: a variant's name.
+        metric: what is compared.
+        draws: of subjects, the same for all.
+    """
+    rows = []
+    for variant, own in cells.items():
+        first = own[0]
+        spread = _spread([draws.deviations(cell, metric) for cell in own], len(first.subjects))
+        scale = SCALES.get(metric, SHARE)
+        fewest = len(first.subjects) // 2
+        estimate = stretched_estimate(
+            spread.value,
+            spread.error,
+            scale=scale,
+            dof=spread.dof,
+            perfect=furthest_from_perfect(max(1, fewest), first.widening),
+        )
+        sd = float(spread.by_seed.std(ddof=1)) if len(own) > 1 else float("nan")
+        difference, p = (None, None)
+        if variant != baseline and cells.get(baseline):
+            difference, p = difference_of(own, cells[baseline], metric, draws)
+        rows.append(
+            Row(
+                variant=variant,
+                task=first.task.name,
+                modality=first.modality,
+                protocol=first.protocol,
+                metric=metric,
+                num_seeds=len(own),
+                num_subjects=spread.num_subjects,
+                estimate=estimate,
+                seed_sd=sd,
+                difference=difference,
+                p=p,
+            )
+        )
+    return rows
+
+
+def difference_of(
+    first: Sequence[Cell], second: Sequence[Cell], metric: str, draws: SubjectDraws
+) -> tuple[Estimate, float]:
+    """The mean of one variant less that of another over seeds, with its interval and two-sided p.
+
+    Subjects are paired. Seeds are too, where both have the same number: weights and crops of one seed begin alike.
+    """
+    if len(first) != len(second):
+        number = min(len(first), len(second))
+        first, second = first[:number], second[:number]
+    deviations = []
+    for one, other in zip(first, second, strict=True):
+        (a, of_a), (b, of_b) = (draws.deviations(cell, metric) for cell in paired(one, other, metric))
+        deviations.append((a - b, of_a - of_b))
+    spread = _spread(deviations, len(first[0].subjects))
+    scale = SCALES.get(metric, SHARE)
+    return difference_test(
+        spread.value,
+        spread.error,
+        fewest=spread.num_subjects // 2,
+        dof=spread.dof,
+        bound=scale.high - scale.low,
+        same=spread.error == 0 and spread.value == 0,
+    )
+
+
+def _spread(deviations: Sequence[tuple[float, np.ndarray]], num_subjects: int) -> Spread:
+    values = np.array([value for value, _ in deviations])
+    by_subject = float(np.mean([found for _, found in deviations], axis=0).std())
+    return Spread(float(values.mean()), values, by_subject, num_subjects)
+
+
+def adjusted(rows: Sequence[Row]) -> list[Row]:
+    """The rows with Holm's p over all that have one."""
+    tested = [row for row in rows if row.p is not None]
+    values = iter(holm([row.p for row in tested if row.p is not None]))
+    return [replace(row, p_holm=next(values)) if row.p is not None else row for row in rows]

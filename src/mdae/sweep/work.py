@@ -1,0 +1,176 @@
+"""Working through a sweep: a worker takes the next run that nobody has, and a killed worker's run is free again.
+
+A run belongs to whoever holds the lock of its folder. The system gives the lock back when its process ends, however it
+ends, so there is nothing to clean up; what the run had reached is its checkpoint.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mdae.errors import ConfigError, DataError, MDAEError, TrainingError
+from mdae.files import atomic_write
+from mdae.sweep.config import SweepConfig
+from mdae.sweep.spec import SweepRun, read_spec
+
+RUNS, DONE, FAILED = "runs", "done.json", "failed.json"
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(config: SweepConfig) -> Path:
+    """Work through a sweep, then make its table; the page that shows it.
+
+    Raises:
+        ConfigError: a specification that cannot be carried out, before anything is run.
+        DataError: some runs did not end, after all others have.
+        KeyboardInterrupt: after the runs under way have written their checkpoints.
+    """
+    from mdae.sweep.table import make_table
+
+    spec = read_spec(config.spec)
+    if not config.table:
+        if config.retry:
+            for path in (config.out / RUNS).glob(f"*/{FAILED}"):
+                path.unlink()
+        _start_workers(config)
+    page = make_table(spec, config.out)
+    unfinished = [run for run in spec.runs() if not _is_over(config.out / RUNS / run.key)]
+    if unfinished and not config.table:
+        raise DataError(
+            f"{len(unfinished)} of {len(spec.runs())} runs did not end",
+            where=config.out,
+            mend="repeat the command",
+        )
+    return page
+
+
+def _start_workers(config: SweepConfig) -> None:
+    if config.cluster:
+        _on_cluster(config)
+    elif config.workers == 1:
+        work(config.spec, config.out)
+    else:
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, (os.cpu_count() or 1) // config.workers)
+        workers = [
+            context.Process(target=_work_quietly, args=(config.spec, config.out, threads))
+            for _ in range(config.workers)
+        ]
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        except KeyboardInterrupt:
+            for worker in workers:
+                worker.join()  # each has the signal too, and writes its checkpoint
+            raise
+
+
+def _on_cluster(config: SweepConfig) -> None:
+    """The workers as jobs; they end when no run is left, and this waits for them."""
+    import submitit
+
+    try:
+        executor = submitit.AutoExecutor(folder=config.out / "jobs" / "%j", cluster=config.cluster)
+        options = {name: int(v) if v.isdigit() else v for name, v in config.cluster_options.items()}
+        executor.update_parameters(name="mdae-sweep", **options)
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{config.cluster} jobs cannot be submitted: {reason}", mend="check --cluster and its options"
+        ) from error
+    spec, out = config.spec.resolve(), config.out.resolve()
+    jobs = executor.map_array(work, [spec] * config.workers, [out] * config.workers)
+    for job in jobs:
+        if (error := job.exception()) is not None:
+            logger.warning("a worker ended early (%s); see %s", str(error).splitlines()[-1], job.paths.stderr)
+
+
+def work(path: Path, out: Path, threads: int = 0) -> int:
+    """Take one run after the other until none is left that nobody has; how many were finished.
+
+    Args:
+        path: of the specification.
+        out: the sweep's folder.
+        threads: of torch on a CPU; 0 for its own choice.
+    """
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    finished = 0
+    for run in read_spec(path).runs():
+        folder = out / RUNS / run.key
+        if _is_over(folder):
+            continue
+        with _claim(folder) as mine:
+            if mine and not _is_over(folder):
+                _finish(run, folder)
+                finished += 1
+    return finished
+
+
+def _work_quietly(path: Path, out: Path, threads: int) -> None:
+    """A worker process of its own: what stops it is one line, or none for Ctrl-C, of which the first process tells."""
+    try:
+        work(path, out, threads)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except MDAEError as error:
+        logger.error("%s", error)
+        sys.exit(2)
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[bool]:
+    """Whether the run is this process's for the length of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _is_over(folder: Path) -> bool:
+    return (folder / DONE).exists() or (folder / FAILED).exists()
+
+
+def _finish(run: SweepRun, folder: Path) -> None:
+    """Pre-train, judge, and note what came of it; a run that cannot be made is noted too, and the others go on."""
+    from mdae.evaluation.evaluate import evaluate
+    from mdae.training.loop import pretrain
+
+    about = {"variant": run.variant, "seed": run.seed, "options": dict(run.options)}
+    resumed, started = (folder / "run" / "checkpoints").exists(), time.monotonic()
+    try:
+        pretrain(run.pretraining(folder))
+        seconds = time.monotonic() - started
+        for config in run.evaluations(folder):
+            list(evaluate(config))
+    except (TrainingError, DataError) as error:
+        _note(folder / FAILED, {**about, "error": str(error)})
+        logger.warning("run %s (%s, seed %d) failed: %s", run.key, run.variant, run.seed, error)
+        return
+    shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
+    _note(folder / DONE, {**about, "pretraining_s": None if resumed else seconds})
+
+
+def _note(path: Path, about: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(about, indent=1, default=str) + "\n")
