@@ -23,6 +23,7 @@ FLOORS = [
     {"interop"},
     {"evaluation"},
     {"report"},
+    {"sweep"},
     {"cli", "__main__", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

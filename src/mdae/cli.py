@@ -33,6 +33,7 @@ from mdae.interop.configs import ExportConfig
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
 from mdae.report.leaderboard_config import LeaderboardConfig
+from mdae.sweep.config import SweepConfig
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
 
@@ -54,6 +55,7 @@ Command = (
     | Annotated[EncodersConfig, tyro.conf.subcommand("encoders", prefix_name=False)]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
+    | Annotated[SweepConfig, tyro.conf.subcommand("sweep", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[ExportConfig, tyro.conf.subcommand("export", prefix_name=False)]
     | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
@@ -246,6 +248,12 @@ def _leaderboard(config: LeaderboardConfig) -> None:
     console.print(f"open {leaderboard(config)}", soft_wrap=True, highlight=False)
 
 
+def _sweep(config: SweepConfig) -> None:
+    from mdae.sweep.work import sweep
+
+    console.print(f"open {sweep(config)}", soft_wrap=True, highlight=False)
+
+
 def _reconstruct(config: ReconstructConfig) -> None:
     from mdae.evaluation.reconstruct import reconstruct
 
@@ -286,6 +294,7 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     EncodersConfig: _encoders,
     EvaluateConfig: _evaluate,
     LeaderboardConfig: _leaderboard,
+    SweepConfig: _sweep,
     ReconstructConfig: _reconstruct,
     ExportConfig: _export,
     SynthConfig: _synth,

@@ -88,15 +88,17 @@ def _on_cluster(config: SweepConfig) -> None:
         options = {name: int(v) if v.isdigit() else v for name, v in config.cluster_options.items()}
         executor.update_parameters(name="mdae-sweep", **options)
     except (RuntimeError, NameError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        said = " ".join(str(error).split())
         raise ConfigError(
-            f"{config.cluster} jobs cannot be submitted: {reason}", mend="check --cluster and its options"
+            f"{config.cluster} jobs cannot be submitted: {said}", mend="check --cluster and its options"
         ) from error
     spec, out = config.spec.resolve(), config.out.resolve()
     jobs = executor.map_array(work, [spec] * config.workers, [out] * config.workers)
     for job in jobs:
-        if (error := job.exception()) is not None:
-            logger.warning("a worker ended early (%s); see %s", str(error).splitlines()[-1], job.paths.stderr)
+        if (reason := job.exception()) is not None:
+            logger.warning(
+                "a worker ended early (%s); see %s", str(reason).splitlines()[-1], job.paths.stderr
+            )
 
 
 def work(path: Path, out: Path, threads: int = 0) -> int:

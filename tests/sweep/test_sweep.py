@@ -1,0 +1,261 @@
+"""Sweeps: killed and started again they end with the same table, and no config is run twice; means know their spread."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mdae.cli import main
+from mdae.errors import ConfigError, DataError
+from mdae.evaluation.comparison import SubjectDraws
+from mdae.evaluation.results import Cell
+from mdae.seeding import numpy_generator
+from mdae.sweep.config import SweepConfig
+from mdae.sweep.spec import read_spec
+from mdae.sweep.summary import Row, adjusted, summarise
+from mdae.sweep.work import DONE, FAILED, RUNS, sweep, work
+from mdae.tasks.record import LabelRule, Task
+
+BASE = """
+base:
+  store: {store}
+  network: tiny
+  steps: {steps}
+  batch: 2
+  patch: [16, 16, 16]
+  block: [8, 8, 8]
+  checkpoint_every: 1
+  picture_every: 0
+  val_every: 0
+  accelerator: cpu
+"""
+TASKS = """
+tasks:
+  - task: lesions.yaml
+    data: {cohort}
+    folds: 2
+    repeats: 1
+    window: centre
+"""
+
+
+@pytest.fixture
+def spec(tmp_path, store, cohort) -> Callable[..., Path]:
+    """Write a specification; two objectives and two seeds if nothing else is asked for."""
+
+    def write(
+        ends: str = "axes: {objective: [mdae, mae]}\nseeds: [0, 1]\n", *, steps: int = 2, tasks: bool = True
+    ) -> Path:
+        (tmp_path / "lesions.yaml").write_text(
+            "name: lesions\ntitle: lesions\nlayout: bids\nmodalities: [T1w]\nlabel: {column: lesion, positive: 1}\n"
+        )
+        text = BASE.format(store=store, steps=steps) + (TASKS.format(cohort=cohort) if tasks else "")
+        path = tmp_path / "spec.yaml"
+        path.write_text(text + ends)
+        return path
+
+    return write
+
+
+def test_every_run_ends_in_the_table(spec, tmp_path, capsys):
+    path, out = spec(), tmp_path / "out"
+    main(["sweep", str(path), str(out)])
+    assert "index.html" in capsys.readouterr().out
+    runs = pd.read_csv(out / "runs.csv")
+    assert sorted(zip(runs["objective"], runs["seed"], strict=True)) == [
+        *[("mae", 0), ("mae", 1)],
+        *[("mdae", 0), ("mdae", 1)],
+    ]
+    summary = pd.read_csv(out / "summary.csv").set_index("objective")
+    for name in ("mdae", "mae"):
+        mean = runs.loc[runs["objective"] == name, "auroc"].mean()
+        assert summary.loc[name, "value"] == pytest.approx(mean)
+        assert summary.loc[name, "low"] <= mean <= summary.loc[name, "high"]
+    assert np.isnan(summary.loc["mdae", "p"]) and 0 <= summary.loc["mae", "p"] <= 1
+    assert summary.loc["mae", "difference"] == pytest.approx(
+        summary.loc["mae", "value"] - summary.loc["mdae", "value"]
+    )
+    assert not list((out / RUNS).glob("*/run/checkpoints")), "models stay, checkpoints do not"
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
+    path = spec(steps=20)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    sweep(SweepConfig(spec=path, out=whole))
+    command = [sys.executable, "-m", "mdae", "sweep", str(path), str(killed)]
+    threads = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }  # other threads, other round-off
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=threads)
+    deadline = time.monotonic() + 120
+    while not list((killed / RUNS).glob("*/run/checkpoints/step-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(list((killed / RUNS).glob(f"*/{DONE}"))) < 4, "it was killed in the middle"
+    sweep(SweepConfig(spec=path, out=killed))
+    same = ["variant", "seed", "run", "modality", "auroc", "brier"]
+    one, other = (pd.read_csv(out / "runs.csv")[same] for out in (whole, killed))
+    pd.testing.assert_frame_equal(one, other)
+    assert (whole / "summary.csv").read_text() == (killed / "summary.csv").read_text()
+
+
+def test_two_workers_never_take_one_config(spec, tmp_path):
+    path, out = spec("seeds: [0, 1, 2, 3]\n", tasks=False), tmp_path / "out"
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        finished = pool.starmap(work, [(path, out, 1), (path, out, 1)])
+    assert sum(finished) == 4
+    assert len(list((out / RUNS).glob(f"*/{DONE}"))) == 4
+
+
+def test_a_run_that_somebody_works_on_is_left_to_him(spec, tmp_path):
+    path, out = spec("seeds: [0, 1]\n", tasks=False), tmp_path / "out"
+    first = out / RUNS / read_spec(path).runs()[0].key
+    first.mkdir(parents=True)
+    with (first / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert work(path, out) == 1
+        assert not (first / DONE).exists()
+    assert work(path, out) == 1 and (first / DONE).exists()
+    assert work(path, out) == 0
+
+
+def test_the_same_config_written_otherwise_is_the_same_run(spec, tmp_path):
+    path = spec("variants: {a: {}, b: {objective: mdae}, c: {p_max: 0.99, p_min: 0.01}, d: {p_max: 0.5}}\n")
+    keys = {run.variant: run.key for run in read_spec(path).runs()}
+    assert keys["a"] == keys["b"] == keys["c"] != keys["d"]
+    out = tmp_path / "out"
+    assert work(path, out) == 2, "two runs for four variants"
+    sweep(SweepConfig(spec=path, out=out, table=True))
+    assert len(pd.read_csv(out / "summary.csv")) == 4
+
+
+def test_a_run_that_fails_is_noted_and_the_others_go_on(spec, tmp_path):
+    path, out = spec("variants: {sound: {}, wild: {lr: 1.0e+30}}\n", steps=6), tmp_path / "out"
+    sweep(SweepConfig(spec=path, out=out))
+    (failed,) = (out / RUNS).glob(f"*/{FAILED}")
+    assert "diverged" in json.loads(failed.read_text())["error"]
+    runs = pd.read_csv(out / "runs.csv").set_index("variant")
+    assert "diverged" in runs.loc["wild", "error"] and runs.loc["sound", "auroc"] >= 0
+    assert "diverged" in (out / "index.html").read_text()
+    failed.unlink()
+    sweep(SweepConfig(spec=path, out=out, retry=True))
+    assert failed.exists(), "it is tried again, and fails again"
+
+
+def test_a_landscape_is_a_picture_with_its_uncertainty(spec, tmp_path):
+    path = spec("axes: {p_max: [0.25, 0.75], sigma_max: [0.5, 5]}\nseeds: [0, 1]\n", steps=1)
+    page = sweep(SweepConfig(spec=path, out=tmp_path / "out")).read_text()
+    assert "half the interval" in page and "image/png" in page
+    assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["sigma_max"]) == {0.5, 5.0}
+
+
+def test_workers_as_jobs(spec, tmp_path):
+    path, out = spec("seeds: [0, 1]\n", tasks=False, steps=1), tmp_path / "out"
+    options = {"timeout_min": "5"}
+    sweep(SweepConfig(spec=path, out=out, workers=2, cluster="local", cluster_options=options))
+    assert len(list((out / RUNS).glob(f"*/{DONE}"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ("axes: {objective: [mdae, nothing]}\n", "no objective 'nothing'"),
+        ("axes: {sigma_maxx: [1]}\n", "sigma_maxx"),
+        ("axes: {steps: [0]}\n", "steps is 0"),
+        ("axes: {seed: [0]}\n", "seed is no option of a variant"),
+        ("baseline: other\n", "no variant 'other'"),
+        ("more: 1\n", "it has more"),
+        ("axes: 3\n", "not a sweep"),
+        ("variants: [\n", "not a sweep's file"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_run(spec, ends, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        read_spec(spec(ends))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_table_of_nothing(spec, tmp_path):
+    with pytest.raises(DataError, match="no run has ended"):
+        sweep(SweepConfig(spec=spec(), out=tmp_path / "out", table=True))
+
+
+# -- means and their spread ---------------------------------------------------------------------------------------
+
+LESIONS = Task(
+    name="t", title="t", layout="table", modalities=("T1w",), label=LabelRule(column="x", positive=("1",))
+)
+
+
+def cell(name: str, labels: np.ndarray, scores: np.ndarray) -> Cell:
+    return Cell(
+        path=Path(name),
+        encoder=name,
+        fingerprint=name,
+        task=LESIONS,
+        protocol="linear",
+        modality="T1w",
+        scenario="s",
+        selection="",
+        scores={},
+        subjects=np.array([f"{i:03d}" for i in range(len(labels))]),
+        labels=labels,
+        predictions=scores,
+        probabilities=np.full(len(labels), 0.5),
+    )
+
+
+def simulated(
+    number: int, effects: dict[str, float], *, seeds: int = 5, subjects: int = 60, wobble: float = 0.3
+) -> dict[str, list[Cell]]:
+    """Variants whose seeds differ by chance, all on the same subjects, some of whom are hard for all."""
+    rng = numpy_generator(number, "sweep")
+    labels = np.arange(subjects) % 2 * 1.0
+    hard = rng.standard_normal(subjects)
+
+    def scores(effect: float) -> np.ndarray:
+        strength = effect + wobble * rng.standard_normal()
+        return strength * labels + hard + 0.5 * rng.standard_normal(subjects)
+
+    return {
+        name: [cell(f"{name}{seed}", labels, scores(effect)) for seed in range(seeds)]
+        for name, effect in effects.items()
+    }
+
+
+def rows_of(cells: dict[str, list[Cell]], number: int) -> list[Row]:
+    draws = SubjectDraws((one for own in cells.values() for one in own), seed=number, replicates=300)
+    return adjusted(summarise(cells, "a", "auroc", draws))
+
+
+def test_equal_variants_are_rarely_told_apart():
+    found = [rows_of(simulated(n, {"a": 1.0, "b": 1.0}), n)[1].p for n in range(120)]
+    assert np.mean(np.array(found) < 0.05) <= 0.10, "5 % nominally"
+
+
+def test_a_real_difference_is_found_and_its_interval_holds():
+    rows = [rows_of(simulated(n, {"a": 0.5, "b": 2.0}), n)[1] for n in range(30)]
+    assert np.mean([row.p_holm < 0.05 for row in rows]) > 0.9
+    assert all(row.difference.low < row.difference.value < row.difference.high for row in rows)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    calm = rows_of(simulated(1, {"a": 1.0}, wobble=0.0), 1)[0]
+    wild = rows_of(simulated(1, {"a": 1.0}, wobble=1.5), 1)[0]
+    assert wild.seed_sd > 2 * calm.seed_sd
+    assert wild.estimate.high - wild.estimate.low > calm.estimate.high - calm.estimate.low
