@@ -2,8 +2,8 @@
 
     python -m benchmarks.objectives
 
-A step is what `mdae pretrain` does on a batch that is on the device: draw, loss, backward pass, clipping, AdamW. Ratios are
-medians over rounds in which all objectives take turns. MDAE should cost at most 5 % more than MAE.
+A step is what `mdae pretrain` does on a batch that is on the device: draw, loss, backward pass, clipping, AdamW. Ratios
+are medians over rounds in which all objectives take turns. MDAE should cost at most 5 % more than MAE.
 """
 
 from __future__ import annotations

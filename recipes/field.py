@@ -2,9 +2,8 @@
 
     python -m recipes.field field
 
-Two tables come of it, in `field/equal-steps` and `field/equal-time`: with as many steps of as many volumes for each
-objective, and with the time that MDAE's steps take on the machine at hand. Killed and started again it goes on. On two
-cores of an AMD EPYC it takes about an hour with the defaults; the figures are in docs/does-it-help.md. On a GPU:
+Each objective makes as many steps of as many volumes, and beside that, as a variant of its own, as many as fit into the time
+of MDAE's on the machine at hand. Killed and started again it goes on; `field/sweep/index.html` shows the table. On two cores of an AMD EPYC it takes about an hour with the defaults; the figures are in docs/does-it-help.md. On a GPU:
 `--network base --patch 96 --spacing-mm 1.5 --steps 20000 --batch 16 --workers 1`.
 
 Pre-training sees T1w and T2w of some made-up subjects, the probes tell lesions from none in T2w (seen) and FLAIR (never
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "mae, half masked": {"objective": "mae", **FIXED},
     "mae, variable ratio": {"objective": "mae", **VARIABLE},
 }
+SAME_TIME = 0.1  # a share of the steps: closer ones are not made again
 UNTRAINED = {"untrained": {"objective": "mdae", "steps": 1, "lr": 1e-12}}
 
 
@@ -62,16 +61,25 @@ def make_data(out: Path, options: argparse.Namespace) -> None:
     (out / "lesions.yaml").write_text(yaml.safe_dump({"name": "lesions", **task, "label": label}))
 
 
-def specification(options: argparse.Namespace, steps: Callable[[str], int]) -> dict[str, Any]:
-    """The sweep, with so many steps for each objective."""
+def specification(options: argparse.Namespace, timed: dict[str, int]) -> dict[str, Any]:
+    """The sweep.
+
+    Args:
+        options: of the command.
+        timed: how many steps each objective makes in the time of MDAE's.
+    """
     variants = {name: {"objective": name} for name in OBJECTIVES} | ABLATIONS
-    timed = {name: {**changes, "steps": steps(changes["objective"])} for name, changes in variants.items()}
+    equal_time = {
+        f"{name}, equal time": {"objective": name, "steps": steps}
+        for name, steps in timed.items()
+        if abs(steps / options.steps - 1) > SAME_TIME
+    }
     return {
         "base": {
-            "store": "../store",
+            "store": "store",
             "network": options.network,
             "patch": [options.patch] * 3,
-            "block": [8, 8, 8],
+            "steps": options.steps,
             "batch": options.batch,
             "lr": options.lr,
             "val_fraction": 0.0,
@@ -79,10 +87,10 @@ def specification(options: argparse.Namespace, steps: Callable[[str], int]) -> d
             "picture_every": 0,
             "checkpoint_every": max(1, options.steps // 2),
         },
-        "variants": {**timed, **UNTRAINED},
+        "variants": {**variants, **equal_time, **UNTRAINED},
         "seeds": list(range(options.seeds)),
         "baseline": "mdae",
-        "tasks": [{"task": "../lesions.yaml", "data": "../probing", "pool": options.pool, "repeats": 3}],
+        "tasks": [{"task": "lesions.yaml", "data": "probing", "pool": options.pool, "repeats": 3}],
     }
 
 
@@ -118,12 +126,9 @@ def main() -> None:
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     make_data(out, options)
-    timed = steps_in_equal_time(out, options)
-    for name, steps in (("equal-steps", lambda _: options.steps), ("equal-time", timed.__getitem__)):
-        folder = out / name
-        folder.mkdir(exist_ok=True)
-        (folder / "spec.yaml").write_text(yaml.safe_dump(specification(options, steps), sort_keys=False))
-        print(sweep(SweepConfig(spec=folder / "spec.yaml", out=folder, workers=options.workers)))
+    content = specification(options, steps_in_equal_time(out, options))
+    (out / "field.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    print(sweep(SweepConfig(spec=out / "field.yaml", out=out / "sweep", workers=options.workers)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sweeps: killed and started again they end with the same table, and no config is run twice; means know their spread."""
+"""Sweeps: killed and started again they end with the same table, no config is run twice; means know spread."""
 
 from __future__ import annotations
 
