@@ -22,7 +22,7 @@ from tests import contract
 from tests.contract import QUICK, Case
 
 # Settings for volumes of sixteen voxels, where the published ones ask for larger ones.
-SMALL: dict[str, dict[str, str]] = {"simmim": {"block": "4,4,4"}}
+SMALL: dict[str, dict[str, str]] = {"simmim": {"block": "4,4,4"}, "voco": {"width": "64"}}
 
 BUILT_IN = [Case(name, SMALL.get(name, {})) for name in OBJECTIVES]
 OWN = re.compile(r"<!-- test: own -->\n```python\n(.*?)```", re.DOTALL)

@@ -45,8 +45,9 @@ class SimCLR(Objective):
 
     The representation is the mean over voxels of every stage, as `embed` returns it and as OpenMind projects it, rather
     than of the last stage alone: what is compared is what is kept. Negatives are the views of the other samples that
-    the device takes at once; samples on other devices or in other micro-batches are not compared. The perceptron has no
-    batch normalisation, as in the paper's equations.
+    the device takes at once, and the perceptron's hidden units are standardised over the same views, as in the authors'
+    code; samples on other devices or in other micro-batches take no part. Without that, untrained features are so much
+    alike that the loss stays at log(2N - 1).
     """
 
     mixes_samples: ClassVar[bool] = True
@@ -57,7 +58,7 @@ class SimCLR(Objective):
         self.settings = settings
         encoder_only(network)
         width = sum(network.config.features)
-        self.project = Projection(width, width, settings.projection)
+        self.project = Projection(width, width, settings.projection, normalise=True)
 
     def forward(
         self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None
