@@ -16,7 +16,7 @@ from mdae.training.loop import pretrain
 
 COARSE = Preprocessing(spacing_mm=(8.0, 8.0, 8.0))
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tests are tiny: a second thread costs more than it brings
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,19 @@ def test_later_monais_layers_that_are_never_computed_make_no_difference(tmp_path
     assert "cross-attention, which is not computed" in caplog.text
 
 
+def test_heads_are_left_out_aloud_and_fine_tuned_models_have_a_backbone_within(tmp_path, caplog):
+    weights = {k: v for k, v in small_vit().state_dict().items() if "cross_attn" not in k}
+    tuned = {f"model.backbone.backbone.{k}": v for k, v in weights.items()}
+    tuned["model.classifier.fc.weight"] = torch.ones(1, 24)
+    torch.save({"state_dict": tuned}, tmp_path / "idh.ckpt")
+    x = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), caplog.at_level("INFO"):
+        own = load_brainiac(tmp_path / "idh.ckpt", "x").network(x)
+        released = load_brainiac(write_brainiac(tmp_path / "released"), "x").network(x)
+    torch.testing.assert_close(own, released, rtol=0, atol=0)
+    assert caplog.text.count("1 weights left out, not of the backbone") == 2
+
+
 def test_the_first_release_computes_what_monais_resnet_computes(tmp_path):
     backbone = load_brainiac(write_first_release(tmp_path), "x")
     assert backbone.patch == (128, 128, 128)

@@ -133,6 +133,18 @@ def test_other_preprocessing_is_refused(option, value, tmp_path):
         load_nnssl(write_nnssl(tmp_path, plan=plan), "x")
 
 
+def test_of_several_configurations_the_one_of_one_millimetre_is_meant(tmp_path):
+    plan = json.loads(json.dumps(adaptation_plan()))
+    configurations = plan["pretrain_plan"]["configurations"]
+    configurations["median"] = {**configurations["onemmiso"], "spacing": [2, 2, 2]}
+    assert load_nnssl(write_nnssl(tmp_path / "a", plan=plan), "x").preprocessing["spacing_mm"] == 1.0
+    del configurations["onemmiso"]
+    assert load_nnssl(write_nnssl(tmp_path / "b", plan=plan), "x").preprocessing["spacing_mm"] == 2.0
+    configurations["other"] = configurations["median"]
+    with pytest.raises(ModelError, match="no adaptation plan"):
+        load_nnssl(write_nnssl(tmp_path / "c", plan=plan), "x")
+
+
 @pytest.mark.parametrize(
     "spacing_mm",
     [(1.0, 1.0, 1.0), (0.7, 0.7, 0.8), (1.3, 1.1, 1.3), (0.9, 0.9, 5.0), (4.5, 0.5, 0.5), (3, 3, 0.8)],

@@ -107,7 +107,7 @@ def test_markdown_and_latex_hold_the_same_table(out):
     assert rows[:5] == ["encoder", *names]
     assert latex.count(r"\toprule") == latex.count(r"\end{tabular}") == 4
     assert "cross-modality, AUROC of 1 cell" in latex and r"\begin{tabular}{llll" in latex
-    assert escape("a_b 5 % & {x} \\ – R²") == r"a\_b 5 \% \& \{x\} \textbackslash{} -- R$^2$"
+    assert escape("a_b 5 % & {x} \\ – R² < 1") == r"a\_b 5 \% \& \{x\} \textbackslash{} -- R$^2$ $<$ 1"
 
 
 def test_whoever_lacks_a_cell_is_not_ranked(results):

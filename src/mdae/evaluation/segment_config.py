@@ -35,7 +35,8 @@ class SegmentOptions:
     batch: int = 2
     """Patches in a batch."""
     only_folds: tuple[int, ...] = ()
-    """Of the cross-validation, to train some here and others elsewhere in the same --out; all if left out."""
+    """Of the cross-validation, to train some here and, once these have begun, others elsewhere in the same --out; all
+    if left out."""
     tolerance_mm: float = 1.0
     """Distance within which surfaces agree, of the normalised surface distance."""
 

@@ -22,6 +22,7 @@ Read from the authors' source, their issue threads, and copies of both; no weigh
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,14 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
 from mdae.errors import ModelError, ScanError
 from mdae.interop.backbone import Backbone
-from mdae.interop.checkpoints import Checkpoint, load_strictly, part_of, read_checkpoint, weights_file
+from mdae.interop.checkpoints import (
+    Checkpoint,
+    load_strictly,
+    part_of,
+    read_checkpoint,
+    weights_file,
+    without_prefix,
+)
 from mdae.interop.medicalnet import num_resnet_features, resnet_groups, resnet_of
 from mdae.interop.raw import RawScan, as_in_file, read_raw, recorded
 from mdae.types import Shape3
@@ -49,6 +57,8 @@ UNUSED = ("norm_cross_attn", "cross_attn")
 POSITIONS, PATCHES = "patch_embedding.position_embeddings", "patch_embedding.patch_embeddings.weight"
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 MEND = f"give {CHECKPOINT}"
+
+logger = logging.getLogger(__name__)
 
 
 class FirstToken(nn.Module):
@@ -84,7 +94,9 @@ def load_brainiac(path: Path, name: str) -> Backbone:
         ModelError: no such checkpoint, or of another layout.
     """
     checkpoint = read_checkpoint(weights_file(path, [CHECKPOINT]))
-    weights = part_of(checkpoint.weights, "backbone.") or checkpoint.weights
+    weights = without_prefix(part_of(checkpoint.weights, "backbone.")) or checkpoint.weights
+    if heads := len(checkpoint.weights) - len(weights):
+        logger.info("%s: %d weights left out, not of the backbone: a head", checkpoint.path, heads)
     if POSITIONS in weights:
         return _vit_backbone(weights, checkpoint, name)
     return _resnet_backbone(weights, checkpoint, name)

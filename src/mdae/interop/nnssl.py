@@ -42,6 +42,7 @@ from mdae.types import Shape3
 
 CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
 ARCHITECTURES = ("ResEncL", "NoSkipResEncL", "ResidualEncoderUNet")  # one encoder, whatever decodes it
+ONE_MM = "onemmiso"  # the configuration that encoders are trained on, where a plan has several
 RAS_READER = "NibabelIOWithReorient"
 THICK = 3.0  # times the finest spacing, from which slices are taken as they are
 STAGE = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
@@ -80,7 +81,8 @@ class AdaptationPlan:
         if values["pretrain_num_input_channels"] != 1:
             raise ConfigError(f"an encoder of {values['pretrain_num_input_channels']} contrasts")
         pretrained = values["pretrain_plan"]
-        (configuration,) = pretrained["configurations"].values()
+        configurations = pretrained["configurations"]
+        (configuration,) = [configurations[ONE_MM]] if ONE_MM in configurations else configurations.values()
         spacing = sorted(configuration["spacing"] or [0.0])
         if configuration["normalization_schemes"] != ["ZScoreNormalization"] or any(
             configuration["use_mask_for_norm"]

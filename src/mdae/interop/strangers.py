@@ -188,7 +188,9 @@ def open_stranger(spec: str) -> Backbone:
 def _label(path: Path) -> str:
     """A folder's name, or a file's; a file named for what every run writes, like its folder."""
     path = path.absolute()
-    return path.parent.name if path.is_file() and path.name.startswith("checkpoint") else path.stem
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.name.startswith("checkpoint") else path.stem
 
 
 def _from_hub(repository: str, stranger: Stranger) -> Path:

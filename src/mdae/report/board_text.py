@@ -24,6 +24,8 @@ SPECIAL = {
     "^": r"\textasciicircum{}",
     "–": "--",
     "²": "$^2$",
+    "<": "$<$",
+    ">": "$>$",
 }
 SPECIAL |= {character: "\\" + character for character in "&%$#_{}"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -13,19 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from mdae.errors import ConfigError, DataError
+from mdae.errors import ConfigError, DataError, TrainingError
 from mdae.evaluation.cohort import find_cohort
+from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.segment_config import SegmentOptions
-from mdae.evaluation.segmentation import environment
+from mdae.evaluation.segmentation import environment, run
 from mdae.evaluation.segmentation.dataset import dataset_key, raw_dataset
 from mdae.evaluation.segmentation.environment import augmenting_processes, nnunet_environment
 from mdae.evaluation.segmentation.folds import cross_validation, given_split
 from mdae.evaluation.segmentation.labels import BY_LAYOUT, described_labels, found_labels, remapped
+from mdae.evaluation.segmentation.run import evaluate_segmentation
 from mdae.evaluation.segmentation.schedule import LearningRate
 from mdae.evaluation.segmentation.start import open_start
 from mdae.seeding import numpy_generator
 from mdae.tasks.catalogue import find_task
+from mdae.tasks.record import Task
 
+SEGMENTATION = Path(run.__file__).parent
 IDS = [f"case_{number:02d}" for number in range(13)]
 
 
@@ -243,6 +248,18 @@ def test_nnu_nets_variables_output_and_random_numbers_stay_in_its_folder(tmp_pat
     assert states[0] == states[1]
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA"), TrainingError, "--segment.batch"),
+        (RuntimeError("a worker is gone"), DataError, "nnunet.log: nnU-Net gave up .*a worker is gone"),
+    ],
+)
+def test_what_stops_nnu_net_is_one_line(tmp_path, error, kind, words):
+    with pytest.raises(kind, match=words), nnunet_environment(tmp_path, processes=0):
+        raise error
+
+
 def test_no_process_augments_where_there_is_no_room_for_it(monkeypatch):
     monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
     monkeypatch.setattr(environment, "num_cores", lambda: 16)
@@ -256,18 +273,24 @@ def test_no_process_augments_where_there_is_no_room_for_it(monkeypatch):
     assert augmenting_processes(cuda, 1) == 5, "the user knows"
 
 
-def test_without_nnu_net_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
+def test_without_nnu_net_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nnunetv2", None)
+    root = brats_tree(tmp_path / "brats")
+    config = EvaluateConfig(encoder="untrained:tiny", task=("brats18-seg",), data=root, out=tmp_path / "out")
     with pytest.raises(ConfigError, match=r'pip install "mdae\[nnunet\]"'):
-        environment.require_nnunet()
+        evaluate_segmentation(find_task("brats18-seg"), config, SegmentOptions())
+    assert not (tmp_path / "out").exists()
 
 
-def test_importing_the_options_needs_no_nnu_net():
-    import subprocess
+@pytest.mark.parametrize("path", sorted(SEGMENTATION.glob("*.py")), ids=lambda path: path.name)
+def test_only_what_trains_imports_nnu_net_at_once(path):
+    def at_once(text: str) -> set[str]:
+        nodes = ast.parse(text).body
+        return {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
 
-    check = "import sys; import mdae.evaluation.segmentation.run; print('nnunetv2' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "False"
+    needs = {"mdae.evaluation.segmentation.trainer", "mdae.evaluation.segmentation.training"}
+    found = {name for name in at_once(path.read_text()) if name.startswith("nnunetv2") or name in needs}
+    assert not found or path.stem in ("trainer", "training")
 
 
 def test_starts_that_are_no_networks_of_ours_are_refused():
@@ -321,3 +344,17 @@ def test_the_usual_layout_and_descriptions_that_are_none(tmp_path):
     (root / "dataset.json").write_text("{}")
     with pytest.raises(DataError, match=r"dataset_format\.md"):
         find_task(str(root))
+
+
+def test_a_table_of_ones_own_with_a_column_of_masks(tmp_path):
+    root = brats_tree(tmp_path / "brats", subjects=2)
+    rows = ["path,subject,contrast,mask"]
+    for number in range(2):
+        name = f"brats/HGG/Brats18_TCIA_{number}_1/Brats18_TCIA_{number}_1"
+        rows += [f"{name}_t1.nii.gz,s{number},T1,{name}_seg.nii.gz", f"{name}_t2.nii.gz,s{number},T2,"]
+    (tmp_path / "scans.csv").write_text("\n".join(rows) + "\n")
+    task = Task(name="mine", title="mine", layout="table", kind="segmentation", modalities=("T1", "T2"))
+    cohort = find_cohort(task, tmp_path / "scans.csv", task.modalities)
+    dataset = raw_dataset(task, tmp_path / "scans.csv", cohort, task.modalities, tmp_path / "raw", workers=1)
+    assert list(dataset.cases) == ["s0", "s1"] and root.is_dir()
+    assert dataset.scheme.classes == {"label_1": (1,), "label_2": (2,), "label_4": (3,)}

@@ -64,7 +64,6 @@ def new(start, tmp_path):
             "rate": LearningRate("full", 4, 0.01, 0.25),
             "iterations": 4,
             "seed": 0,
-            "progress": lambda done, note: None,
         }
         plans = plans_for(start)
         setting = Setting(None, plans, DESCRIPTION, tmp_path, torch.device("cpu"))

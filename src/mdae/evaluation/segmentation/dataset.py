@@ -37,9 +37,6 @@ from mdae.tasks.record import Task
 
 ENDING = ".nii.gz"
 NUMBERED = re.compile(r"Dataset\d{3}_.")  # as nnU-Net wants data sets to be named
-READER = (
-    "NibabelIOWithReorient"  # turns scans to RAS, in which networks were pre-trained, and predictions back
-)
 SAME_AFFINE = 1e-2
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mdae.data.workers import num_cores
-from mdae.errors import ConfigError
+from mdae.errors import ConfigError, DataError, TrainingError
 
 AUGMENTING = "nnUNet_n_proc_DA"
 MOST_PROCESSES = 8  # that prepare scans: each holds several copies of one
@@ -49,6 +49,10 @@ def nnunet_environment(folder: Path, processes: int) -> Iterator[None]:
     Args:
         folder: for its raw, preprocessed and trained data.
         processes: that augment; 0 for none.
+
+    Raises:
+        TrainingError: the device's memory is too small.
+        DataError: nnU-Net gave up, in a process that was killed for instance.
     """
     places = {f"nnUNet_{name}": str(folder.absolute() / name) for name in ("raw", "preprocessed", "results")}
     variables = {
@@ -69,6 +73,17 @@ def nnunet_environment(folder: Path, processes: int) -> Iterator[None]:
             warnings.catch_warnings(action="ignore"),
         ):
             yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the device's memory does not hold a batch",
+            mend="use a smaller --segment.patch or --segment.batch",
+        ) from error
+    except (RuntimeError, AssertionError) as error:  # all that nnU-Net raises itself
+        raise DataError(
+            f"nnU-Net gave up ({type(error).__name__}: {error})",
+            where=folder / "nnunet.log",
+            mend="see what it says there; fewer --workers need less memory",
+        ) from error
     finally:
         sys.stdout.flush()
         random.setstate(states[0])

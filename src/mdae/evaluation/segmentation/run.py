@@ -56,14 +56,15 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     start.network.config.check_shape(options.patch or start.patch)
     cohort = find_cohort(task, config.root, modalities)
     folder = config.out / "nnunet" / f"{task.name}-{dataset_key(cohort, modalities)}"
-    dataset = raw_dataset(task, config.root, cohort, modalities, folder / "raw", config.workers)
     parts = None
     if config.split is not None:
         parts = dict(zip(cohort.subjects.tolist(), split_parts(config.split, cohort).tolist(), strict=True))
+    dataset = raw_dataset(task, config.root, cohort, modalities, folder / "raw", config.workers)
     tested = _run(dataset, parts, start, weights, folder, device, config, options)
     values = _score(dataset, tested, options.tolerance_mm)
     modality = FUSED if len(modalities) > 1 else modalities[0]
     contents = {content for case in dataset.cases.values() for content in case.contents}
+    known = None if start.pretraining is None else len(overlap(dict(start.pretraining), contents))
     return Evaluation(
         task=task,
         encoder=config.name or start.name,
@@ -73,9 +74,7 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
         settings=_settings(start, modalities, config, options),
         left_out=dataset.left_out,
         results=[_result(task, modality, values, config)],
-        seen_in_pretraining=None
-        if start.pretraining is None
-        else len(overlap(dict(start.pretraining), contents)),
+        seen_in_pretraining=known,
     )
 
 
@@ -105,18 +104,16 @@ def _run(
     for fold in chosen:
         if options.only_folds and fold.number not in options.only_folds:
             continue
-        with Progress(f"fold {fold.number}: training", options.epochs, unit="epochs") as progress:
-            run = trainer.FoldRun(
-                train=fold.train,
-                val=fold.val,
-                weights=weights,
-                decoder=options.decoder == "pretrained",
-                rate=rate,
-                iterations=options.iterations,
-                seed=config.seed,
-                progress=progress.update,
-            )
-            training.train_fold(setting, fold, run)
+        run = trainer.FoldRun(
+            train=fold.train,
+            val=fold.val,
+            weights=weights,
+            decoder=options.decoder == "pretrained",
+            rate=rate,
+            iterations=options.iterations,
+            seed=config.seed,
+        )
+        training.train_fold(setting, fold, run)
         predictions |= training.predict_fold(setting, fold)
     return predictions
 

@@ -40,7 +40,6 @@ class FoldRun:
         rate: the learning rate.
         iterations: steps in an epoch.
         seed: of weights that are drawn and of every epoch's batches.
-        progress: is told the epochs done and a note.
     """
 
     train: list[str]
@@ -50,13 +49,18 @@ class FoldRun:
     rate: LearningRate
     iterations: int
     seed: int
-    progress: Callable[[int, str], None]
 
 
 class SegmentationTrainer(nnUNetTrainer):  # type: ignore[misc]  # of a package without types
-    """nnU-Net's trainer for one fold; `run` is set before anything else is called."""
+    """nnU-Net's trainer for one fold; `start` is called before anything else.
+
+    Attributes:
+        run: the settings of the fold.
+        progress: is told the epochs done and a note.
+    """
 
     run: FoldRun
+    progress: Callable[[int, str], None]
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class SegmentationTrainer(nnUNetTrainer):  # type: ignore[misc]  # of a package 
 
     def start(self, run: FoldRun) -> None:
         """Take the settings of a fold."""
-        self.run = run
+        self.run, self.progress = run, lambda done, note: None
         self.num_epochs, self.initial_lr = run.rate.epochs, run.rate.peak
         self.num_iterations_per_epoch = run.iterations
         self.num_val_iterations_per_epoch = max(1, run.iterations // VALIDATION_SHARE)
@@ -104,7 +108,7 @@ class SegmentationTrainer(nnUNetTrainer):  # type: ignore[misc]  # of a package 
         """The best checkpoint comes first, so that the latest knows of it."""
         super().on_epoch_end()
         done = self.current_epoch
-        self.run.progress(done, f"pseudo Dice {self.logger.get_value('ema_fg_dice', step=-1):.3f}")
+        self.progress(done, f"pseudo Dice {self.logger.get_value('ema_fg_dice', step=-1):.3f}")
         if done % max(1, self.num_epochs // SAVES) == 0 and done < self.num_epochs:
             self.current_epoch -= 1  # what is saved counts from the epoch that has ended
             self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))

@@ -82,7 +82,11 @@ def train_fold(setting: Setting, fold: Fold, run: FoldRun) -> None:
         trainer.initialize()
         if resumes:
             trainer.load_checkpoint(str(place / LATEST))
-        trainer.run_training()
+        fast = torch.backends.cudnn.flags(enabled=True, benchmark=True)  # as nnU-Net's command sets it
+        title = f"fold {fold.number}: training"
+        with fast, Progress(title, run.rate.epochs, done=trainer.current_epoch, unit="epochs") as progress:
+            trainer.progress = progress.update
+            trainer.run_training()
 
 
 def predict_fold(setting: Setting, fold: Fold) -> dict[str, Path]:
