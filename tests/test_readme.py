@@ -19,11 +19,8 @@ README = (ROOT / "README.md").read_text()
 PAGES = {
     "README.md": ["pretrain", "use", "python"],
     "docs/data.md": ["look", "split", "options", "store"],
-<<<<<<< HEAD
     "docs/objectives.md": ["choose", "own"],
-=======
     "docs/evaluation.md": ["own"],
->>>>>>> main
 }
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 
