@@ -36,7 +36,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "mae, half masked": {"objective": "mae", **FIXED},
     "mae, variable ratio": {"objective": "mae", **VARIABLE},
 }
-SAME_TIME = 0.25  # a share of the steps: closer ones are not made again
+SAME_TIME = 0.35  # a share of the steps: closer ones are not made again
 UNTRAINED = {"untrained": {"objective": "mdae", "steps": 1, "lr": 1e-12}}
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--pretraining", type=int, default=60, help="subjects to pre-train on")
-    parser.add_argument("--probing", type=int, default=160, help="subjects to probe")
+    parser.add_argument("--probing", type=int, default=120, help="subjects to probe")
     parser.add_argument("--pool", default="both", choices=("mean", "max", "both"))
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     options = parser.parse_args()
