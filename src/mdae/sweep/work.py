@@ -113,11 +113,13 @@ def work(path: Path, out: Path, threads: int = 0) -> int:
         import torch
 
         torch.set_num_threads(threads)
-    finished = 0
+    finished, parent = 0, multiprocessing.parent_process()
     for run in read_spec(path).runs():
         folder = out / RUNS / run.key
         if _is_over(folder):
             continue
+        if parent is not None and not parent.is_alive():
+            break  # whoever started this was killed, and nobody would know of it
         with _claim(folder) as mine:
             if mine and not _is_over(folder):
                 _finish(run, folder)
@@ -154,7 +156,7 @@ def _is_over(folder: Path) -> bool:
 
 
 def _finish(run: SweepRun, folder: Path) -> None:
-    """Pre-train, judge, and note what came of it; a run that cannot be made is noted too, and the others go on."""
+    """Pre-train, judge, and note what came of it; that a run diverged is noted too, and the others go on."""
     from mdae.evaluation.evaluate import evaluate
     from mdae.training.loop import pretrain
 
@@ -165,7 +167,7 @@ def _finish(run: SweepRun, folder: Path) -> None:
         seconds = time.monotonic() - started
         for config in run.evaluations(folder):
             list(evaluate(config))
-    except (TrainingError, DataError) as error:
+    except TrainingError as error:  # all else is not the run's own fault, and stops the worker
         _note(folder / FAILED, {**about, "error": str(error)})
         logger.warning("run %s (%s, seed %d) failed: %s", run.key, run.variant, run.seed, error)
         return
