@@ -96,6 +96,7 @@ def test_the_page_is_one_file_with_marks_reasons_and_published_scores_apart(out)
     assert "theirs (baseline)" in text and "refused: a class has 3 subjects" in text
     measured, published = text.split("Published, not measured here")
     assert "0.921" in published and "0.921" not in measured
+    assert "mean of the published classification tasks" in published and "VoCo" in published
 
 
 def test_markdown_and_latex_hold_the_same_table(out):

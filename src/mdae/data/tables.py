@@ -33,7 +33,7 @@ def read_text_table(path: Path, required: str) -> pd.DataFrame:
     if required not in table.columns:
         have = ", ".join(map(str, table.columns))
         raise DataError(
-            f"no column {required!r}; it has {have}", where=path, mend="name the column of files so"
+            f"no column {required!r}; it has {have}", where=path, mend="give a column that name"
         )
     return table.astype(object).where(table.notna(), "").astype(str)
 
