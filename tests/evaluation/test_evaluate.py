@@ -270,6 +270,14 @@ def test_a_test_set_that_is_opened_again_is_no_longer_unseen(run, brats, tmp_pat
     assert written["trials"] == 2
 
 
+def test_a_result_that_replaces_another_encoders_says_so(run, tmp_path, caplog):
+    run(tmp_path, modalities=("t1",), name="ours")
+    run(tmp_path, modalities=("t1",), name="ours")
+    assert "replaces" not in caplog.text
+    run(tmp_path, modalities=("t1",), name="ours", encoder="untrained:tiny", window="centre")
+    assert "replaces that of another ours; --name keeps both" in caplog.text
+
+
 def test_scans_of_the_pre_training_are_counted(model, cohort, tmp_path):
     (tmp_path / "own.yaml").write_text(
         "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\nmodalities: [T1w]\n"
@@ -393,7 +401,7 @@ def test_a_real_effect_is_found():
 def test_on_made_up_brains_a_known_effect_is_found_and_a_null_effect_is_null(tmp_path):
     """Lesions against none by intensities, and 200 labels that were drawn by lot, as `mdae evaluate` scores them."""
     source = synthesise(
-        SynthConfig(out=tmp_path / "cohort", subjects=100, contrasts=("FLAIR",), spacing_mm=4.0)
+        SynthConfig(out=tmp_path / "cohort", subjects=200, contrasts=("FLAIR",), spacing_mm=4.0)
     )
     (tmp_path / "own.yaml").write_text(
         "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\nmodalities: [FLAIR]\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.nnunet_raw import is_nnunet_raw
 from mdae.tasks.record import FUSED, Task, scenario_of
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
@@ -66,9 +69,20 @@ def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
         config.out, task=evaluation.task.name, encoder=evaluation.encoder, subjects=scored, settings=about
     )
     evaluation = replace(evaluation, trials=trials)
-    with atomic_write(result_path(config.out, evaluation)) as temporary:
+    path = result_path(config.out, evaluation)
+    if _is_of_another(path, evaluation):
+        logger.warning("%s: replaces that of another %s; --name keeps both", path, evaluation.encoder)
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
     return evaluation
+
+
+def _is_of_another(path: Path, evaluation: Evaluation) -> bool:
+    """Whether a result of other weights, or of the same seen otherwise, stands where this one goes."""
+    try:
+        return bool(json.loads(path.read_text())["fingerprint"] != evaluation.fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check(task: Task, config: EvaluateConfig) -> None:
