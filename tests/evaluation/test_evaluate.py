@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -237,6 +238,16 @@ def test_labels_of_the_test_part_change_no_score(protocol):
     assert np.array_equal(before.scores, after.scores) and before.chosen == after.chosen
 
 
+def test_a_validation_part_of_one_class_chooses_nothing():
+    rng = numpy_generator(2, "holdout")
+    labels = np.arange(80) % 2 * 1.0
+    features = rng.standard_normal((80, 10)) + 0.7 * labels[:, None]
+    subjects, parts = np.arange(80).astype(str), np.repeat(["train", "test"], [50, 30])
+    watched = np.where((np.arange(80) < 20) & (labels == 1), "val", parts)
+    found, whole = (hold_out(KNN, features, labels, subjects, some, seed=0) for some in (watched, parts))
+    assert found.chosen[0] > KNN.candidates[0] and whole.chosen[0] > KNN.candidates[0]
+
+
 # -- the book of trials -------------------------------------------------------------------------------------------
 
 
@@ -257,6 +268,14 @@ def test_a_test_set_that_is_opened_again_is_no_longer_unseen(run, brats, tmp_pat
     assert run(out, split=table, modalities=("t1",), name="another").trials == 1
     written = json.loads((out / "brats18-grade__histogram__knn.json").read_text())
     assert written["trials"] == 2
+
+
+def test_a_result_that_replaces_another_encoders_says_so(run, tmp_path, caplog):
+    run(tmp_path, modalities=("t1",), name="ours")
+    run(tmp_path, modalities=("t1",), name="ours")
+    assert "replaces" not in caplog.text
+    run(tmp_path, modalities=("t1",), name="ours", encoder="untrained:tiny", window="centre")
+    assert "replaces that of another ours; --name keeps both" in caplog.text
 
 
 def test_scans_of_the_pre_training_are_counted(model, cohort, tmp_path):
@@ -296,12 +315,45 @@ def test_too_few_subjects_are_refused_with_the_reason(run, tmp_path):
         ({"encoder": "histogram", "protocol": "finetune"}, ConfigError, "no network to fine-tune"),
         ({"data": Path("nowhere")}, DataError, "no such file or folder"),
         ({"split": Path("nowhere.csv")}, DataError, "no such table"),
+        ({"pool": "max"}, ConfigError, "--window and --pool are for frozen encoders of ours"),
+        (
+            {"encoder": "untrained:tiny", "protocol": "finetune", "window": "centre"},
+            ConfigError,
+            "--window and --pool are for frozen encoders of ours",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, tmp_path, changes, kind, said):
     with pytest.raises(kind, match=said) as caught:
         run(tmp_path, **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_cannot_be_used_is_said_before_anything_is_embedded(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureCache, "fill", lambda *args, **kwargs: pytest.fail("embedded first"))
+    table = tmp_path / "split.csv"
+    table.write_text("subject,split\nnobody,train\n")
+    with pytest.raises(DataError, match="its parts of this cohort are"):
+        run(tmp_path, split=table)
+
+
+def test_a_device_that_is_too_small_is_one_line(run, tmp_path, monkeypatch):
+    def full(self, prepared):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to\nallocate")
+
+    monkeypatch.setattr(Histogram, "features", full)
+    with pytest.raises(ConfigError, match="histogram: the device does not hold a scan") as caught:
+        run(tmp_path, cache=tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_scans_whose_content_is_not_known_are_read_again_and_are_no_copies(run, tmp_path):
+    first = run(tmp_path / "out", cache=tmp_path / "cache")
+    notes = list((tmp_path / "cache").rglob("*.content"))
+    for note in notes:
+        note.unlink()
+    again = run(tmp_path / "out", cache=tmp_path / "cache")
+    assert notes and again.left_out == first.left_out == {} and again.results == first.results
 
 
 def test_unfit_scans_are_left_out_and_the_others_go_on(run, brats, tmp_path):
@@ -349,7 +401,7 @@ def test_a_real_effect_is_found():
 def test_on_made_up_brains_a_known_effect_is_found_and_a_null_effect_is_null(tmp_path):
     """Lesions against none by intensities, and 200 labels that were drawn by lot, as `mdae evaluate` scores them."""
     source = synthesise(
-        SynthConfig(out=tmp_path / "cohort", subjects=100, contrasts=("FLAIR",), spacing_mm=4.0)
+        SynthConfig(out=tmp_path / "cohort", subjects=200, contrasts=("FLAIR",), spacing_mm=4.0)
     )
     (tmp_path / "own.yaml").write_text(
         "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\nmodalities: [FLAIR]\n"

@@ -97,6 +97,16 @@ def test_without_a_plan_openminds_settings_are_assumed_aloud(tmp_path, caplog):
     assert backbone.patch == (160, 160, 160) and "no adaptation plan" in caplog.text
 
 
+def test_an_encoder_of_several_contrasts_is_refused_without_a_plan_too(tmp_path):
+    weights = {
+        name: value.repeat(1, 2, 1, 1, 1) if name.endswith("stem.convs.0.conv.weight") else value
+        for name, value in res_enc().state_dict().items()
+        if ".all_modules." not in name
+    }
+    with pytest.raises(ModelError, match="an encoder of 2 contrasts"):
+        load_nnssl(saved(tmp_path, weights), "x")
+
+
 def test_a_plan_with_sizes_is_checked_against_what_can_be_had(tmp_path):
     kwargs = {"strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "norm_op": "torch.nn.modules.InstanceNorm3d"}
     plan = {"arch_class_name": "ResidualEncoderUNet", "arch_kwargs": kwargs}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mdae.cli import main
-from mdae.errors import ConfigError
+from mdae.errors import ConfigError, DataError
 from mdae.evaluation.outcome import ModalityResult
 from mdae.evaluation.results import read_results
 from mdae.evaluation.statistics import delong, holm
@@ -96,6 +96,7 @@ def test_the_page_is_one_file_with_marks_reasons_and_published_scores_apart(out)
     assert "theirs (baseline)" in text and "refused: a class has 3 subjects" in text
     measured, published = text.split("Published, not measured here")
     assert "0.921" in published and "0.921" not in measured
+    assert "mean of the published classification tasks" in published and "VoCo" in published
 
 
 def test_markdown_and_latex_hold_the_same_table(out):
@@ -177,6 +178,21 @@ def test_another_figure_ranks_too(results):
 def test_a_baseline_or_figure_that_is_not_there(results, baseline, metric, line):
     with pytest.raises(ConfigError, match=line):
         make_board(read_results([results]), baseline, metric)
+
+
+def test_segmentations_alone_are_ranked_by_dice_without_being_told(results, tmp_path):
+    files = [str(path) for path in sorted(results.glob("*__nnunet.json"))]
+    main(["leaderboard", *files, "--baseline", "theirs", "--out", str(tmp_path)])
+    assert "# Leaderboard: Dice, against theirs" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_results_that_are_all_refused_are_one_line(tmp_path):
+    write(
+        tmp_path,
+        evaluation(GRADE, "a", [ModalityResult("t2", "in-domain", refused="a class has 3 subjects")]),
+    )
+    with pytest.raises(DataError, match="nothing was scored: a class has 3 subjects"):
+        make_board(read_results([tmp_path]), "a")
 
 
 def test_an_encoder_alone_has_a_board_without_differences(results, tmp_path, capsys):

@@ -65,6 +65,7 @@ def test_labels_mean_what_the_tables_say(trees):
     assert (idh["UCSF-PDGM-0000"], idh["UCSF-PDGM-0001"], idh["UCSF-PDGM-0003"]) == (0.0, 1.0, 1.0)
     year, two = labels(trees, "upenn-survival-1y"), labels(trees, "upenn-survival-2y")
     assert "UPENN-GBM-00005" not in year, "lost alive after 200 days: nobody knows"
+    assert "UPENN-GBM-00010" not in two, "died nobody knows when"
     assert (year["UPENN-GBM-00002"], two["UPENN-GBM-00002"]) == (1.0, 0.0), "400 days"
     assert "UPENN-GBM-00006" not in labels(trees, "upenn-idh1"), "NOS/NEC is neither"
     assert labels(trees, "upenn-age")["UPENN-GBM-00001"] == 44.5

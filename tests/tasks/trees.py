@@ -31,13 +31,23 @@ def save(path: Path, number: int, effect: float = 0.0) -> None:
     nib.save(nib.Nifti1Image(volume(number, effect), AFFINE), path)
 
 
+def save_mask(path: Path, number: int, *, enhancing: int = 4) -> None:
+    """A tumour of oedema (2), necrotic core (1) and enhancing rim, a little elsewhere in each subject."""
+    where = np.indices((18, 20, 17)) - np.array([8, 10, 8])[:, None, None, None] + number % 3
+    distance = np.abs(where).max(axis=0)
+    mask = np.select([distance <= 1, distance == 2, distance <= 4], [1, enhancing, 2], 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), AFFINE), path)
+
+
 def brats18(root: Path) -> Path:
     root = root / "MICCAI_BraTS_2018_Data_Training"
     for number in range(SUBJECTS):
         grade = "HGG" if number % 2 else "LGG"
         name = f"Brats18_TCIA{number % 3:02d}_{100 + number}_1"
-        for index, modality in enumerate(("t1", "t1ce", "t2", "flair", "seg")):
+        for index, modality in enumerate(("t1", "t1ce", "t2", "flair")):
             save(root / grade / name / f"{name}_{modality}.nii.gz", 10 * number + index, number % 2)
+        save_mask(root / grade / name / f"{name}_seg.nii.gz", number)
     (root / "survival_data.csv").write_text("Brats18ID,Age,Survival\n")
     return root
 
@@ -48,8 +58,9 @@ def brats23(root: Path) -> Path:
         folder = root / f"ASNR-MICCAI-BraTS2023-{kind}-Challenge-TrainingData"
         for visit in (0, 1) if number == 3 else (0,):
             name = f"BraTS-{kind}-{number:05d}-{visit:03d}"
-            for index, modality in enumerate(("t1n", "t1c", "t2w", "t2f", "seg")):
+            for index, modality in enumerate(("t1n", "t1c", "t2w", "t2f")):
                 save(folder / name / f"{name}-{modality}.nii.gz", 10 * number + index + visit, number % 3 / 2)
+            save_mask(folder / name / f"{name}-seg.nii.gz", number, enhancing=3)
     return root
 
 
@@ -75,8 +86,10 @@ def ucsf_pdgm(root: Path) -> Path:
     rows = []
     for number in range(SUBJECTS):
         name = f"UCSF-PDGM-{number:04d}"
-        for index, modality in enumerate(("T1", "T1c", "T2", "FLAIR", "SWI", "ASL", "tumor_segmentation")):
-            save(root / f"{name}_nifti" / f"{name}_{modality}.nii.gz", 10 * number + index, number % 2)
+        folder = root / f"{name}_nifti"
+        for index, modality in enumerate(("T1", "T1c", "T2", "FLAIR", "SWI", "ASL")):
+            save(folder / f"{name}_{modality}.nii.gz", 10 * number + index, number % 2)
+        save_mask(folder / f"{name}_tumor_segmentation.nii.gz", number)
         rows.append(
             {
                 "ID": f"UCSF-PDGM-{number:03d}",
@@ -110,7 +123,9 @@ def upenn_gbm(root: Path) -> Path:
                     "Gender": "MF"[number % 2],
                     "Age_at_scan_years": 44.5 + 1.5 * number,
                     "Survival_from_surgery_days_UPDATED": (200, 400, 600, 900)[number % 4],
-                    "Survival_Status": "Alive" if number == 4 else "Deceased",
+                    "Survival_Status": {4: "Alive", 9: "Deceased - uncertain date of death"}.get(
+                        number, "Deceased"
+                    ),
                     "IDH1": "NOS/NEC" if number == 5 else ("Wildtype", "Mutated")[number // 2 % 2],
                     "GTR_over90percent": "Not Available" if number == 7 else "YN"[number // 3 % 2],
                 }

@@ -32,9 +32,7 @@ def read_text_table(path: Path, required: str) -> pd.DataFrame:
     table = _read(path, str)
     if required not in table.columns:
         have = ", ".join(map(str, table.columns))
-        raise DataError(
-            f"no column {required!r}; it has {have}", where=path, mend="name the column of files so"
-        )
+        raise DataError(f"no column {required!r}; it has {have}", where=path, mend="give a column that name")
     return table.astype(object).where(table.notna(), "").astype(str)
 
 

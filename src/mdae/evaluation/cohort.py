@@ -63,7 +63,8 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
             labels.append(label)
     if not cases:
         why = ", ".join(f"{number} with {reason}" for reason, number in left_out.items())
-        raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend="name fewer --modalities")
+        mend = "see the label's rule by `mdae tasks show`, or name fewer --modalities"
+        raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend=mend)
     return Cohort(cases, np.array(labels), left_out)
 
 

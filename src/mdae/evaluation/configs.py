@@ -92,9 +92,9 @@ class EvaluateConfig:
     cache: Path | None = None
     """Folder of features that were computed once; ~/.cache/mdae/features if left out."""
     window: WindowMode = "slide"
-    """How a scan of any size is seen, as in `mdae embed`."""
+    """How a scan of any size is seen, as in `mdae embed`; of our own encoders, frozen."""
     pool: Pool = "mean"
-    """What is kept of each feature map, as in `mdae embed`."""
+    """What is kept of each feature map, as in `mdae embed`; of our own encoders, frozen."""
     folds: int = 5
     """Outer folds of the cross-validation."""
     repeats: int = 5
@@ -116,6 +116,11 @@ class EvaluateConfig:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
         if not self.task:
             raise ConfigError("no task named", mend="give --task one or more of `mdae tasks`")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as it is."""
+        return self.protocol != "finetune"
 
     @property
     def root(self) -> Path:

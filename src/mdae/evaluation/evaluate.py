@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from mdae.data.catalogue import ScanEntry
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_parts
 from mdae.evaluation.configs import EvaluateConfig
-from mdae.evaluation.extractors import fingerprint_of, open_backbone, open_extractor
+from mdae.evaluation.extractors import fingerprint_of, is_own, open_backbone, open_extractor
 from mdae.evaluation.feature_cache import FeatureCache, default_folder
 from mdae.evaluation.finetune import Study, cross_validate_finetune, hold_out_finetune
 from mdae.evaluation.finetune_inputs import CachedInputs, InputExtractor
@@ -29,6 +30,8 @@ from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.nnunet_raw import is_nnunet_raw
 from mdae.tasks.record import FUSED, Task, scenario_of
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
@@ -55,9 +58,7 @@ def _evaluate_on(task: Task, config: EvaluateConfig) -> Evaluation:
         from mdae.evaluation.segmentation.run import evaluate_segmentation
 
         return evaluate_segmentation(task, config, config.segment)
-    if config.protocol == "finetune":
-        return _evaluate_finetuned(task, config)
-    return _evaluate_frozen(task, config)
+    return _evaluate_frozen(task, config) if config.frozen else _evaluate_finetuned(task, config)
 
 
 def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
@@ -68,9 +69,20 @@ def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
         config.out, task=evaluation.task.name, encoder=evaluation.encoder, subjects=scored, settings=about
     )
     evaluation = replace(evaluation, trials=trials)
-    with atomic_write(result_path(config.out, evaluation)) as temporary:
+    path = result_path(config.out, evaluation)
+    if _is_of_another(path, evaluation):
+        logger.warning("%s: replaces that of another %s; --name keeps both", path, evaluation.encoder)
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
     return evaluation
+
+
+def _is_of_another(path: Path, evaluation: Evaluation) -> bool:
+    """Whether a result of other weights, or of the same seen otherwise, stands where this one goes."""
+    try:
+        return bool(json.loads(path.read_text())["fingerprint"] != evaluation.fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check(task: Task, config: EvaluateConfig) -> None:
@@ -81,6 +93,12 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         )
     if task.kind == "regression" and config.protocol == "knn":
         raise ConfigError("nearest neighbours are for classification", mend="use --protocol linear")
+    chosen = (config.window, config.pool) != (EvaluateConfig.window, EvaluateConfig.pool)
+    if chosen and task.kind != "segmentation" and not (config.frozen and is_own(config.encoder)):
+        raise ConfigError(
+            "--window and --pool are for frozen encoders of ours, and others would not heed them",
+            mend="leave them out",
+        )
 
 
 # -- frozen features ----------------------------------------------------------------------------------------------
@@ -182,9 +200,11 @@ def _ready_cohort(
     """The cohort of whom every scan is in the cache, each person once; and how many scans were pre-trained on.
 
     Raises:
-        DataError: no scan can be embedded.
+        DataError: no scan can be embedded, or a split that cannot be used.
     """
     cohort = find_cohort(task, config.root, modalities)
+    if config.split is not None:
+        split_parts(config.split, cohort)  # what is wrong with it must not come out after hours of embedding
     scans = [[case.scans[name] for name in modalities] for case in cohort.cases]
     failed = cache.fill([scan for case in scans for scan in case], workers=config.workers)
     if unfit := {i: why for i, case in enumerate(scans) if (why := _first_failure(case, failed))}:

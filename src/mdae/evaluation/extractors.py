@@ -159,6 +159,11 @@ def open_backbone(spec: str) -> Backbone:
     return backbone_of(*_own_encoder(spec, "cpu"))
 
 
+def is_own(spec: str) -> bool:
+    """Whether it names an encoder of ours, trained or not."""
+    return spec != BASELINE and not _is_strangers(spec)
+
+
 def _is_strangers(spec: str) -> bool:
     """Whether it reads KIND:PATH."""
     kind, colon, _ = spec.partition(":")
@@ -170,10 +175,10 @@ def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
     if spec.partition(":")[0] == UNTRAINED:
         return _untrained(spec.partition(":")[2] or "tiny", device)
     path = Path(spec)
-    return Encoder.load(path, device=device), _model_name(path), _digest((path / WEIGHTS).read_bytes())
+    return Encoder.load(path, device=device), model_name(path), _digest((path / WEIGHTS).read_bytes())
 
 
-def _model_name(path: Path) -> str:
+def model_name(path: Path) -> str:
     """RUN of RUN/model, else the folder's own name."""
     path = path.absolute()
     return path.parent.name if path.name == "model" else path.name

@@ -10,10 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
-from mdae.errors import DataError, ScanError
+from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.extractors import Extractor
 from mdae.files import atomic_write
 from mdae.progress import Progress
@@ -61,8 +62,11 @@ class FeatureCache:
 
         Returns:
             Why some scans have no features, by path.
+
+        Raises:
+            ConfigError: a scan that the device's memory does not hold.
         """
-        missing = [entry for entry in entries if self.read(entry) is None]
+        missing = [entry for entry in entries if self.read(entry) is None or not self.content(entry)]
         failed: dict[str, ScanError] = {}
         with Progress(f"embedding with {self.extractor.name}", len(missing)) as progress:
             for entry, outcome in self._prepared(missing, workers or os.cpu_count() or 1):
@@ -75,7 +79,14 @@ class FeatureCache:
 
     def _write(self, entry: ScanEntry, prepared: PreparedScan) -> None:
         """Features last: where they are, the content is."""
-        path, features = self.path(entry), self.extractor.features(prepared)
+        path = self.path(entry)
+        try:
+            features = self.extractor.features(prepared)
+        except torch.OutOfMemoryError as error:
+            mend = "use a device with more memory, or --device cpu"
+            raise ConfigError(
+                "the device does not hold a scan", where=self.extractor.name, mend=mend
+            ) from error
         with atomic_write(path.with_suffix(".content")) as temporary:
             temporary.write_text(prepared.record.content)
         with atomic_write(path) as temporary:

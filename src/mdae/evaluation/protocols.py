@@ -190,14 +190,15 @@ def hold_out(
     """All rows scored by one model of the train and val rows; test rows had no part in any choice.
 
     Args:
-        parts: (N,) of "train", "val" or "test"; without val rows the choice is by inner folds of the train rows.
+        parts: (N,) of "train", "val" or "test"; without val rows of both classes the choice is by inner folds of the
+            train and val rows.
     """
     train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
-    if len(val):
+    fitted = np.concatenate([train, val])
+    if len(val) and not (protocol.stratified and len(np.unique(labels[val])) < 2):
         best = max(protocol.candidates, key=lambda c: _on_fold(protocol, features, labels, train, val, c))
     else:
-        best = choose(protocol, features[train], labels[train], subjects[train], seed)
-    fitted = np.concatenate([train, val])
+        best = choose(protocol, features[fitted], labels[fitted], subjects[fitted], seed)
     raw = protocol.fit(features[fitted], labels[fitted], best)(features)
     return Scored(raw, probability_of(raw, labels[fitted], protocol), [best])
 

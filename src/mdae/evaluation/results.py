@@ -16,6 +16,7 @@ from mdae.evaluation.outcome import FORMAT
 from mdae.evaluation.trials import FOLDER as TRIALS
 from mdae.tasks.record import Task, task_from_dict
 
+KEPT = {TRIALS, "nnunet"}  # the book of trials; what nnU-Net works in
 MEND = "give files that `mdae evaluate` wrote"
 
 
@@ -128,8 +129,9 @@ def read_result(path: Path) -> list[Cell]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The result files of a folder and those below; the book of trials beside them is not one."""
-    files = sorted(path for path in folder.rglob("*.json") if TRIALS not in path.parts[:-1])
+    """The result files of a folder and those below, but not what `mdae evaluate` keeps beside them."""
+    found = (path for path in folder.rglob("*.json") if not KEPT & set(path.relative_to(folder).parts[:-1]))
+    files = sorted(found)
     files = [path for path in files if not path.name.startswith(".")]
     if not files:
         raise DataError("no result file in it", where=folder, mend=MEND)

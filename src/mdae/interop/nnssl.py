@@ -117,6 +117,8 @@ def load_nnssl(path: Path, name: str) -> Backbone:
     try:
         config = _config(weights)
         config.check_shape(plan.patch)
+        if config.in_channels != 1:
+            raise ConfigError(f"an encoder of {config.in_channels} contrasts")
     except KeyError as error:
         raise ModelError(f"not a residual encoder: no {error}", where=where, mend=_MEND) from error
     except ConfigError as error:

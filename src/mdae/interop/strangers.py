@@ -89,7 +89,7 @@ STRANGERS: dict[str, Stranger] = {
             paper="Wald et al., An OpenMind for 3D medical vision self-supervised learning, ICCV 2025",
             licence="CC BY 4.0 (weights of OpenMind)",
             preprocessing="cropped to what is not 0, z-scored, 1 mm; the middle 160^3, in the file's orientation",
-            hub="AnonRes/ResEncL-OpenMind-MAE",
+            hub="MIC-DKFZ/ResEncL-OpenMind-MAE",
             files=("checkpoint_final.pth", "adaptation_plan.json"),
             load=_nnssl,
         ),

@@ -161,16 +161,27 @@ def mark(encoder: str) -> str:
     return "not pre-trained" if encoder.startswith(UNTRAINED) else ""
 
 
-def make_board(cells: Sequence[Cell], baseline: str, metric: str, seed: int = 0) -> Board:
+def make_board(cells: Sequence[Cell], baseline: str, metric: str | None = None, seed: int = 0) -> Board:
     """Compare every encoder with the baseline.
+
+    Args:
+        cells: of all encoders.
+        baseline: one of them.
+        metric: the ranking figure; AUROC, or else the first task's own, if None.
+        seed: of the draws of subjects.
 
     Raises:
         ConfigError: no such baseline or figure.
+        DataError: every cell is refused.
     """
     names = list(dict.fromkeys(cell.encoder for cell in cells))
     if baseline not in names:
         raise ConfigError(f"no results of {baseline!r}", mend=f"give --baseline one of {', '.join(names)}")
     figures = list(dict.fromkeys(name for cell in cells for name in cell.scores if name not in NOT_COMPARED))
+    if not figures:
+        raise DataError(f"nothing was scored: {cells[0].refused}", mend="evaluate on more subjects")
+    if metric is None:
+        metric = "auroc" if "auroc" in figures else next(c.task.metric for c in cells if c.scores)
     if metric not in figures:
         raise ConfigError(f"no task has the figure {metric!r}", mend=f"use one of {', '.join(figures)}")
     draws = SubjectDraws(cells, seed)

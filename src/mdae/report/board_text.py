@@ -95,7 +95,8 @@ def task_table(board: Board, protocol: str, task: str) -> tuple[list[str], Lines
 def references_table(board: Board) -> tuple[list[str], Lines]:
     """Published scores of these tasks and scenarios; nobody here has measured them."""
     lines = [[task, r.encoder, r.metric, f"{r.value:.3f}", r.source] for task, r in board.references()]
-    for group in dict.fromkeys(mean.group for mean in board.means):
+    kinds = [cell.task.kind for cell in board.cells]
+    for group in dict.fromkeys([*(mean.group for mean in board.means), *kinds]):
         lines += [
             [f"mean of the published {group} tasks", r.encoder, r.metric, f"{r.value:.3f}", r.source]
             for r in SCENARIO_REFERENCES.get(group, ())

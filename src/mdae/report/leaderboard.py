@@ -32,7 +32,7 @@ def leaderboard(config: LeaderboardConfig) -> Path:
     """Write the board in every format and return the page.
 
     Raises:
-        DataError: what is not a result file, or results that cannot stand side by side.
+        DataError: what is not a result file, results that cannot stand side by side, or none that was scored.
         ConfigError: no such baseline or figure.
     """
     board = make_board(read_results(config.results), config.baseline, config.metric, config.seed)

@@ -21,8 +21,9 @@ class LeaderboardConfig:
     """The encoder that all others are compared with, as the files name it."""
     out: Path = Path("leaderboard")
     """Folder for index.html, leaderboard.md, leaderboard.csv and leaderboard.tex."""
-    metric: str = "auroc"
-    """What encoders are ranked and compared by where a task has it; else mae (regression) or dice (segmentation)."""
+    metric: str | None = None
+    """What encoders are ranked and compared by where a task has it, auroc if left out; other tasks by mae (regression)
+    or dice (segmentation)."""
     seed: int = 0
     """Of the draws of subjects."""
 

@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 
 from mdae.errors import ConfigError
+from mdae.tasks.layouts import LAYOUTS
 from mdae.tasks.nnunet_raw import is_nnunet_raw, nnunet_task
 from mdae.tasks.record import LabelRule, Reference, Task, task_from_dict
 
@@ -178,7 +179,7 @@ SCENARIO_REFERENCES: dict[str, tuple[Reference, ...]] = {
         Reference(encoder="BrainIAC", metric="AUROC", value=0.679, source=PAPER),
         Reference(encoder="DINOv2", metric="AUROC", value=0.721, source=PAPER),
     ),
-    "all classification": tuple(
+    "classification": tuple(
         Reference(encoder=encoder, metric="AUROC", value=value, source=LOGS)
         for encoder, value in (
             ("VoCo", 0.684),
@@ -206,9 +207,9 @@ def find_task(name: str) -> Task:
         ConfigError: no such task, or a file that holds none.
     """
     if name.endswith((".yaml", ".yml")):
-        return _from_yaml(Path(name))
+        return _with_layout(_from_yaml(Path(name)), Path(name))
     if name.endswith(".py"):
-        return _from_python(Path(name))
+        return _with_layout(_from_python(Path(name)), Path(name))
     if is_nnunet_raw(Path(name)):
         return nnunet_task(Path(name))
     found = next((task for task in CATALOGUE if task.name == name), None)
@@ -218,6 +219,13 @@ def find_task(name: str) -> Task:
             f"no task {name!r}", mend=f"use a YAML or Python file of your own or one of {names}"
         )
     return found
+
+
+def _with_layout(task: Task, path: Path) -> Task:
+    """The same task, if its layout is one that can be read."""
+    if task.layout not in LAYOUTS:
+        raise ConfigError(f"no layout {task.layout!r}", where=path, mend=f"use one of {', '.join(LAYOUTS)}")
+    return task
 
 
 def _from_yaml(path: Path) -> Task:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def read_cases(layout: str, root: Path) -> list[Case]:
         root: the folder that the download unpacked to; for `table`, the table.
 
     Raises:
-        DataError: not that data set, or nothing in it.
+        DataError: not that data set, nothing in it, or a subject that it holds twice.
     """
     if layout not in LAYOUTS:
         raise DataError(f"no layout {layout!r}", mend=f"use one of {', '.join(LAYOUTS)}")
@@ -63,6 +64,8 @@ def read_cases(layout: str, root: Path) -> list[Case]:
     cases = sorted(LAYOUTS[layout](root), key=lambda case: case.subject)
     if not any(case.scans for case in cases):
         raise DataError(f"no scan of {layout} in it", where=root, mend="see `mdae tasks show` for its layout")
+    if twice := next((a.subject for a, b in pairwise(cases) if a.subject == b.subject), ""):
+        raise DataError(f"subject {twice} is in it twice", where=root, mend="keep one folder and row of each")
     return cases
 
 
@@ -134,9 +137,10 @@ BRATS23 = re.compile(r"BraTS-(GLI|MEN|MET)-(\d{5})-(\d{3})")
 
 
 def brats23(root: Path) -> list[Case]:
-    """BraTS 2023 glioma, meningioma and metastasis; a subject's first time point."""
+    """BraTS 2023 training data of glioma, meningioma and metastasis; a subject's first time point."""
     first: dict[str, Path] = {}
     folders = (path for path in root.rglob("BraTS-*-*-*") if path.is_dir() and BRATS23.fullmatch(path.name))
+    folders = (path for path in folders if "ValidationData" not in path.relative_to(root).as_posix())
     for folder in sorted(folders, key=lambda path: path.name):
         first.setdefault(folder.name.rpartition("-")[0], folder)
     cases = []
@@ -244,7 +248,7 @@ def tcga_gbm(root: Path) -> list[Case]:
 def table(root: Path) -> list[Case]:
     """A user's own table: a row a scan with `path`, `subject` and `contrast`; every other column may be a label.
 
-    A column `mask` names a subject's segmentation.
+    A column `mask` names a subject's segmentation. What a subject's rows contradict each other in counts as empty.
     """
     from mdae.data.tables import read_text_table  # here: listing tasks needs no table
 
@@ -253,14 +257,18 @@ def table(root: Path) -> list[Case]:
         raise DataError(
             f"no column {missing[0]!r}", where=root, mend="name whose scan it is and of what contrast"
         )
-    cases: dict[str, Case] = {}
-    for row in rows.to_dict("records"):
-        case = cases.setdefault(row["subject"], Case(row["subject"]))
-        case.scans[row["contrast"]] = _scan(row["subject"], row["contrast"], root.parent / row["path"])
-        case.row.update({str(key): value for key, value in row.items() if value})
-        if row.get("mask"):
-            case.mask = root.parent / row["mask"]
-    return list(cases.values())
+    cases = []
+    for subject, own in rows.groupby("subject", sort=False):
+        case = Case(str(subject))
+        for row in own.to_dict("records"):
+            case.scans[row["contrast"]] = _scan(case.subject, row["contrast"], root.parent / row["path"])
+            if row.get("mask"):
+                case.mask = root.parent / row["mask"]
+        for column in own.columns:
+            values = set(own[column]) - {""}
+            case.row[str(column)] = values.pop() if len(values) == 1 else ""
+        cases.append(case)
+    return cases
 
 
 def bids(root: Path) -> list[Case]:

@@ -32,7 +32,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text())
         channels = about.get("channel_names") or about["modality"]  # its name in older data sets
-        about = {**about, "channel_names": {str(number): str(name) for number, name in channels.items()}}
+        about = {**about, "channel_names": {str(int(number)): str(name) for number, name in channels.items()}}
         assert about["file_ending"] and about["labels"]["background"] == 0
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise DataError(
@@ -86,10 +86,19 @@ def _training_cases(root: Path, about: dict[str, Any], num: int) -> dict[str, tu
     """The images and the segmentation of each case, as listed under `dataset` or as found in the two folders."""
     ending = str(about["file_ending"])
     if listed := about.get("dataset"):
-        return {
-            case_id: ([_listed(root, path) for path in files["images"]], _listed(root, files["label"]))
-            for case_id, files in listed.items()
-        }
+        try:
+            cases = {
+                case_id: ([_listed(root, path) for path in files["images"]], _listed(root, files["label"]))
+                for case_id, files in listed.items()
+            }
+            assert all(len(images) == num for images, _ in cases.values()), f"{num} images a case are wanted"
+        except (KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise DataError(
+                f"its `dataset` does not list the images and the label of each case ({error})",
+                where=root / DESCRIPTION,
+                mend="see nnU-Net's documentation, dataset_format.md",
+            ) from error
+        return cases
     pattern = re.compile(r"(.+)_0000" + re.escape(ending))
     found = sorted(
         m[1] for path in (root / "imagesTr").glob(f"*{ending}") if (m := pattern.fullmatch(path.name))

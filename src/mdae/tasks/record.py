@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -41,13 +42,15 @@ class LabelRule:
             KeyError: the row lacks a column.
         """
         text = row[self.column].strip()
-        if text.casefold() in MISSING:
+        if text.casefold() in MISSING and not _one_of(text, self.positive + self.negative):
             return None
         if self.positive:
             return self._class(text)
         try:
             number = float(text)
         except ValueError:
+            return None
+        if not math.isfinite(number):
             return None
         if self.above is None:
             return number
@@ -175,20 +178,35 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     try:
         own = dict(values)
         if (label := own.get("label")) is not None:
-            own["label"] = LabelRule(**_with_tuples(LabelRule, label))
-        own["references"] = tuple(Reference(**reference) for reference in own.get("references", ()))
-        return Task(**_with_tuples(Task, own))
-    except TypeError as error:
+            own["label"] = LabelRule(**_typed(LabelRule, label))
+        references = own.get("references") or ()
+        own["references"] = tuple(Reference(**_typed(Reference, reference)) for reference in references)
+        return Task(**_typed(Task, own))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"not a task: {error}", mend="see `mdae tasks show` for one that is") from error
 
 
-def _with_tuples(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for a record, with tuples of text where it has tuples."""
-    several = {field.name for field in fields(kind) if str(field.type).startswith("tuple[str")}
+def _typed(kind: type, values: Any) -> dict[str, Any]:
+    """Values for a record as its fields have them: text, tuples of text, or numbers."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{values!r} where the fields of a {kind.__name__} are wanted")
+    types = {field.name: str(field.type) for field in fields(kind)}
     out: dict[str, Any] = {}
     for name, value in values.items():
-        if name in several:
-            out[name] = tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+        wanted = types.get(name, "")
+        if wanted.startswith("tuple[str"):
+            out[name] = tuple(map(_text, value)) if isinstance(value, list | tuple) else (_text(value),)
+        elif wanted == "str":
+            out[name] = "" if value is None else _text(value)
+        elif wanted.startswith("float") and value is not None:
+            out[name] = float(value)
         else:
             out[name] = value
     return out
+
+
+def _text(value: Any) -> str:
+    """A value as a table would hold it; YAML turns yes and no into something else, which no table holds."""
+    if isinstance(value, bool):
+        raise TypeError(f"{value}, which YAML makes of yes, no, on, off, true and false: write it in quotes")
+    return str(value)

@@ -51,8 +51,8 @@ def test_brats_labels_are_the_organisers_regions(layout, enhancing):
     assert np.isin(new, scheme.parts["oedema"]).ravel().tolist() == [False, False, True, False]
     assert np.isin(new, scheme.parts["necrotic_core"]).ravel().tolist() == [False, True, False, False]
     assert set(new.ravel().tolist()) == {0, 1, 2, 3}
-    with pytest.raises(DataError, match="value 7"):
-        remapped(mask + 6 * (mask == 1), scheme)
+    with pytest.raises(DataError, match=r"seg\.nii: a mask has the value 7"):
+        remapped(mask + 6 * (mask == 1), scheme, where=Path("seg.nii"))
 
 
 def test_nnu_net_reads_the_regions_as_they_are_meant():
@@ -186,6 +186,8 @@ def test_a_given_split_is_kept_and_a_fifth_of_train_validates_where_nobody_does(
     assert len(fold.val) == 2 and sorted(fold.train + fold.val) == IDS[:10] and fold.test == IDS[10:]
     with pytest.raises(ConfigError, match="nobody to train"):
         given_split(IDS, ["train"] + ["test"] * 12, seed=0)
+    with pytest.raises(ConfigError, match="nobody is left of the split's test subjects"):
+        given_split(IDS, ["train"] * 12 + [""], seed=0)
 
 
 # -- learning rate ------------------------------------------------------------------------------------------------

@@ -84,7 +84,11 @@ class RawDataset:
 def dataset_key(cohort: Cohort, modalities: Sequence[str]) -> str:
     """The same for the same files of the same subjects; what nnU-Net makes of them is kept under it."""
     files = [
-        (case.subject, [_stamp(case.scans[name].path) for name in modalities], _stamp(case.mask))
+        (
+            case.subject,
+            [[str(case.scans[name].path.absolute()), *case.scans[name].stamp()] for name in modalities],
+            _stamp(case.mask),
+        )
         for case in cohort.cases
     ]
     return hashlib.sha256(json.dumps([list(modalities), files]).encode()).hexdigest()[:10]
@@ -168,7 +172,8 @@ def _write(
     ids = [safe_name(case.subject) for case in cohort.cases]
     for case_id, case in zip(ids, cohort.cases, strict=True):
         mask, affine = _read_labels(case)
-        write_nifti(root / "labelsTr" / f"{case_id}{ENDING}", remapped(mask, scheme), affine)
+        mask = remapped(mask, scheme, where=case.mask)
+        write_nifti(root / "labelsTr" / f"{case_id}{ENDING}", mask, affine)
     about = {
         "channel_names": {str(number): name for number, name in enumerate(modalities)},
         **scheme.to_dict(),

@@ -55,7 +55,7 @@ def given_split(case_ids: Sequence[str], parts: Sequence[str], seed: int) -> Fol
         seed: of who validates.
 
     Raises:
-        ConfigError: one train case, of whom none can validate.
+        ConfigError: one train case, of whom none can validate, or no test case.
     """
     train, val, test = (
         [name for name, part in zip(case_ids, parts, strict=True) if part == wanted]
@@ -67,4 +67,6 @@ def given_split(case_ids: Sequence[str], parts: Sequence[str], seed: int) -> Fol
         train = [name for name in train if name not in val]
     if not train:
         raise ConfigError("the split leaves nobody to train on", mend="name more subjects as train")
+    if not test:
+        raise ConfigError("nobody is left of the split's test subjects", mend="name more subjects as test")
     return Fold(0, train, val, test)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,13 @@ def found_labels(values: set[int]) -> LabelScheme:
     )
 
 
-def remapped(mask: np.ndarray, scheme: LabelScheme) -> np.ndarray:
+def remapped(mask: np.ndarray, scheme: LabelScheme, *, where: Path | None = None) -> np.ndarray:
     """A mask's values as nnU-Net is given them, (D, H, W) uint8, or uint16 where there are so many.
+
+    Args:
+        mask: (D, H, W) of whole numbers.
+        scheme: the labels.
+        where: its file, for errors.
 
     Raises:
         DataError: a value that the labels do not know.
@@ -102,7 +108,9 @@ def remapped(mask: np.ndarray, scheme: LabelScheme) -> np.ndarray:
     if unknown := [value for value in found.tolist() if value not in scheme.values]:
         known = ", ".join(map(str, sorted(scheme.values)))
         raise DataError(
-            f"a mask has the value {unknown[0]:g}, and {known} are known", mend="check the segmentation"
+            f"a mask has the value {unknown[0]:g}, and {known} are known",
+            where=where,
+            mend="check the segmentation",
         )
     kind = np.uint8 if max(scheme.values.values()) < 256 else np.uint16
     numbers = np.array([scheme.values[int(value)] for value in found], dtype=kind)

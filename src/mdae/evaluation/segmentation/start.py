@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
-from mdae.evaluation.extractors import BASELINE, UNTRAINED
+from mdae.evaluation.extractors import UNTRAINED, is_own, model_name
 from mdae.interop.nnunet import nnunet_weights
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import WEIGHTS, load_model
@@ -57,24 +57,22 @@ def open_start(spec: str) -> Start:
     Raises:
         ModelError, ConfigError: no such model, or no network of ours.
     """
-    kind, colon, name = spec.partition(":")
+    kind, _, name = spec.partition(":")
     if kind == UNTRAINED:
         chosen = preset(name or "tiny")
         network = ResidualUNet(chosen.network)
         return Start(
             f"{UNTRAINED}-{name or 'tiny'}", spec, network, Preprocessing(), chosen.patch, False, NO_SCANS
         )
-    if spec == BASELINE or (colon and not Path(spec).exists()):
+    if not is_own(spec):
         raise ConfigError(
             f"{spec} cannot start a segmentation network", mend=f"give a model folder or {UNTRAINED}:PRESET"
         )
     path = Path(spec)
     model = load_model(path)
-    fingerprint = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
-    absolute = path.absolute()
     return Start(
-        name=absolute.parent.name if absolute.name == "model" else absolute.name,
-        fingerprint=fingerprint,
+        name=model_name(path),
+        fingerprint=hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
         network=model.network,
         contract=model.contract,
         patch=model.patch,

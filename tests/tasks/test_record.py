@@ -1,0 +1,47 @@
+"""A user's own record: what is of the wrong kind is one line, what a table says is what counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdae.errors import ConfigError
+from mdae.tasks.catalogue import find_task
+from mdae.tasks.record import LabelRule
+
+RECORD = "name: a\ntitle: b\nlayout: table\nmodalities: [T1w]\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("label: lesion\n", "'lesion' where the fields of a LabelRule are wanted"),
+        ("label: {column: x, above: sixty}\n", "could not convert string to float: 'sixty'"),
+        ("label: {column: x, positive: yes}\n", "write it in quotes"),
+        ("label: {column: x, positive: 1}\nreferences: MAE\n", "where the fields of a Reference are wanted"),
+        ("label: {column: x, positive: 1}\nlayout: bidz\n", "no layout 'bidz' .use one of brats18"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_line(tmp_path, lines, said):
+    (tmp_path / "own.yaml").write_text(RECORD + lines)
+    with pytest.raises(ConfigError, match=said) as caught:
+        find_task(str(tmp_path / "own.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_for_text_are_text_and_text_for_numbers_numbers(tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        RECORD
+        + "note:\nlabel: {column: 7, above: '60'}\nreferences: [{encoder: x, metric: AUROC, value: 1, source: y}]\n"
+    )
+    task = find_task(str(tmp_path / "own.yaml"))
+    assert task.label == LabelRule(column="7", above=60.0) and task.note == ""
+    assert task.references[0].value == 1.0
+
+
+def test_a_word_for_missing_counts_where_the_rule_names_it():
+    rule = LabelRule(column="x", positive=("severe",), negative=("none",))
+    assert (rule.value({"x": "none"}), rule.value({"x": "unknown"})) == (0.0, None)
+
+
+def test_what_is_no_finite_number_is_no_label():
+    assert [LabelRule(column="x").value({"x": text}) for text in ("inf", "-nan", "3")] == [None, None, 3.0]
