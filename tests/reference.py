@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -73,3 +74,45 @@ def loss(
         visible = error[~region].mean() if (~region).any() else 0.0
         total += lambda_masked * masked + lambda_visible * w * visible
     return total / len(clean)
+
+
+def taught_voxels(
+    clean: np.ndarray, known: np.ndarray, block: tuple[int, int, int], per_channel: bool
+) -> np.ndarray:
+    """Voxels of blocks with a known voxel 0.25 above the darkest known one of its channel, (1 or C, D, H, W)."""
+    bright = np.zeros(clean.shape, dtype=bool)
+    for c in range(len(clean)):
+        if known[c].any():
+            bright[c] = known[c] & (clean[c] > clean[c][known[c]].min() + np.float32(0.25))
+    if not per_channel:
+        bright = bright.any(axis=0, keepdims=True)
+    out = np.zeros_like(bright)
+    for c, x, y, z in itertools.product(*map(range, bright.shape)):
+        corner = [i // edge * edge for i, edge in zip((x, y, z), block, strict=True)]
+        box = tuple(slice(first, first + edge) for first, edge in zip(corner, block, strict=True))
+        out[c, x, y, z] = bright[c][box].any()
+    return out
+
+
+def gradient_term(prediction: np.ndarray, clean: np.ndarray, region: np.ndarray) -> float:
+    """The mean squared error of the differences between neighbours within the region; arrays (C, D, H, W)."""
+    error, squares = prediction.astype(np.float64) - clean, []
+    for index in np.ndindex(*error.shape):
+        for axis in (1, 2, 3):
+            after = tuple(i + (a == axis) for a, i in enumerate(index))
+            if after[axis] < error.shape[axis] and region[index] and region[after]:
+                squares.append((error[after] - error[index]) ** 2)
+    return float(np.mean(squares)) if squares else 0.0
+
+
+def preconditioned(
+    network: Callable[[np.ndarray], np.ndarray],
+    seen: np.ndarray,
+    noised: np.ndarray,
+    alpha: float,
+    sigma: float,
+) -> np.ndarray:
+    """D(x) of Karras et al. 2022 with sigma_data = 1 on noised voxels of a batch; the network alone elsewhere."""
+    deviation = (alpha**2 + sigma**2) ** 0.5
+    output = network(np.where(noised, seen / deviation, seen))
+    return np.where(noised, alpha / deviation**2 * seen + sigma / deviation * output, output)

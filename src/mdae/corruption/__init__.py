@@ -3,6 +3,7 @@
 from mdae.corruption.corrupt import Corrupted, CorruptionConfig, CorruptionDraw, apply, draw
 from mdae.corruption.mask import block_grid, draw_blocks, draw_count, expand_blocks
 from mdae.corruption.schedule import Coefficients, Schedule, tweedie_score
+from mdae.corruption.times import Times
 
 __all__ = [
     "Coefficients",
@@ -10,6 +11,7 @@ __all__ = [
     "CorruptionConfig",
     "CorruptionDraw",
     "Schedule",
+    "Times",
     "apply",
     "block_grid",
     "draw",

@@ -7,16 +7,19 @@ exactly the stack of its single samples, and a recorded draw replays exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mdae.corruption.mask import block_grid, draw_blocks, expand_blocks
+from mdae.corruption.foreground import foreground, foreground_blocks
+from mdae.corruption.mask import block_grid, draw_blocks, draw_blocks_of_several_sizes, expand_blocks
 from mdae.corruption.schedule import Coefficients, Schedule
+from mdae.corruption.times import Times
 from mdae.errors import ConfigError
 from mdae.tensors import Batch, Mask, PerSample
 from mdae.types import Shape3
@@ -28,22 +31,30 @@ class CorruptionConfig:
 
     Args:
         schedule: the noise schedule (1).
-        t_min, t_max: the time is uniform between them; equal values fix it.
+        times: the distribution of the time (uniform in the paper).
+        t_min, t_max: the time lies between them; equal values fix it.
         p_min, p_max: the mask ratio is uniform between them (3); equal values fix it, both 0 mask nothing.
         block: the edges of a mask block in voxels (2).
+        edges: several edges in voxels, of which each sample draws one for its blocks, cubes then; none for `block`.
         per_channel: mask every channel on its own instead of all alike.
         noise_on: "visible" zeroes masked voxels and noises the visible ones, the dual corruption (4);
             "masked" noises the masked voxels and leaves the visible ones clean, as DiffMAE does.
+        fill: what stands in masked voxels under the dual corruption: "zero" (4), or "noise" ~ N(0, 1).
+        foreground: mask only blocks that hold foreground, by the same ratio, and learn from no others.
     """
 
     schedule: Schedule = Schedule()
+    times: Times = Times()
     t_min: float = 0.0
     t_max: float = 1.0
     p_min: float = 0.01
     p_max: float = 0.99
     block: Shape3 = (16, 16, 16)
+    edges: tuple[int, ...] = ()
     per_channel: bool = False
     noise_on: Literal["visible", "masked"] = "visible"
+    fill: Literal["zero", "noise"] = "zero"
+    foreground: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (("t", self.t_min, self.t_max), ("p", self.p_min, self.p_max)):
@@ -54,8 +65,25 @@ class CorruptionConfig:
                 )
         if len(self.block) != 3 or min(self.block) < 1:
             raise ConfigError(f"mask block {self.block}", mend="give three edges of 1 voxel or more")
+        if min(self.edges, default=1) < 1:
+            raise ConfigError(f"mask edges {self.edges}", mend="give edges of 1 voxel or more")
         if self.noise_on not in ("visible", "masked"):
             raise ConfigError(f"noise_on is {self.noise_on!r}", mend="use visible or masked")
+        if self.fill not in ("zero", "noise"):
+            raise ConfigError(f"fill is {self.fill!r}", mend="use zero or noise")
+        if self.fill == "noise" and self.noise_on == "masked":
+            raise ConfigError("masked voxels hold noise already", mend="use fill=zero with noise_on=masked")
+
+    @property
+    def blocks(self) -> list[Shape3]:
+        """The sizes that a sample's blocks may have."""
+        return [(edge, edge, edge) for edge in self.edges] or [self.block]
+
+    @property
+    def unit(self) -> Shape3:
+        """The block that one element of a drawn mask stands for."""
+        edge = math.gcd(*self.edges)
+        return (edge, edge, edge) if self.edges else self.block
 
 
 @dataclass(frozen=True)
@@ -64,15 +92,19 @@ class CorruptionDraw:
 
     Attributes:
         ratio: the mask ratios p_mask, (B,).
-        blocks: the masked blocks, (B, 1 or C, gD, gH, gW).
+        blocks: the masked blocks, (B, 1 or C, gD, gH, gW), each of `config.unit` voxels.
         t: the times, (B,); all 0 under a noiseless schedule.
         noise: Z, (B, C, D, H, W); None under a noiseless schedule, for which none is drawn.
+        choice: which of several edges each sample's blocks have, (B,); None with one size.
+        filling: what stands in masked voxels, (B, C, D, H, W); None for zero.
     """
 
     ratio: PerSample
     blocks: Bool[Tensor, "B cm gD gH gW"]
     t: PerSample
     noise: Float[Tensor, "B C D H W"] | None
+    choice: Int[Tensor, "B"] | None = None
+    filling: Float[Tensor, "B C D H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +116,14 @@ class Corrupted:
         mask: True where masked, (B, 1 or C, D, H, W).
         t: times, (B,).
         coefficients: alpha and sigma at those times, (B,) each.
+        taught: voxels of blocks that hold foreground, from which alone is learned, (B, 1 or C, D, H, W); None for all.
     """
 
     input: Batch
     mask: Mask
     t: PerSample
     coefficients: Coefficients
+    taught: Mask | None = None
 
 
 def draw(
@@ -103,25 +137,40 @@ def draw(
         generators: one a sample, on the device where the volumes live.
     """
     samples = [_draw_sample(config, shape, generator) for generator in generators]
-    ratio, blocks, t, noise = zip(*samples, strict=True)
-    stacked_noise = None if config.schedule.noiseless else torch.stack([z for z in noise if z is not None])
-    return CorruptionDraw(torch.stack(ratio), torch.stack(blocks), torch.stack(t), stacked_noise)
+    ratio, blocks, t, noise, choice, filling = zip(*samples, strict=True)
+    return CorruptionDraw(
+        torch.stack(ratio),
+        torch.stack(blocks),
+        torch.stack(t),
+        None if config.schedule.noiseless else torch.stack(noise),
+        torch.stack(choice) if config.edges else None,
+        torch.stack(filling) if config.fill == "noise" else None,
+    )
 
 
 def _draw_sample(
     config: CorruptionConfig, shape: tuple[int, int, int, int], generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """One sample's ratio, blocks, time and noise, always in this order: switching one off moves no other."""
-    channels, *spatial = shape
-    device = generator.device
-    grid = block_grid((spatial[0], spatial[1], spatial[2]), config.block)
+) -> tuple[Any, ...]:
+    """One sample's ratio, blocks, time, noise, choice and filling; None for what is not drawn.
+
+    They are always drawn in this order, and blocks of several sizes after the noise: switching one off moves no
+    other.
+    """
+    channels, device = shape[0], generator.device
+    spatial = (shape[1], shape[2], shape[3])
+    mask_channels = channels if config.per_channel else 1
     ratio = _uniform(config.p_min, config.p_max, generator)  # (3)
-    blocks = draw_blocks(ratio, channels if config.per_channel else 1, grid, generator)  # (2)
-    if config.schedule.noiseless:
-        return ratio, blocks, torch.zeros((), device=device), None
-    t = _uniform(config.t_min, config.t_max, generator)
-    noise = torch.randn(shape, generator=generator, device=device)
-    return ratio, blocks, t, noise
+    blocks = draw_blocks(ratio, mask_channels, block_grid(spatial, config.block), generator)  # (2)
+    t, noise, choice, filling = torch.zeros((), device=device), None, None, None
+    if not config.schedule.noiseless:
+        u = torch.rand((), generator=generator, device=device)
+        t = config.t_min + (config.t_max - config.t_min) * config.times.quantile(u)
+        noise = torch.randn(shape, generator=generator, device=device)
+    if config.edges:
+        choice, blocks = draw_blocks_of_several_sizes(ratio, mask_channels, spatial, config.edges, generator)
+    if config.fill == "noise":
+        filling = torch.randn(shape, generator=generator, device=device)
+    return ratio, blocks, t, noise, choice, filling
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -129,10 +178,23 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand((), generator=generator, device=generator.device)
 
 
-def apply(config: CorruptionConfig, clean: Batch, drawn: CorruptionDraw) -> Corrupted:
-    """Corrupt a clean batch as drawn; pure: neither argument is changed."""
+def apply(
+    config: CorruptionConfig, clean: Batch, drawn: CorruptionDraw, known: Mask | None = None
+) -> Corrupted:
+    """Corrupt a clean batch as drawn; pure: no argument is changed.
+
+    Args:
+        config: as for the draw.
+        clean: X0, (B, C, D, H, W).
+        drawn: the random choices.
+        known: voxels that count as foreground at all, (B, 1 or C, D, H, W); None for all.
+    """
     spatial = (clean.shape[2], clean.shape[3], clean.shape[4])
-    mask = expand_blocks(drawn.blocks, spatial, config.block)
+    mask, taught = expand_blocks(drawn.blocks, spatial, config.unit), None
+    if config.foreground:
+        voxels = foreground(clean, known, per_channel=config.per_channel)
+        taught = foreground_blocks(voxels, config.blocks, drawn.choice)
+        mask = mask & taught
     coefficients = config.schedule.at(drawn.t)
     noised = clean
     if drawn.noise is not None:
@@ -140,6 +202,8 @@ def apply(config: CorruptionConfig, clean: Batch, drawn: CorruptionDraw) -> Corr
         noised = torch.addcmul(alpha * clean, sigma, drawn.noise)  # (1)
     if config.noise_on == "masked":
         corrupted = torch.where(mask, noised, clean)
+    elif drawn.filling is not None:
+        corrupted = torch.where(mask, drawn.filling, noised)
     else:
         corrupted = noised.masked_fill(mask, 0.0)  # (4)
-    return Corrupted(corrupted, mask, drawn.t, coefficients)
+    return Corrupted(corrupted, mask, drawn.t, coefficients, taught)

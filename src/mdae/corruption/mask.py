@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -50,3 +53,39 @@ def expand_blocks(
     voxels = blocks.view(b, c, gd, 1, gh, 1, gw, 1).expand(b, c, gd, bd, gh, bh, gw, bw)
     full = voxels.reshape(b, c, gd * bd, gh * bh, gw * bw)
     return full[:, :, : shape[0], : shape[1], : shape[2]]
+
+
+def any_in_blocks(voxels: Bool[Tensor, "B C D H W"], block: Shape3) -> Bool[Tensor, "B C gD gH gW"]:
+    """Whether each block holds a true voxel; of a smaller last block, its voxels alone count."""
+    shape = (voxels.shape[2], voxels.shape[3], voxels.shape[4])
+    gd, gh, gw = block_grid(shape, block)
+    bd, bh, bw = block
+    pads = (0, gw * bw - shape[2], 0, gh * bh - shape[1], 0, gd * bd - shape[0])
+    full = F.pad(voxels, pads).reshape(*voxels.shape[:2], gd, bd, gh, bh, gw, bw)
+    return full.any(7).any(5).any(3)
+
+
+def draw_blocks_of_several_sizes(
+    ratio: Tensor, channels: int, shape: Shape3, edges: tuple[int, ...], generator: torch.Generator
+) -> tuple[Tensor, Bool[Tensor, "C gD gH gW"]]:
+    """Choose an edge with equal chance, and mask the cubes of that edge as `draw_blocks` does.
+
+    Every edge's blocks are drawn and one edge's are kept, so that no device waits for the choice.
+
+    Args:
+        ratio, channels, generator: as for `draw_blocks`.
+        shape: the volume in voxels.
+        edges: the edges in voxels.
+
+    Returns:
+        The index of the chosen edge, a scalar, and the mask on the grid of cubes of the edges' common divisor.
+    """
+    unit = math.gcd(*edges)
+    fine = block_grid(shape, (unit, unit, unit))
+    choice = torch.randint(len(edges), (1,), generator=generator, device=generator.device)
+    masks = []
+    for edge in edges:
+        drawn = draw_blocks(ratio, channels, block_grid(shape, (edge, edge, edge)), generator)
+        times = edge // unit
+        masks.append(expand_blocks(drawn[None], fine, (times, times, times))[0])
+    return choice[0], torch.stack(masks).index_select(0, choice)[0]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mdae.corruption import CorruptionConfig, apply, draw
+from mdae.corruption import Corrupted, apply, draw
 from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_scan, write_nifti
 from mdae.data.preprocess import (
@@ -27,6 +28,8 @@ from mdae.evaluation.windows import map_windows
 from mdae.figures import save_png, volume_grid
 from mdae.files import atomic_write
 from mdae.networks.saved import SavedModel, load_model
+from mdae.objectives.denoising import DenoisingConfig, noised_voxels
+from mdae.objectives.precondition import network_input, prediction_from
 from mdae.objectives.settings import rebuilt
 from mdae.seeding import torch_generator
 
@@ -129,20 +132,16 @@ def restore(
             mend="use a model of one contrast",
         )
     device = next(model.network.parameters()).device
-    corruption = replace(corruption_of(model), p_min=mask_ratio, p_max=mask_ratio, t_min=t, t_max=t)
+    objective = denoising_of(model)
+    corruption = replace(objective.corruption, p_min=mask_ratio, p_max=mask_ratio, t_min=t, t_max=t)
     clean = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None].to(device)
     shape = (1, clean.shape[2], clean.shape[3], clean.shape[4])
     drawn = draw(corruption, shape, [torch_generator(seed, "reconstruct", device=device)])
     if mask is not None:  # a voxel mask is a block mask of blocks of one voxel
-        corruption = replace(corruption, block=(1, 1, 1), per_channel=False)
+        corruption = replace(corruption, block=(1, 1, 1), edges=(), per_channel=False, foreground=False)
         drawn = replace(drawn, blocks=torch.from_numpy(mask)[None, None].to(device))
     corrupted = apply(corruption, clean, drawn)
-    restored = map_windows(
-        lambda windows: model.network(windows, corrupted.t.expand(len(windows))),
-        corrupted.input[0, 0],
-        model.patch,
-        value=0.0,  # as if masked: nothing is known out there
-    )
+    restored = _restored(model, objective, corrupted)
     x0, x, masked = (value[0, 0].cpu().numpy() for value in (clean, corrupted.input, corrupted.mask))
     seen = restored.cpu().numpy()
     return Reconstruction(
@@ -156,15 +155,34 @@ def restore(
     )
 
 
-def corruption_of(model: SavedModel) -> CorruptionConfig:
-    """The corruption that a model was trained with.
+def _restored(model: SavedModel, objective: DenoisingConfig, corrupted: Corrupted) -> Tensor:
+    """What the network makes of a corrupted volume, (D, H, W), window by window."""
+    noised = noised_voxels(objective.corruption, corrupted.mask)
+    seen, coefficients = corrupted.input, corrupted.coefficients
+    given = network_input(seen, noised, coefficients) if objective.precondition else seen
+    output = map_windows(
+        lambda windows: model.network(
+            windows, corrupted.t.expand(len(windows)) if objective.conditioned else None
+        ),
+        given[0, 0],
+        model.patch,
+        value=0.0,  # as if masked: nothing is known out there
+    )
+    if objective.precondition:
+        output = prediction_from(output[None, None].to(seen), seen, noised, coefficients)[0, 0]
+    return output
+
+
+def denoising_of(model: SavedModel) -> DenoisingConfig:
+    """The settings of the denoising family that a model was trained with.
 
     Raises:
-        ModelError: its objective has none.
+        ModelError: its objective is of another kind and corrupts nothing that could be undone.
     """
+    record = {name: value for name, value in model.objective.items() if name != "name"}
     try:
-        return rebuilt(CorruptionConfig, model.objective["corruption"])
-    except (KeyError, TypeError, ConfigError) as error:
+        return rebuilt(DenoisingConfig, record)
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ModelError(
             f"objective {model.objective.get('name', 'unknown')} leaves no corruption to undo",
             mend="use a model of mdae, mae, dsm or diffmae",

@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mdae.corruption import CorruptionConfig, apply, draw
+from mdae.corruption import Corrupted, CorruptionConfig, apply, draw
 from mdae.errors import ConfigError
 from mdae.networks import ResidualUNet
 from mdae.objectives.base import Objective, StepOutput
+from mdae.objectives.detail import gradient_term
+from mdae.objectives.precondition import network_input, prediction_from
 from mdae.objectives.weighting import visible_weight
 from mdae.tensors import Batch, Mask
 from mdae.types import Weighting
@@ -27,6 +29,9 @@ class DenoisingConfig:
         supervise: which voxels the loss is taken on.
         weighting, w_max: the weight of the visible term by noise level (8).
         lambda_masked, lambda_visible: the weights of the two terms (9).
+        lambda_gradient: the weight of a third, the error of the volume's gradient on the supervised voxels; 0 for none.
+        precondition: scale input and output of the network by noise level, as in EDM.
+        conditioned: whether the network is told the time; if not, FiLM is left out.
     """
 
     corruption: CorruptionConfig
@@ -35,6 +40,9 @@ class DenoisingConfig:
     w_max: float = 5.0
     lambda_masked: float = 1.0
     lambda_visible: float = 1.0
+    lambda_gradient: float = 0.0
+    precondition: bool = False
+    conditioned: bool = True
 
     def __post_init__(self) -> None:
         if self.supervise not in ("both", "masked", "visible"):
@@ -43,7 +51,7 @@ class DenoisingConfig:
             raise ConfigError(
                 f"unknown weighting {self.weighting!r}", mend="use inverse_error, uniform or min_snr"
             )
-        if min(self.lambda_masked, self.lambda_visible) < 0 or self.w_max <= 0:
+        if min(self.lambda_masked, self.lambda_visible, self.lambda_gradient) < 0 or self.w_max <= 0:
             raise ConfigError(
                 "a negative lambda or a w_max that is not above 0", mend="give positive weights"
             )
@@ -65,18 +73,22 @@ class Denoising(Objective):
     def __init__(self, network: ResidualUNet, config: DenoisingConfig) -> None:
         super().__init__(network)
         self.config = config
+        if not config.conditioned:
+            network.film.requires_grad_(False)
 
     def forward(
         self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None
     ) -> StepOutput:
-        """Draw, corrupt, predict, compare; unknown voxels are hidden and enter neither term."""
+        """Draw, corrupt, predict, compare; unknown voxels are hidden and enter no term."""
         config = self.config
         with torch.no_grad():
             shape = (clean.shape[1], clean.shape[2], clean.shape[3], clean.shape[4])
-            corrupted = apply(config.corruption, clean, draw(config.corruption, shape, generators))
+            drawn = draw(config.corruption, shape, generators)
+            corrupted = apply(config.corruption, clean, drawn, known)
             seen = corrupted.input if known is None else corrupted.input.masked_fill(~known, 0.0)
-        prediction = self.network(seen, corrupted.t)  # (5)
-        terms = squared_error_terms(prediction, clean, corrupted.mask, known)
+        prediction = self._predict(corrupted, seen, known)
+        counted = _both(known, corrupted.taught)
+        terms = squared_error_terms(prediction, clean, corrupted.mask, counted)
         weight = visible_weight(corrupted.coefficients, config.weighting, config.w_max)
         if config.supervise == "masked":
             loss = config.lambda_masked * terms.masked
@@ -90,10 +102,44 @@ class Denoising(Objective):
                 terms.visible, terms.has_visible & (weight > 0) & (config.supervise != "masked")
             ),
         }
+        if config.lambda_gradient:
+            gradient = gradient_term(prediction, clean, self._supervised(corrupted.mask, counted))
+            loss = loss + config.lambda_gradient * gradient
+            logs["gradient"] = gradient.detach().mean()
         pictures = {}
         if not self.training:
             pictures = {"clean": clean, "corrupted": seen, "reconstructed": prediction.detach()}
         return StepOutput(loss.mean(), logs, pictures)
+
+    def _predict(self, corrupted: Corrupted, seen: Batch, known: Mask | None) -> Tensor:
+        """X^ from what is seen (5), preconditioned if that is wanted."""
+        t = corrupted.t if self.config.conditioned else None
+        if not self.config.precondition:
+            prediction: Tensor = self.network(seen, t)
+            return prediction
+        noised = noised_voxels(self.config.corruption, corrupted.mask)
+        if known is not None:
+            noised = noised & known
+        output = self.network(network_input(seen, noised, corrupted.coefficients), t)
+        return prediction_from(output, seen, noised, corrupted.coefficients)
+
+    def _supervised(self, mask: Mask, counted: Mask | None) -> Mask | None:
+        """The voxels that the loss is taken on; None for all."""
+        if self.config.supervise == "both":
+            return counted
+        return _both(mask if self.config.supervise == "masked" else ~mask, counted)
+
+
+def noised_voxels(corruption: CorruptionConfig, mask: Mask) -> Mask:
+    """Where the noise is; it alone tells of the volume there."""
+    return mask if corruption.noise_on == "masked" else ~mask
+
+
+def _both(one: Mask | None, other: Mask | None) -> Mask | None:
+    """Voxels that both count; None counts all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def squared_error_terms(
