@@ -21,11 +21,13 @@ PAGES = {
     "docs/data.md": ["look", "split", "options", "store"],
     "docs/objectives.md": ["choose", "own"],
     "docs/evaluation.md": ["own"],
+    "docs/sweep.md": ["sweep"],
 }
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 
 # A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
 SHORTER = {
+    "steps: 1000, batch: 4}": "steps: 2, batch: 2, patch: [16, 16, 16]}",
     "mdae pretrain store run2 --steps 1000": "mdae pretrain store run2 --steps 3 --batch 2 --patch 16 16 16",
     "--steps 1000": "--steps 3 --batch 2 --patch 16 16 16",
     "--label diagnosis": "--label diagnosis --folds 3",
