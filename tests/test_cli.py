@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mdae.cli import main
+from mdae.objectives import OBJECTIVES
+from mdae.objectives.settings import flatten
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -26,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def test_help_and_version(capsys):
     status, said = run(capsys, "--help")
     assert status == 0
-    for name in ("prepare", "pretrain", "embed", "probe", "reconstruct", "synth", "demo"):
+    for name in ("prepare", "pretrain", "embed", "probe", "objectives", "reconstruct", "synth", "demo"):
         assert name in said
         assert run(capsys, name, "--help")[0] == 0
     assert re.search(r"\d+\.\d+\.\d+", run(capsys, "--version")[1])
@@ -45,6 +47,30 @@ def test_help_and_version(capsys):
             ("pretrain", "{store}", "{tmp}/run", "--objective", "mae", "--sigma-max", "1"),
             "mae has no sigma_max",
         ),
+        (("pretrain", "{store}", "{tmp}/run", "--set", "ratio=1"), "mdae has no ratio .it has corruption"),
+        (("pretrain", "{store}", "{tmp}/run", "--set", "p_min"), "no NAME=VALUE"),
+        (
+            ("pretrain", "{store}", "{tmp}/run", "--p-min", "0.2", "--set", "p_min=0.3"),
+            "p_min is given twice",
+        ),
+        (("pretrain", "{store}", "{tmp}/run", "--objective", "simclr", "--sigma-max", "1"), "no sigma_max"),
+        (
+            (
+                "pretrain",
+                "{store}",
+                "{tmp}/run",
+                "--objective",
+                "simclr",
+                "--batch",
+                "1",
+                "--patch",
+                16,
+                16,
+                16,
+            ),
+            "--batch",
+        ),
+        (("objectives", "magic"), "no objective 'magic'"),
         (("embed", "{tmp}/empty", "{cohort}"), r"no config\.json"),
         (("embed", "{model}", "{tmp}/empty"), r"no scan to take there"),
         (("embed", "{model}", "{cohort}", "--device", "abacus"), "no device"),
@@ -67,6 +93,16 @@ def test_bad_input_is_one_line(capsys, tmp_path, cohort, store, model, arguments
     assert status == 2 and "Traceback" not in output, output
     (line,) = [line for line in output.splitlines() if line.startswith("mdae: ")]
     assert re.search(said, line), line
+
+
+def test_objectives_are_listed_with_paper_and_settings(capsys):
+    status, said = run(capsys, "objectives")
+    assert status == 0 and all(name in said for name in OBJECTIVES)
+    for name, spec in OBJECTIVES.items():
+        status, said = run(capsys, "objectives", name)
+        assert status == 0 and spec.paper in said and spec.summary in said
+        for path in flatten(spec.settings):
+            assert f"{path}=" in said
 
 
 def test_the_whole_way_from_raw_scans_to_a_probe(capsys, tmp_path, cohort):

@@ -22,15 +22,29 @@ from tests import contract
 from tests.contract import QUICK, Case
 
 # Settings for volumes of sixteen voxels, where the published ones ask for larger ones.
-SMALL: dict[str, dict[str, str]] = {"simmim": {"block": "4,4,4"}, "voco": {"width": "64"}}
+SMALL: dict[str, dict[str, str]] = {
+    **{name: {"block": "8,8,8"} for name in ("mdae", "mae", "dsm", "diffmae")},
+    "simmim": {"block": "4,4,4"},
+    "voco": {"width": "64"},
+}
+# Everything of the denoising family that is off by default.
+BEYOND = {
+    "foreground": "true",
+    "edges": "4,8",
+    "fill": "noise",
+    "times.kind": "logit_normal",
+    "precondition": "true",
+    "lambda_gradient": "0.3",
+    "conditioned": "false",
+}
 
-BUILT_IN = [Case(name, SMALL.get(name, {})) for name in OBJECTIVES]
+BUILT_IN = [*(Case(name, SMALL.get(name, {})) for name in OBJECTIVES), Case("mdae", BEYOND)]
 OWN = re.compile(r"<!-- test: own -->\n```python\n(.*?)```", re.DOTALL)
 
 
 def named(value: object) -> str | None:
     if isinstance(value, Case):
-        return value.name
+        return f"{value.name}-beyond" if value.changes is BEYOND else value.name
     return getattr(value, "__name__", None)
 
 

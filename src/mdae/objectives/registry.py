@@ -39,8 +39,8 @@ class ObjectiveSpec(Generic[S]):
 
 OBJECTIVES: dict[str, ObjectiveSpec[Any]] = {}
 
-# Options that have another name than the setting they change.
-SETTING_OF_OPTION = {"noise": "schedule.kind"}
+# Options that other settings than theirs share a name with, or that have another name than theirs.
+SETTING_OF_OPTION = {"noise": "schedule.kind", "sigma_max": "schedule.sigma_max"}
 
 
 def register(name: str, spec: ObjectiveSpec[Any]) -> None:
@@ -84,10 +84,12 @@ def objective_config(
     spec = find_objective(name)
     types = setting_types(type(spec.settings))
     free = [path for path in types if path not in spec.fixed]
+    owner = f"objective {name}"
     given = [] if options is None else [*options.given().items()]
+    asked = [(find(SETTING_OF_OPTION.get(o, o), free, owner, called=o), value) for o, value in given]
+    asked += [(find(setting, free, owner), value) for setting, value in (changes or {}).items()]
     values: dict[str, Any] = {}
-    for asked, value in (*given, *(changes or {}).items()):
-        path = find(SETTING_OF_OPTION.get(asked, asked), free, f"objective {name}")
+    for path, value in asked:
         if path in values:
             raise ConfigError(f"{path} is given twice", mend="give it once")
         values[path] = convert(value, types[path], path)

@@ -62,12 +62,21 @@ def setting_types(kind: type) -> dict[str, Any]:
     return types
 
 
-def find(name: str, paths: Iterable[str], owner: str) -> str:
-    """The one path that `name` ends; `ConfigError` for none or several, naming what there is."""
+def find(name: str, paths: Iterable[str], owner: str, *, called: str = "") -> str:
+    """The one path that `name` ends; `ConfigError` for none or several, naming what there is.
+
+    Args:
+        name: the setting's name.
+        paths: of the settings that `owner` has.
+        owner: whose settings they are, for the error.
+        called: what the user called it, if not by its name.
+    """
     paths = list(paths)
     found = [path for path in paths if path == name] or [path for path in paths if path.endswith(f".{name}")]
     if not found:
-        raise ConfigError(f"{owner} has no {name}", mend=f"it has {', '.join(paths) or 'no settings'}")
+        raise ConfigError(
+            f"{owner} has no {called or name}", mend=f"it has {', '.join(paths) or 'no settings'}"
+        )
     if len(found) > 1:
         raise ConfigError(f"{owner}: {name} is more than one setting", mend=f"use {' or '.join(found)}")
     return found[0]
