@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -115,6 +115,7 @@ def test_one_edge_alone_is_a_block_of_that_edge():
     per_channel=st.booleans(),
     partly=st.booleans(),
 )
+@example(shape=(6, 6, 6), block=(1, 2, 1), channels=2, per_channel=False, partly=True)
 def test_foreground_matches_a_slow_reading(shape, block, channels, per_channel, partly):
     config = CorruptionConfig(block=block, per_channel=per_channel, foreground=True, p_min=0.5, p_max=0.5)
     clean = volumes(2, (channels, *shape))

@@ -42,6 +42,18 @@ def test_too_few_samples_at_once_are_refused_before_the_first_step(store, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_heads_follow_from_the_seed_and_move_no_weight_of_the_network(store, tmp_path):
+    one, same, other = (
+        open_run(short_run(store, tmp_path, objective="simclr", seed=seed)).objective.state_dict()
+        for seed in (0, 0, 1)
+    )
+    heads = [name for name in one if not name.startswith("network.") and one[name].dim() > 1]
+    assert heads and all(torch.equal(one[name], same[name]) for name in one)
+    assert not any(torch.equal(one[name], other[name]) for name in heads)
+    plain = open_run(short_run(store, tmp_path)).objective.state_dict()
+    assert all(torch.equal(plain[name], one[name]) for name in plain if "encoder" in name)
+
+
 def test_a_run_is_known_by_its_settings_however_they_were_given(store, tmp_path):
     run = tmp_path / "run"
     pretrain(short_run(store, run, steps=2, options=ObjectiveOptions(p_min=0.25)))
