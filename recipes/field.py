@@ -4,7 +4,7 @@
 
 Each objective makes as many steps of as many volumes, and beside that, as a variant of its own, as many as fit into the
 time of MDAE's on the machine at hand. Killed and started again it goes on; `field/sweep/index.html` shows the table. On
-two cores of an AMD EPYC it takes about an hour; the figures are in docs/does-it-help.md. On a GPU:
+two cores of an AMD EPYC it takes more than an hour. On a GPU:
 `--network base --patch 96 --spacing-mm 1.5 --steps 20000 --batch 16 --workers 1`.
 
 Pre-training sees T1w and T2w of some made-up subjects, the probes tell lesions from none in T2w (seen) and FLAIR (never
