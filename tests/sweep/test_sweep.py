@@ -144,6 +144,14 @@ def test_the_same_config_written_otherwise_is_the_same_run(spec, tmp_path):
     assert len(pd.read_csv(out / "summary.csv")) == 4
 
 
+def test_options_of_every_kind_reach_the_run(spec, tmp_path):
+    path = spec("variants: {a: {augment.flip: 0.5, contrasts: [T1w], sigma_max: 2, lr: 0.01}}\n")
+    (run,) = read_spec(path).runs()
+    config = run.pretraining(tmp_path)
+    assert (config.augment.flip, config.contrasts, config.lr) == (0.5, ("T1w",), 0.01)
+    assert set(config.settings) == {"block=8,8,8", "sigma_max=2"}
+
+
 def test_a_run_that_fails_is_noted_and_the_others_go_on(spec, tmp_path):
     path, out = spec("variants: {sound: {}, wild: {lr: 1.0e+30}}\n", steps=6), tmp_path / "out"
     sweep(SweepConfig(spec=path, out=out))
@@ -177,6 +185,8 @@ def test_workers_as_jobs(spec, tmp_path):
         ("axes: {objective: [mdae, nothing]}\n", "no objective 'nothing'"),
         ("axes: {sigma_maxx: [1]}\n", "sigma_maxx"),
         ("axes: {steps: [0]}\n", "steps is 0"),
+        ("axes: {augment.flip: [2]}\n", "flip 2"),
+        ("axes: {augment.flop: [1]}\n", "flop"),
         ("axes: {seed: [0]}\n", "seed is no option of a variant"),
         ("baseline: other\n", "no variant 'other'"),
         ("more: 1\n", "it has more"),

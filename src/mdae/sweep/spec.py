@@ -16,12 +16,12 @@ from mdae.evaluation.configs import EvaluateConfig
 from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import objective_config
 from mdae.objectives.settings import flatten
-from mdae.options import ObjectiveOptions, read_changes
+from mdae.options import AugmentOptions, read_changes
 from mdae.tasks.catalogue import find_task
 from mdae.training.config import PretrainConfig
 
 OPTIONS = {item.name for item in fields(PretrainConfig)} - {"out", "settings", "options", "augment"}
-SHARED = {item.name for item in fields(ObjectiveOptions)}
+AUGMENT = "augment."  # before the options of augmentation, whose names some objectives have as well
 OF_TASK = {"task", "data", "protocol", "modalities", "split", "window", "pool", "folds", "repeats"}
 
 
@@ -81,11 +81,24 @@ class SweepRun:
         for name in ("store", "plugin"):
             if given.get(name) is not None:
                 given[name] = self.spec.path.parent / given[name]
+        augment = {
+            name.removeprefix(AUGMENT): value
+            for name, value in self.options.items()
+            if name.startswith(AUGMENT)
+        }
         settings = tuple(
-            f"{name}={_text(value)}" for name, value in self.options.items() if name not in OPTIONS
+            f"{name}={_text(value)}"
+            for name, value in self.options.items()
+            if name not in OPTIONS and not name.startswith(AUGMENT)
         )
         try:
-            return PretrainConfig(out=folder / "run", seed=self.seed, settings=settings, **given)
+            return PretrainConfig(
+                out=folder / "run",
+                seed=self.seed,
+                settings=settings,
+                augment=AugmentOptions(**augment),
+                **given,
+            )
         except TypeError as error:
             raise ConfigError(
                 f"variant {self.variant}: {error}", where=self.spec.path, mend="check its options"
