@@ -15,6 +15,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from mdae.evaluation.metrics import weighted_auroc
 from mdae.seeding import key
@@ -169,13 +170,15 @@ def cross_validate(
         folds, repeats, seed: of the outer cross-validation.
     """
     scores, probabilities, chosen = np.zeros(len(labels)), np.zeros(len(labels)), []
-    for repeat in range(repeats):
-        outer = key(seed, "folds", repeat) % 2**32
-        for train, test in folds_by_subject(labels, subjects, folds, outer, stratified=protocol.stratified):
-            chosen.append(choose(protocol, features[train], labels[train], subjects[train], seed))
-            raw = protocol.fit(features[train], labels[train], chosen[-1])(features[test])
-            scores[test] += raw / repeats
-            probabilities[test] += probability_of(raw, labels[train], protocol) / repeats
+    seeds = [key(seed, "folds", repeat) % 2**32 for repeat in range(repeats)]
+    with threadpool_limits(1):  # hundreds of small fits: threads would wait for each other most of the time
+        for outer in seeds:
+            split = folds_by_subject(labels, subjects, folds, outer, stratified=protocol.stratified)
+            for train, test in split:
+                chosen.append(choose(protocol, features[train], labels[train], subjects[train], seed))
+                raw = protocol.fit(features[train], labels[train], chosen[-1])(features[test])
+                scores[test] += raw / repeats
+                probabilities[test] += probability_of(raw, labels[train], protocol) / repeats
     return Scored(scores, probabilities, chosen)
 
 
@@ -195,11 +198,12 @@ def hold_out(
     """
     train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
     fitted = np.concatenate([train, val])
-    if len(val) and not (protocol.stratified and len(np.unique(labels[val])) < 2):
-        best = max(protocol.candidates, key=lambda c: _on_fold(protocol, features, labels, train, val, c))
-    else:
-        best = choose(protocol, features[fitted], labels[fitted], subjects[fitted], seed)
-    raw = protocol.fit(features[fitted], labels[fitted], best)(features)
+    with threadpool_limits(1):  # as above
+        if len(val) and not (protocol.stratified and len(np.unique(labels[val])) < 2):
+            best = max(protocol.candidates, key=lambda c: _on_fold(protocol, features, labels, train, val, c))
+        else:
+            best = choose(protocol, features[fitted], labels[fitted], subjects[fitted], seed)
+        raw = protocol.fit(features[fitted], labels[fitted], best)(features)
     return Scored(raw, probability_of(raw, labels[fitted], protocol), [best])
 
 
