@@ -44,3 +44,11 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path):
 def test_an_error_is_one_line():
     error = MDAEError("a\nb", where="here", mend="do\n this")
     assert str(error) == "here: a b (do this)"
+
+
+def test_others_may_read_what_a_library_wrote_for_its_owner_alone(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_write(tmp_path / "out") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "out").stat().st_mode == plain.stat().st_mode

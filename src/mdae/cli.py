@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_fail(str(error) or "stopped; the same command goes on from there", 130))
     except BrokenPipeError:
         sys.exit(141)
+    except MemoryError as error:
+        sys.exit(_fail(f"not enough memory ({error}); use a smaller patch or batch", 2))
     except OSError as error:
         sys.exit(_fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2))
 

@@ -11,6 +11,23 @@ from pathlib import Path
 from mdae.errors import DataError
 
 
+def _umask() -> int:
+    """The process's mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+MODE = 0o666 & ~_umask()
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder and see that files can be written to it, before hours of work; raises `DataError`."""
+    with atomic_write(folder / f".{os.getpid()}.writable") as temporary:
+        temporary.touch()
+    (folder / f".{os.getpid()}.writable").unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not.
@@ -24,6 +41,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if temporary.is_file():
+            temporary.chmod(MODE)  # safetensors writes files that nobody else may read
         temporary.replace(path)
     except OSError as error:
         raise _readable(error, path) from error

@@ -333,7 +333,7 @@ def test_a_split_that_cannot_be_used_is_said_before_anything_is_embedded(run, tm
     monkeypatch.setattr(FeatureCache, "fill", lambda *args, **kwargs: pytest.fail("embedded first"))
     table = tmp_path / "split.csv"
     table.write_text("subject,split\nnobody,train\n")
-    with pytest.raises(DataError, match="its parts of this cohort are"):
+    with pytest.raises(DataError, match=r"none of its subjects, e.g. .nobody., is in the cohort, e.g. .TCIA"):
         run(tmp_path, split=table)
 
 
@@ -354,6 +354,21 @@ def test_scans_whose_content_is_not_known_are_read_again_and_are_no_copies(run, 
         note.unlink()
     again = run(tmp_path / "out", cache=tmp_path / "cache")
     assert notes and again.left_out == first.left_out == {} and again.results == first.results
+
+
+def test_who_is_not_in_the_split_is_counted(run, brats, tmp_path):
+    names = sorted(p.name.removeprefix("Brats18_").removesuffix("_1") for p in brats.rglob("Brats18_*_1"))
+    parts = ["train", "test"] * 5
+    pd.DataFrame({"subject": names[:10], "split": parts}).to_csv(tmp_path / "split.csv", index=False)
+    evaluation = run(tmp_path / "out", split=tmp_path / "split.csv", modalities=("t1",))
+    assert evaluation.left_out == {"not in split.csv": SUBJECTS - 10}
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureCache, "fill", lambda *args, **kwargs: pytest.fail("embedded first"))
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(DataError, match="a file stands where a folder is wanted"):
+        run(tmp_path / "out")
 
 
 def test_unfit_scans_are_left_out_and_the_others_go_on(run, brats, tmp_path):

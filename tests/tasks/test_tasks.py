@@ -173,7 +173,13 @@ def test_a_task_of_ones_own_in_python_with_a_csv(tmp_path, cohort):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("TASK = 3\n", "it sets no TASK"), ("1 / 0\n", "it cannot be run .ZeroDivisionError")]
+    ("text", "said"),
+    [
+        ("TASK = 3\n", "it sets no TASK"),
+        ("from mdae.tasks import Task\nTASK = Task(name=3)\n", "it cannot be run"),
+        (OWN_TASK.replace('("T1w",)', '"T1w"'), "modalities is 'T1w' .write modalities="),
+        ("1 / 0\n", "it cannot be run .ZeroDivisionError"),
+    ],
 )
 def test_a_bad_python_record_is_one_line(tmp_path, text, said):
     (tmp_path / "own.py").write_text(text)

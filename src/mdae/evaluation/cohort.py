@@ -118,9 +118,15 @@ def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
         raise DataError(f"subject {twice[0]} has more than one row", where=path, mend="split by subject")
     parts = dict(zip(names, table["split"], strict=True))
     found = np.array([parts.get(case.subject.removeprefix("sub-"), "") for case in cohort.cases])
+    if not found.astype(bool).any():
+        raise DataError(
+            f"none of its subjects, e.g. {next(iter(parts), '')!r}, is in the cohort, e.g. {cohort.cases[0].subject!r}",
+            where=path,
+            mend="write subjects as the data set does, leading zeros too",
+        )
     if not {"train", "test"} <= set(found) <= {"train", "val", "test", ""}:
         raise DataError(
-            f"its parts of this cohort are {', '.join(sorted(set(found)))}",
+            f"its parts of this cohort are {', '.join(sorted(set(found) - {''}))}",
             where=path,
             mend="use train, val and test",
         )

@@ -25,11 +25,14 @@ from mdae.evaluation.outcome import Evaluation, ModalityResult, result_path
 from mdae.evaluation.protocols import KNN, LINEAR, RIDGE, Scored, cross_validate, hold_out
 from mdae.evaluation.scores import classification_scores, regression_scores
 from mdae.evaluation.trials import count_trial
-from mdae.files import atomic_write
+from mdae.files import atomic_write, require_writable
 from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
+from mdae.tasks.layouts import Case
 from mdae.tasks.nnunet_raw import is_nnunet_raw
 from mdae.tasks.record import FUSED, Task, scenario_of
+
+SHOWN = 20  # scans that are left out and named, with the reason
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
     trials = [(find_task(name), _with_data(name, config)) for name in config.task]
     for task, own in trials:
         _check(task, own)
+    require_writable(config.out)
     for task, own in trials:
         yield _written(_evaluate_on(task, own), own)
 
@@ -110,13 +114,12 @@ def _evaluate_frozen(task: Task, config: EvaluateConfig) -> Evaluation:
     protocol = RIDGE if task.kind == "regression" else LINEAR if config.protocol == "linear" else KNN
     modalities = config.modalities or task.modalities
     cache = FeatureCache(config.cache or default_folder(), extractor)
-    cohort, seen = _ready_cohort(task, modalities, cache, extractor.pretraining, config)
+    cohort, parts, seen = _ready_cohort(task, modalities, cache, extractor.pretraining, config)
     features = {
         name: np.stack([_known(cache, case.scans[name]) for case in cohort.cases]) for name in modalities
     }
     if len(modalities) > 1:
         features[FUSED] = np.concatenate([features[name] for name in modalities], axis=1)
-    parts = None if config.split is None else split_parts(config.split, cohort)
 
     def score(modality: str) -> Scored:
         x, y, names = features[modality], cohort.labels, cohort.subjects
@@ -144,11 +147,10 @@ def _evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
     backbone = open_backbone(config.encoder)
     folder = config.cache or default_folder()
     cache = FeatureCache(folder, InputExtractor(backbone))
-    cohort, seen = _ready_cohort(task, modalities, cache, backbone.pretraining, config)
+    cohort, parts, seen = _ready_cohort(task, modalities, cache, backbone.pretraining, config)
     views: dict[str, tuple[str, ...]] = {name: (name,) for name in modalities}
     if len(modalities) > 1:
         views[FUSED] = tuple(modalities)
-    parts = None if config.split is None else split_parts(config.split, cohort)
 
     def score(view: str) -> Scored:
         study = Study(
@@ -196,32 +198,47 @@ def _ready_cohort(
     cache: FeatureCache,
     pretraining: Mapping[str, Any] | None,
     config: EvaluateConfig,
-) -> tuple[Cohort, int | None]:
-    """The cohort of whom every scan is in the cache, each person once; and how many scans were pre-trained on.
+) -> tuple[Cohort, np.ndarray | None, int | None]:
+    """The cohort of whom every scan is in the cache, each person once; the part of each; what was pre-trained on.
+
+    Returns:
+        The cohort; (N,) of train, val and test, None for cross-validation; and how many of the scored scans the encoder
+        was pre-trained on, None if nobody knows.
 
     Raises:
         DataError: no scan can be embedded, or a split that cannot be used.
     """
     cohort = find_cohort(task, config.root, modalities)
-    if config.split is not None:
-        split_parts(config.split, cohort)  # what is wrong with it must not come out after hours of embedding
-    scans = [[case.scans[name] for name in modalities] for case in cohort.cases]
-    failed = cache.fill([scan for case in scans for scan in case], workers=config.workers)
-    if unfit := {i: why for i, case in enumerate(scans) if (why := _first_failure(case, failed))}:
-        cohort = cohort.without(unfit)
-        scans = [case for index, case in enumerate(scans) if index not in unfit]
+    if config.split is not None:  # what is wrong with it must not come out after hours of embedding
+        parts = split_parts(config.split, cohort)
+        cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
+    failed = cache.fill(
+        [case.scans[name] for case in cohort.cases for name in modalities], workers=config.workers
+    )
+    for path, error in list(failed.items())[:SHOWN]:
+        logger.warning("left out: %s: %s", path, error.what)
+    unfit = {i: _first_failure(case, modalities, failed) for i, case in enumerate(cohort.cases)}
+    cohort = cohort.without({i: why for i, why in unfit.items() if why})
     if not cohort.cases:
         path, error = next(iter(failed.items()))
         raise DataError(f"no scan can be embedded, e.g. {error.what}", where=path, mend="look at the file")
-    contents = [[cache.content(scan) for scan in case] for case in scans]
+    contents = [_contents(case, modalities, cache) for case in cohort.cases]
     cohort = cohort.without(copies(cohort, contents))
+    kept = None if config.split is None else split_parts(config.split, cohort)
     if pretraining is None:
-        return cohort, None
-    return cohort, len(overlap(dict(pretraining), {content for case in contents for content in case}))
+        return cohort, kept, None
+    scored = (case for i, case in enumerate(cohort.cases) if kept is None or kept[i] == "test")
+    hashes = {content for case in scored for content in _contents(case, modalities, cache)}
+    return cohort, kept, len(overlap(dict(pretraining), hashes))
 
 
-def _first_failure(scans: Sequence[ScanEntry], failed: Mapping[str, ScanError]) -> str:
-    return next((failed[str(scan.path)].what for scan in scans if str(scan.path) in failed), "")
+def _contents(case: Case, modalities: Sequence[str], cache: FeatureCache) -> list[str]:
+    return [cache.content(case.scans[name]) for name in modalities]
+
+
+def _first_failure(case: Case, modalities: Sequence[str], failed: Mapping[str, ScanError]) -> str:
+    paths = [str(case.scans[name].path) for name in modalities]
+    return next((failed[path].what for path in paths if path in failed), "")
 
 
 def _known(cache: FeatureCache, scan: ScanEntry) -> np.ndarray:

@@ -14,6 +14,7 @@ from mdae.tasks.record import Task
 from mdae.version import __version__
 
 FORMAT = 1
+SHOWN = 2  # figures on a terminal, whose intervals must not be cut
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Evaluation:
         settings: all that could have been set otherwise, JSON-able.
         left_out: number of subjects by reason.
         results: by modality.
-        seen_in_pretraining: how many of the scans the encoder was pre-trained on; None if nobody knows.
+        seen_in_pretraining: how many of the scored scans the encoder was pre-trained on; None if nobody knows.
         trials: with how many settings this encoder has been scored on these subjects, this one included. Whoever
             reports the best of several has selected by the test.
     """
@@ -85,7 +86,7 @@ def results_table(evaluation: Evaluation) -> Table:
     """The results as a table for people."""
     task = evaluation.task
     table = Table(title=f"{task.name}: {task.title} · {evaluation.encoder} · {evaluation.protocol}")
-    names = next((list(result.scores) for result in evaluation.results if result.scores), [])
+    names = next((list(result.scores) for result in evaluation.results if result.scores), [])[:SHOWN]
     for column in ("modality", "subjects", "positive", *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="left" if column == "modality" else "right")
     for result in evaluation.results:
@@ -95,7 +96,7 @@ def results_table(evaluation: Evaluation) -> Table:
         positive = f"{sum(result.labels):.0f}" if task.kind == "classification" else "-"
         figures = (str(result.scores[name]) for name in names)
         table.add_row(result.modality, str(len(result.subjects)), positive, *figures)
-    table.caption = ". ".join(_remarks(evaluation))
+    table.caption = ". ".join([*_remarks(evaluation), "All figures are in the result file"])
     return table
 
 

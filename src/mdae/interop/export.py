@@ -11,7 +11,7 @@ import torch
 
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
-from mdae.files import atomic_write
+from mdae.files import atomic_write, require_writable
 from mdae.interop.configs import ExportConfig
 from mdae.interop.nnunet import CONFIGURATION, READER, adapt_plans, architecture, nnunet_weights, save_nnunet
 from mdae.networks.saved import SavedModel, load_model
@@ -27,6 +27,7 @@ def export(config: ExportConfig) -> list[str]:
         ModelError, ConfigError: no such model, channels that it cannot take, or no plans of nnU-Net's.
     """
     model = load_model(config.model)
+    require_writable(config.out if config.format == "nnssl" else config.out.parent)
     if config.format == "nnssl":
         export_nnssl(model, config.out)
         return [f"{config.out}: {CHECKPOINT} and {PLAN}, for nnUNetv2_preprocess_like_nnssl -pc"]

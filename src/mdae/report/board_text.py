@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from mdae.evaluation.metrics import Estimate
 from mdae.report.board import Board, Entry, Mean, headline_metric, remarks, warnings
 from mdae.report.board_figures import metric_label, shown_name
-from mdae.tasks.catalogue import SCENARIO_REFERENCES
+from mdae.tasks.catalogue import CATALOGUE, SCENARIO_REFERENCES
 
 Lines = list[list[str]]
 NOTHING = "–"
@@ -95,8 +95,9 @@ def task_table(board: Board, protocol: str, task: str) -> tuple[list[str], Lines
 def references_table(board: Board) -> tuple[list[str], Lines]:
     """Published scores of these tasks and scenarios; nobody here has measured them."""
     lines = [[task, r.encoder, r.metric, f"{r.value:.3f}", r.source] for task, r in board.references()]
-    kinds = [cell.task.kind for cell in board.cells]
-    for group in dict.fromkeys([*(mean.group for mean in board.means), *kinds]):
+    known = {task.name for task in CATALOGUE}  # the published means are of no others
+    cells = [cell for cell in board.cells if cell.task.name in known]
+    for group in dict.fromkeys([*(cell.group for cell in cells), *(cell.task.kind for cell in cells)]):
         lines += [
             [f"mean of the published {group} tasks", r.encoder, r.metric, f"{r.value:.3f}", r.source]
             for r in SCENARIO_REFERENCES.get(group, ())

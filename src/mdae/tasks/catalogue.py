@@ -256,6 +256,6 @@ def _from_python(path: Path) -> Task:
         ) from error
     if not isinstance(found, Task):
         raise ConfigError(
-            "it sets no TASK", where=path, mend="write TASK = mdae.tasks.record.Task(...) in it"
+            "it sets no TASK that is a mdae.tasks.Task", where=path, mend="see docs/evaluation.md for one"
         )
     return found

@@ -35,6 +35,9 @@ class LabelRule:
     event: str = ""
     happened: tuple[str, ...] = ("1",)
 
+    def __post_init__(self) -> None:
+        _check_types(self)
+
     def value(self, row: Mapping[str, str]) -> float | None:
         """The label of a row: 0 or 1, or the number itself where no rule makes two classes of it; None to leave out.
 
@@ -65,6 +68,20 @@ class LabelRule:
         if _one_of(text, self.positive):
             return 1.0
         return 0.0 if not self.negative or _one_of(text, self.negative) else None
+
+
+def _check_types(record: LabelRule | Task) -> None:
+    """Text where text is wanted, and several values as a tuple: a bare word would be taken for its letters."""
+    for item in fields(record):
+        value, kind = getattr(record, item.name), str(item.type)
+        if kind == "str" and not isinstance(value, str):
+            raise ConfigError(f"{item.name} is {value!r}, which is no text", mend="put it in quotes")
+        if kind.startswith("tuple[str") and not (
+            isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+        ):
+            raise ConfigError(
+                f"{item.name} is {value!r}", mend=f"write {item.name}=('...',), a tuple of text"
+            )
 
 
 def _one_of(text: str, values: tuple[str, ...]) -> bool:
@@ -130,6 +147,7 @@ class Task:
     references: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.kind not in ("classification", "regression", "segmentation"):
             raise ConfigError(
                 f"a task of kind {self.kind!r}", mend="use classification, regression or segmentation"

@@ -36,6 +36,8 @@ def show_task(task: Task) -> Iterator[str]:
         yield f"note: {task.note}"
     for reference in task.references:
         yield f"published: {reference.encoder} {reference.metric} {reference.value:.3f} ({reference.source})"
+    if task not in CATALOGUE:
+        return
     scenarios = [scenario_of(task, name) for name in task.modalities]
     for scenario in dict.fromkeys([*scenarios, task.kind]):
         for reference in SCENARIO_REFERENCES.get(scenario, ()):
