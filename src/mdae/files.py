@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading those that people write."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from mdae.errors import DataError
+from mdae.errors import ConfigError, DataError
 
 
 def _umask() -> int:
@@ -62,3 +63,23 @@ def _readable(error: OSError, path: Path) -> Exception:
             "a file stands where a folder is wanted", where=path.parent, mend="give another folder"
         )
     return error
+
+
+def read_yaml(path: Path, kind: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the error: "a task's".
+
+    Raises:
+        ConfigError: no such file, or no YAML.
+    """
+    import yaml  # here: few commands read any
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"not {kind} file ({' '.join(str(error).split())})", where=path, mend="check it"
+        ) from error

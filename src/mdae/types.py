@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
 
 Shape3: TypeAlias = tuple[int, int, int]
 Spacing: TypeAlias = tuple[float, float, float]
 
 NoiseKind: TypeAlias = Literal["ve", "vp", "flow", "none"]
 Weighting: TypeAlias = Literal["inverse_error", "uniform", "min_snr"]
+
+
+def shape3(values: Iterable[Any]) -> Shape3:
+    """Three numbers of any kind as a shape; raises `ValueError` for more or fewer, or what is no number."""
+    x, y, z = values
+    return int(x), int(y), int(z)

@@ -299,3 +299,18 @@ QUICK: Sequence[Callable[[Case], None]] = (
     check_bf16_is_close,
     check_settings_are_recorded_and_rebuilt,
 )
+
+
+def losses_of_training(
+    objective: Objective, clean: torch.Tensor, draws: Callable[[int], list[torch.Generator]], steps: int
+) -> list[float]:
+    """The losses of so many steps of Adam on one batch, each with the generators that `draws` makes anew."""
+    optimiser = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        loss = objective(clean, draws(len(clean))).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses

@@ -23,6 +23,7 @@ from mdae.objectives.distortions import (
 )
 from mdae.objectives.windows import draw_windows, inside, whole
 from mdae.seeding import torch_generator
+from tests.contract import losses_of_training
 
 SHAPE = (24, 20, 32)
 NEVER = DistortionConfig(shuffle=0.0, nonlinear=0.0, paint=0.0, outside=0.0)
@@ -229,14 +230,7 @@ def test_the_loss_is_the_mean_squared_error_over_all_known_voxels():
 
 def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     objective, clean = build_objective("models-genesis", network()), volumes(2, 1, (8, 8, 12)).cumsum(2) / 3
-    optimiser = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = objective(clean, generators(2)).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_training(objective, clean, generators, 15)
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     net = objective.network
     trained = net.encoder(clean, net.film(torch.zeros(2)))

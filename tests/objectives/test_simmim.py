@@ -15,6 +15,7 @@ from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.objectives import build_objective
 from mdae.objectives.simmim import SimMIM, SimMIMConfig, voxel_shuffle
 from mdae.seeding import torch_generator
+from tests.contract import losses_of_training
 
 SHAPE = (12, 20, 16)
 BLOCK = (4, 8, 5)  # 5 does not divide 16
@@ -118,14 +119,7 @@ def test_the_token_learns_the_decoder_does_not_and_visible_voxels_have_no_loss()
 def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     built = objective(block=(4, 4, 4))
     clean = volumes().cumsum(2) / 3
-    optimiser = torch.optim.Adam([p for p in built.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = built(clean, generators(3)).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_training(built, clean, generators, 15)
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     for t in (0.0, 0.7):
         for one, other in zip(built.network.encoder_at(t)(clean), built.network.encoder(clean), strict=True):

@@ -16,6 +16,7 @@ from mdae.networks.sparse import sparse_conv_norm, sparse_features, sparse_insta
 from mdae.objectives import build_objective
 from mdae.objectives.spark import SparK, SparKConfig, blockwise, normalised_blocks, whole_volume
 from mdae.seeding import torch_generator
+from tests.contract import losses_of_training
 
 SHAPE = (16, 24, 16)
 
@@ -264,14 +265,7 @@ def test_pictures_are_in_the_volumes_own_units():
 
 def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     built, clean = objective(), volumes(3, shape=(8, 12, 8)).cumsum(2).cumsum(3)
-    optimiser = torch.optim.Adam([p for p in built.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(25):
-        loss = built(clean, generators(3)).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_training(built, clean, generators, 25)
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     net, visible = built.network, torch.rand(3, 1, 8, 12, 8, generator=torch_generator(0, "v")) < 0.5
     plain = net.encoder_at(0.0)

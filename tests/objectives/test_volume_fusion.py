@@ -19,6 +19,7 @@ from mdae.objectives.volume_fusion import (
     segmentation_terms,
 )
 from mdae.seeding import torch_generator
+from tests.contract import losses_of_training
 
 SHAPE = (12, 20, 16)
 
@@ -143,14 +144,7 @@ def test_the_head_is_the_objectives_own_and_the_networks_is_frozen():
 def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     built = objective(boxes_max=12)
     clean = torch.cat([volumes(2, shape=(8, 12, 8)), 2 + volumes(2, shape=(8, 12, 8)).cumsum(2)])
-    optimiser = torch.optim.Adam([p for p in built.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(25):
-        loss = built(clean, generators(4)).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    losses = losses_of_training(built, clean, generators, 25)
     assert np.mean(losses[-3:]) < 0.85 * np.mean(losses[:3])
     net = built.network
     trained = net.encoder(clean, net.film(torch.zeros(4)))

@@ -10,7 +10,7 @@ import pytest
 
 from mdae.cli import main
 from mdae.evaluation.reconstruct import Reconstruction
-from mdae.report.figures import landscape_figure, loss_figure, probe_figure, steps_figure
+from mdae.report.figures import forest_figure, landscape_figure, loss_figure, steps_figure
 from mdae.report.page import Page
 from mdae.seeding import numpy_generator
 
@@ -33,7 +33,7 @@ def test_a_page_is_one_file(tmp_path):
     page.figure(landscape_figure({(r, t): reconstruction() for r in (0.2, 0.8) for t in (0.0, 1.0)}), "grid")
     train = pd.DataFrame({"step": [1, 2, 3], "masked": [3.0, 2, 1], "visible": [1.0, np.nan, 0.5]})
     page.figure(loss_figure(train, train), "losses")
-    page.figure(probe_figure([("one", 0.7, 0.6, 0.8)]), "probe")
+    page.figure(forest_figure([("one", 0.7, 0.6, 0.8)], label="AUROC", line=0.5), "probe")
     page.table(["a", "b"], [["1", "<2>"]], strong=[0])
     page.save(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()

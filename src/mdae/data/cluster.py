@@ -53,7 +53,7 @@ def outcomes_of_jobs(
         ConfigError: no such cluster or parameter.
         DataError: some shards failed, after all have ended.
     """
-    executor = _executor(store, kind, workers, options)
+    executor = job_executor(store.path / FOLDER, "mdae-prepare", kind, options, cpus_per_task=workers)
     empty = Store(store.path, store.contract, [])  # what jobs need of it
     parts = [entries[start::shards] for start in range(min(shards, len(entries)))]
     clear_notes(store.path)
@@ -75,7 +75,7 @@ def outcomes_of_jobs(
         raise
     if failed:
         raise DataError(
-            f"{len(failed)} of {len(jobs)} shards failed, e.g. {_last_line(failed[0])}",
+            f"{len(failed)} of {len(jobs)} shards failed, e.g. {last_line(failed[0])}",
             where=failed[0].paths.stderr,
             mend="look at its log; the same command takes what is missing",
         )
@@ -161,17 +161,31 @@ def _shard(
     return found
 
 
-def _executor(store: Store, kind: str, workers: int, options: Mapping[str, str]) -> submitit.AutoExecutor:
+def job_executor(
+    folder: Path, name: str, kind: str, options: Mapping[str, str], **fixed: int
+) -> submitit.AutoExecutor:
+    """What submits jobs.
+
+    Args:
+        folder: of their scripts and logs.
+        name: that the cluster shows.
+        kind: "slurm", or "local" for jobs on this machine.
+        options: submitit's parameters, as text.
+        fixed: parameters that the options may not name.
+
+    Raises:
+        ConfigError: no such cluster or parameter.
+    """
     try:
         import submitit
     except ImportError as error:
         raise ConfigError("submitit is not installed", mend="pip install submitit") from error
     try:
-        executor = submitit.AutoExecutor(folder=store.path / FOLDER / "%j", cluster=kind)
+        executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind)
         executor.update_parameters(
-            name="mdae-prepare",
-            cpus_per_task=workers,
-            **{name: int(value) if value.isdigit() else value for name, value in options.items()},
+            name=name,
+            **fixed,
+            **{option: int(value) if value.isdigit() else value for option, value in options.items()},
         )
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -187,7 +201,7 @@ def _as_completed(jobs: list[submitit.Job[list[StoredScan | SetAside]]]) -> Iter
     yield from submitit.helpers.as_completed(jobs, poll_frequency=1)
 
 
-def _last_line(job: submitit.Job) -> str:
+def last_line(job: submitit.Job) -> str:
     """What a failed job said last: its error, without the traceback before it and submitit's advice after it."""
     said = [line.strip() for line in str(job.exception()).splitlines() if line.strip()]
     errors = [line for line in said if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]

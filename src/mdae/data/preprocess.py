@@ -20,7 +20,7 @@ from mdae.data.head import Head, find_head
 from mdae.data.io import Scan, Series
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.errors import ConfigError, ScanError
-from mdae.types import Shape3, Spacing
+from mdae.types import Shape3, Spacing, shape3
 
 ROBUST_PERCENTILES = (0.5, 99.5)  # intensities beyond do not enter mean and standard deviation
 Z_RANGE = (-5.0, 10.0)  # vessels and fat are bright; nothing of use lies beyond
@@ -115,7 +115,7 @@ class PreparedRecord:
     def from_dict(cls, values: dict[str, Any]) -> PreparedRecord:
         """The inverse of `to_dict`."""
         shapes = ("source_shape", "crop_start", "crop_shape", "shape")
-        tuples = {name: _shape3(values[name]) for name in shapes}
+        tuples = {name: shape3(values[name]) for name in shapes}
         return cls(**{**values, **tuples})
 
     @property
@@ -206,11 +206,11 @@ def prepare_scan(
     record = PreparedRecord(
         source=str(scan.path),
         content=content_hash(scan.data),
-        source_shape=_shape3(scan.data.shape),
+        source_shape=shape3(scan.data.shape),
         source_affine=scan.affine.tolist(),
-        crop_start=_shape3(low),
-        crop_shape=_shape3(crop_shape),
-        shape=_shape3(z_scores.shape),
+        crop_start=shape3(low),
+        crop_shape=shape3(crop_shape),
+        shape=shape3(z_scores.shape),
         affine=affine.tolist(),
         mean=mean,
         std=std,
@@ -239,7 +239,7 @@ def _stripped(data: np.ndarray, brain: np.ndarray | None) -> np.ndarray:
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Permute and flip the axes to the nearest RAS order; an oblique rest stays in the affine."""
-    orientation, ras_affine = _ras_geometry(_shape3(data.shape), affine)
+    orientation, ras_affine = _ras_geometry(shape3(data.shape), affine)
     return orientations.apply_orientation(data, orientation), ras_affine
 
 
@@ -313,11 +313,6 @@ def _axis(size_in: int, size_out: int, old: float, new: float) -> AxisMap:
         return AxisMap(size_in, size_out, 1.0, 0.0)
     scale = new / old
     return AxisMap(size_in, size_out, scale, (size_in - 1) / 2 - scale * (size_out - 1) / 2)
-
-
-def _shape3(values: Any) -> Shape3:
-    x, y, z = values
-    return int(x), int(y), int(z)
 
 
 def to_native(data: np.ndarray, record: PreparedRecord, *, order: int = 1, fill: float = 0.0) -> np.ndarray:

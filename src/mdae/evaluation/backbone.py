@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from mdae.data.preprocess import PreparedScan
 from mdae.evaluation.encoder import Encoder
-from mdae.evaluation.windows import cut_window, window_starts
 from mdae.interop.backbone import Backbone, PooledEncoder
+from mdae.interop.raw import centred
 
 
 def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
@@ -16,9 +15,7 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
     network, patch = encoder.network, encoder.patch
 
     def fit(prepared: PreparedScan) -> np.ndarray:
-        (start,) = window_starts(prepared.data.shape, patch, centre_only=True)
-        volume = torch.from_numpy(np.ascontiguousarray(prepared.data, dtype=np.float32))
-        return cut_window(volume, start, patch, prepared.record.background).numpy()
+        return centred(prepared.data, patch, prepared.record.background)
 
     return Backbone(
         name=name,

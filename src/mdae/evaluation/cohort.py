@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,11 @@ def copies(cohort: Cohort, contents: Sequence[Sequence[str]]) -> dict[int, str]:
         for content in hashes:
             first.setdefault(content, index)
     return found
+
+
+def split_digest(path: Path | None) -> str | None:
+    """What tells a split's table from others, None without one."""
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def split_parts(path: Path, cohort: Cohort) -> np.ndarray:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
-from mdae.data.workers import prepare_entry
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.windows import AT_ONCE, cut_window, window_starts
+from mdae.interop.raw import prepare_by
 from mdae.networks import ResidualEncoder
 from mdae.networks.saved import SavedModel, load_model
 from mdae.networks.unet import pad_to_stride
@@ -66,8 +66,7 @@ class Encoder:
         Defaced voxels of an entry with an anonymisation mask become background.
         """
         entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
-        path, prepared = entry.path, prepare_entry(entry, self.contract)
-        np.nan_to_num(prepared.data, copy=False, nan=prepared.record.background)
+        path, prepared = entry.path, prepare_by(entry, self.contract)
         coarsest = max(
             s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ import numpy as np
 
 from mdae.data.catalogue import ScanEntry
 from mdae.errors import ConfigError, DataError, ScanError
-from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_parts
+from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
-from mdae.evaluation.extractors import fingerprint_of, is_own, open_backbone, open_extractor
+from mdae.evaluation.extractors import Extractor, fingerprint_of, is_own, open_backbone, open_extractor
 from mdae.evaluation.feature_cache import FeatureCache, default_folder
 from mdae.evaluation.finetune import Study, cross_validate_finetune, hold_out_finetune
 from mdae.evaluation.finetune_inputs import CachedInputs, InputExtractor
@@ -47,8 +47,14 @@ def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
     for task, own in trials:
         _check(task, own)
     require_writable(config.out)
+
+    @functools.cache
+    def extractor() -> Extractor:
+        """Opened for the first task that has a use for it, and once for all."""
+        return open_extractor(config.encoder, window=config.window, pool=config.pool, device=config.device)
+
     for task, own in trials:
-        yield _written(_evaluate_on(task, own), own)
+        yield _written(_evaluate_on(task, own, extractor), own)
 
 
 def _with_data(name: str, config: EvaluateConfig) -> EvaluateConfig:
@@ -56,13 +62,13 @@ def _with_data(name: str, config: EvaluateConfig) -> EvaluateConfig:
     return replace(config, data=Path(name)) if config.data is None and is_nnunet_raw(Path(name)) else config
 
 
-def _evaluate_on(task: Task, config: EvaluateConfig) -> Evaluation:
+def _evaluate_on(task: Task, config: EvaluateConfig, extractor: Callable[[], Extractor]) -> Evaluation:
     """By what the task is and the protocol that is wanted; each imports what it needs."""
     if task.kind == "segmentation":
         from mdae.evaluation.segmentation.run import evaluate_segmentation
 
         return evaluate_segmentation(task, config, config.segment)
-    return _evaluate_frozen(task, config) if config.frozen else _evaluate_finetuned(task, config)
+    return _evaluate_frozen(task, config, extractor()) if config.frozen else _evaluate_finetuned(task, config)
 
 
 def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
@@ -108,9 +114,8 @@ def _check(task: Task, config: EvaluateConfig) -> None:
 # -- frozen features ----------------------------------------------------------------------------------------------
 
 
-def _evaluate_frozen(task: Task, config: EvaluateConfig) -> Evaluation:
+def _evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) -> Evaluation:
     """A probe of frozen features, of each modality and of all side by side."""
-    extractor = open_extractor(config.encoder, window=config.window, pool=config.pool, device=config.device)
     protocol = RIDGE if task.kind == "regression" else LINEAR if config.protocol == "linear" else KNN
     modalities = config.modalities or task.modalities
     cache = FeatureCache(config.cache or default_folder(), extractor)
@@ -184,9 +189,8 @@ def _evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
 
 def _settings(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, Any]:
     """What might have been chosen otherwise, JSON-able."""
-    split = None if config.split is None else hashlib.sha256(config.split.read_bytes()).hexdigest()[:16]
-    names = ("folds", "repeats", "seed")
-    return {"modalities": list(modalities), "split": split, **{name: getattr(config, name) for name in names}}
+    chosen = {name: getattr(config, name) for name in ("folds", "repeats", "seed")}
+    return {"modalities": list(modalities), "split": split_digest(config.split), **chosen}
 
 
 # -- the cohort ---------------------------------------------------------------------------------------------------
@@ -222,18 +226,16 @@ def _ready_cohort(
     if not cohort.cases:
         path, error = next(iter(failed.items()))
         raise DataError(f"no scan can be embedded, e.g. {error.what}", where=path, mend="look at the file")
-    contents = [_contents(case, modalities, cache) for case in cohort.cases]
-    cohort = cohort.without(copies(cohort, contents))
+    contents = {
+        case.subject: [cache.content(case.scans[name]) for name in modalities] for case in cohort.cases
+    }
+    cohort = cohort.without(copies(cohort, list(contents.values())))
     kept = None if config.split is None else split_parts(config.split, cohort)
     if pretraining is None:
         return cohort, kept, None
-    scored = (case for i, case in enumerate(cohort.cases) if kept is None or kept[i] == "test")
-    hashes = {content for case in scored for content in _contents(case, modalities, cache)}
+    scored = cohort.subjects if kept is None else cohort.subjects[kept == "test"]
+    hashes = {content for subject in scored.tolist() for content in contents[subject]}
     return cohort, kept, len(overlap(dict(pretraining), hashes))
-
-
-def _contents(case: Case, modalities: Sequence[str], cache: FeatureCache) -> list[str]:
-    return [cache.content(case.scans[name]) for name in modalities]
 
 
 def _first_failure(case: Case, modalities: Sequence[str], failed: Mapping[str, ScanError]) -> str:

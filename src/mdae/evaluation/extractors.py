@@ -18,6 +18,7 @@ from mdae.evaluation.backbone import backbone_of
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.encoder import ABOVE_BACKGROUND, Encoder, resolve_device
 from mdae.interop.backbone import Backbone
+from mdae.interop.checkpoints import file_identity
 from mdae.interop.strangers import open_stranger
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import WEIGHTS, SavedModel
@@ -175,7 +176,7 @@ def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
     if spec.partition(":")[0] == UNTRAINED:
         return _untrained(spec.partition(":")[2] or "tiny", device)
     path = Path(spec)
-    return Encoder.load(path, device=device), model_name(path), _digest((path / WEIGHTS).read_bytes())
+    return Encoder.load(path, device=device), model_name(path), file_identity(path / WEIGHTS)
 
 
 def model_name(path: Path) -> str:
@@ -194,5 +195,5 @@ def _untrained(name: str, device: str) -> tuple[Encoder, str, str]:
     return Encoder(model, resolve_device(device)), f"{UNTRAINED}-{name}", f"{UNTRAINED} {name} 0"
 
 
-def _digest(content: str | bytes) -> str:
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()

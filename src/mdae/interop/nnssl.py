@@ -38,7 +38,7 @@ from mdae.interop.backbone import Backbone, PooledEncoder
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.raw import as_in_file, centred, read_raw, recorded
 from mdae.networks import NetworkConfig, ResidualEncoder
-from mdae.types import Shape3
+from mdae.types import Shape3, shape3
 
 CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
 ARCHITECTURES = ("ResEncL", "NoSkipResEncL", "ResidualEncoderUNet")  # one encoder, whatever decodes it
@@ -93,9 +93,9 @@ class AdaptationPlan:
         return cls(
             encoder_key=values["key_to_encoder"],
             stem_key=values["key_to_stem"],
-            patch=_shape3(values["recommended_downstream_patchsize"]),
+            patch=shape3(values["recommended_downstream_patchsize"]),
             spacing_mm=float(spacing[0]),
-            transpose=_shape3(pretrained["transpose_forward"]),
+            transpose=shape3(pretrained["transpose_forward"]),
             reorient=pretrained["image_reader_writer"] == RAS_READER,
         )
 
@@ -303,8 +303,3 @@ def _config(weights: Mapping[str, Tensor]) -> NetworkConfig:
         features=tuple(features),
         blocks=tuple(blocks[stage] for stage in range(len(blocks))),
     )
-
-
-def _shape3(values: Any) -> Shape3:
-    x, y, z = values
-    return int(x), int(y), int(z)

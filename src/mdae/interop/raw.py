@@ -17,7 +17,7 @@ from mdae.data.dicom import read_series
 from mdae.data.io import Scan, read_scan
 from mdae.data.preprocess import PreparedRecord, PreparedScan, Preprocessing, content_hash, to_ras
 from mdae.data.workers import prepare_entry
-from mdae.types import Shape3, Spacing
+from mdae.types import Shape3, Spacing, shape3
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def recorded(
     record = PreparedRecord(
         source=str(raw.scan.path),
         content=content_hash(raw.scan.data),
-        source_shape=_shape3(raw.scan.data.shape),
+        source_shape=shape3(raw.scan.data.shape),
         source_affine=raw.scan.affine.tolist(),
-        crop_start=_shape3(start),
-        crop_shape=_shape3(box),
-        shape=_shape3(data.shape),
+        crop_start=shape3(start),
+        crop_shape=shape3(box),
+        shape=shape3(data.shape),
         affine=affine.tolist(),
         mean=mean,
         std=std,
@@ -121,8 +121,3 @@ def centred(volume: np.ndarray, patch: Shape3, value: float) -> np.ndarray:
     target = tuple(slice(part.start - a, part.stop - a) for part, a in zip(source, starts, strict=True))
     window[target] = volume[source]
     return window
-
-
-def _shape3(values: tuple[int, ...]) -> Shape3:
-    x, y, z = values
-    return int(x), int(y), int(z)

@@ -35,7 +35,7 @@ from mdae.networks import ResidualUNet
 from mdae.networks.saved import SavedModel, load_model
 from mdae.options import ObjectiveOptions
 from mdae.report.config import DemoConfig
-from mdae.report.figures import landscape_figure, loss_figure, probe_figure, steps_figure
+from mdae.report.figures import forest_figure, landscape_figure, loss_figure, steps_figure
 from mdae.report.page import Page
 from mdae.seeding import torch_generator
 from mdae.training.config import PretrainConfig
@@ -209,7 +209,7 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
     header = ["contrast", "features", "AUROC [95 %]", "AP [95 %]", "AUROC gain over untrained"]
     page.table(header, rows, strong=[i for i, row in enumerate(rows) if "pre-trained" in row[1]])
     page.figure(
-        probe_figure(forest),
+        forest_figure(forest, label="AUROC, 95 % interval over subjects", line=0.5, limits=(0.2, 1.0)),
         "Intervals resample subjects, widened for the refitting of cross-validation. The dotted line is chance.",
     )
     page.note(

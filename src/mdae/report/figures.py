@@ -87,17 +87,31 @@ def loss_figure(train: pd.DataFrame, validation: pd.DataFrame | None) -> Figure:
     return figure
 
 
-def probe_figure(rows: Sequence[tuple[str, float, float, float]]) -> Figure:
-    """Intervals as a forest plot: name, value, low, high; 0.5 is chance."""
+def forest_figure(
+    rows: Sequence[tuple[str, float, float, float]],
+    *,
+    label: str,
+    line: float | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Intervals one below the other: name, value, low, high.
+
+    Args:
+        label: of the horizontal axis.
+        line: where a dotted one stands, chance say.
+        limits: of the horizontal axis; as the intervals need, if not given.
+    """
     figure = Figure(figsize=(9, 0.42 * len(rows) + 0.9))
     axis = figure.subplots()
     for place, (_, value, low, high) in enumerate(reversed(rows)):
         axis.plot([low, high], [place, place], color=COLOURS["visible"], linewidth=2)
         axis.plot(value, place, "o", color=COLOURS["masked"])
     axis.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
-    axis.axvline(0.5, color="gray", linewidth=1, linestyle=":")
-    axis.set_xlim(0.2, 1.0)
-    axis.set_xlabel("AUROC, 95 % interval over subjects")
+    if line is not None:
+        axis.axvline(line, color="gray", linewidth=1, linestyle=":")
+    if limits is not None:
+        axis.set_xlim(*limits)
+    axis.set_xlabel(label)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure

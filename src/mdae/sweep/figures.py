@@ -1,4 +1,4 @@
-"""Pictures of a sweep: a landscape over two numbers with its uncertainty, and intervals one below the other."""
+"""The picture of a sweep over two numbers: a landscape with its uncertainty."""
 
 from __future__ import annotations
 
@@ -69,21 +69,3 @@ def _ink(values: np.ndarray, i: int, j: int) -> str:
     """Black on bright cells, white on dark ones."""
     low, high = np.nanmin(values), np.nanmax(values)
     return "black" if values[i, j] > (low + high) / 2 else "white"
-
-
-def forest_figure(rows: Sequence[Row]) -> Figure:
-    """Each variant's interval on a line of its own; the dotted line is the baseline's mean."""
-    figure = Figure(figsize=(9, 0.36 * len(rows) + 1.0))
-    axis = figure.subplots()
-    for place, row in enumerate(reversed(rows)):
-        estimate = row.estimate
-        axis.plot([estimate.low, estimate.high], [place, place], color=COLOURS["visible"], linewidth=2)
-        axis.plot(estimate.value, place, "o", color=COLOURS["masked"])
-    axis.set_yticks(range(len(rows)), [row.variant for row in reversed(rows)])
-    for row in rows:
-        if row.difference is None:
-            axis.axvline(row.estimate.value, color="gray", linewidth=1, linestyle=":")
-    axis.set_xlabel(f"{rows[0].metric.replace('_', ' ')}, 95 % interval")
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    return figure

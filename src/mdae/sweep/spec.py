@@ -13,6 +13,7 @@ from typing import Any
 
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import EvaluateConfig
+from mdae.files import read_yaml
 from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import objective_config
 from mdae.objectives.settings import flatten
@@ -165,14 +166,7 @@ def read_spec(path: Path) -> Spec:
     Raises:
         ConfigError: no such file, or anything in it that cannot be carried out.
     """
-    import yaml  # here: the command line imports nothing that it does not run
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"not a sweep's file ({' '.join(str(error).split())})", where=path, mend="check it"
-        ) from error
+    content = read_yaml(path, "a sweep's")
     known = {"base", "axes", "variants", "seeds", "tasks", "baseline"}
     if not isinstance(content, dict) or set(content) - known or not content.get("base"):
         extra = sorted(set(content) - known) if isinstance(content, dict) else []
@@ -220,8 +214,9 @@ def _check(spec: Spec) -> None:
                 where=spec.path,
                 mend=f"use {', '.join(sorted(OF_TASK))}",
             )
-    for run in spec.runs():
+    runs = spec.runs()
+    for run in runs:
         _ = run.key
-        for evaluation in run.evaluations(Path()):
-            for name in evaluation.task:
-                find_task(name)
+    for evaluation in runs[0].evaluations(Path()) if runs else ():  # the same for all
+        for name in evaluation.task:
+            find_task(name)

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mdae.data.tables import write_table
 from mdae.errors import DataError
 from mdae.evaluation.comparison import SubjectDraws, figures_of
 from mdae.evaluation.results import Cell, read_results
+from mdae.report.figures import forest_figure
 from mdae.report.page import Page
-from mdae.sweep.figures import forest_figure, landscape_figure
+from mdae.sweep.figures import landscape_figure
 from mdae.sweep.spec import Spec, SweepRun
 from mdae.sweep.summary import Row, adjusted, summarise
 from mdae.sweep.work import DONE, FAILED, RUNS
@@ -147,9 +149,7 @@ def _page(spec: Spec, runs: Mapping[SweepRun, Mapping[str, Any] | None], rows: l
             caption = "Left: means. Right: half the interval's width. Outlined: not to be told from the best."
             page.figure(landscape_figure(here, spec.variants, axes), caption)
         else:
-            page.figure(
-                forest_figure(here), "Means with 95 % intervals; the dotted line is the baseline's mean."
-            )
+            page.figure(_forest(here), "Means with 95 % intervals; the dotted line is the baseline's mean.")
         page.table(
             _HEADER, [_shown(row) for row in here], strong=[i for i, r in enumerate(here) if _stands_out(r)]
         )
@@ -157,6 +157,15 @@ def _page(spec: Spec, runs: Mapping[SweepRun, Mapping[str, Any] | None], rows: l
         if state is not None and "error" in state:
             page.note(f"Failed: {run.variant}, seed {run.seed}: {state['error']}")
     return page
+
+
+def _forest(rows: list[Row]) -> Figure:
+    """The intervals of one place below each other."""
+    return forest_figure(
+        [(row.variant, row.estimate.value, row.estimate.low, row.estimate.high) for row in rows],
+        label=f"{rows[0].metric.replace('_', ' ')}, 95 % interval",
+        line=next((row.estimate.value for row in rows if row.difference is None), None),
+    )
 
 
 _HEADER = (

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mdae.errors import ConfigError, DataError, MDAEError, TrainingError
+from mdae.data.cluster import job_executor, last_line
+from mdae.errors import DataError, MDAEError, TrainingError
 from mdae.files import atomic_write
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import SweepRun, read_spec
@@ -46,10 +47,11 @@ def sweep(config: SweepConfig) -> Path:
                 path.unlink()
         _start_workers(config)
     page = make_table(spec, config.out)
-    unfinished = [run for run in spec.runs() if not _is_over(config.out / RUNS / run.key)]
+    runs = spec.runs()
+    unfinished = [run for run in runs if not _is_over(config.out / RUNS / run.key)]
     if unfinished and not config.table:
         raise DataError(
-            f"{len(unfinished)} of {len(spec.runs())} runs did not end",
+            f"{len(unfinished)} of {len(runs)} runs did not end",
             where=config.out,
             mend="repeat the command",
         )
@@ -81,24 +83,12 @@ def _start_workers(config: SweepConfig) -> None:
 
 def _on_cluster(config: SweepConfig) -> None:
     """The workers as jobs; they end when no run is left, and this waits for them."""
-    import submitit
-
-    try:
-        executor = submitit.AutoExecutor(folder=config.out / "jobs" / "%j", cluster=config.cluster)
-        options = {name: int(v) if v.isdigit() else v for name, v in config.cluster_options.items()}
-        executor.update_parameters(name="mdae-sweep", **options)
-    except (RuntimeError, NameError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(
-            f"{config.cluster} jobs cannot be submitted: {said}", mend="check --cluster and its options"
-        ) from error
+    executor = job_executor(config.out / "jobs", "mdae-sweep", config.cluster, config.cluster_options)
     spec, out = config.spec.resolve(), config.out.resolve()
     jobs = executor.map_array(work, [spec] * config.workers, [out] * config.workers)
     for job in jobs:
-        if (reason := job.exception()) is not None:
-            logger.warning(
-                "a worker ended early (%s); see %s", str(reason).splitlines()[-1], job.paths.stderr
-            )
+        if job.exception() is not None:
+            logger.warning("a worker ended early (%s); see %s", last_line(job), job.paths.stderr)
 
 
 def work(path: Path, out: Path, threads: int = 0) -> int:

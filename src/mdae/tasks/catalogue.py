@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 
 from mdae.errors import ConfigError
+from mdae.files import read_yaml
 from mdae.tasks.layouts import LAYOUTS
 from mdae.tasks.nnunet_raw import is_nnunet_raw, nnunet_task
 from mdae.tasks.record import LabelRule, Reference, Task, task_from_dict
@@ -229,14 +230,7 @@ def _with_layout(task: Task, path: Path) -> Task:
 
 
 def _from_yaml(path: Path) -> Task:
-    import yaml  # here: only a user's own task needs it
-
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"not a task's file ({' '.join(str(error).split())})", where=path, mend="check it"
-        ) from error
+    values = read_yaml(path, "a task's")
     if not isinstance(values, dict):
         raise ConfigError(
             "not a task: it holds no names", where=path, mend="see `mdae tasks show brats18-grade`"

@@ -15,7 +15,7 @@ import torch
 from nibabel.affines import voxel_sizes
 
 from mdae.errors import ConfigError
-from mdae.evaluation.cohort import find_cohort, split_parts
+from mdae.evaluation.cohort import find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.encoder import resolve_device
 from mdae.evaluation.metrics import MIN_SUBJECTS, cross_validation_widening
@@ -216,7 +216,7 @@ def _settings(
 ) -> dict[str, Any]:
     """All that could have been set otherwise, JSON-able."""
     chosen = {name: value for name, value in asdict(options).items() if name != "only_folds"}
-    split = None if config.split is None else hashlib.sha256(config.split.read_bytes()).hexdigest()[:16]
+    split = split_digest(config.split)
     return {
         **chosen,
         "lr": peak_rate(start, options),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.extractors import UNTRAINED, is_own, model_name
+from mdae.interop.checkpoints import file_identity
 from mdae.interop.nnunet import nnunet_weights
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import WEIGHTS, load_model
@@ -72,7 +72,7 @@ def open_start(spec: str) -> Start:
     model = load_model(path)
     return Start(
         name=model_name(path),
-        fingerprint=hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest(),
+        fingerprint=file_identity(path / WEIGHTS),
         network=model.network,
         contract=model.contract,
         patch=model.patch,
