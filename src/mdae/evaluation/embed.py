@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mdae.data.ahead import ahead
 from mdae.data.catalogue import ScanEntry
 from mdae.data.sources import discover
 from mdae.data.store import Store, StoredScan
 from mdae.data.tables import write_table
-from mdae.errors import DataError, MDAEError, ScanError
+from mdae.errors import DataError, ScanError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.encoder import Encoder, resolve_device
 from mdae.networks.saved import overlap
@@ -98,13 +96,13 @@ def list_items(source: Path, encoder: Encoder) -> list[Item]:
 def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Embedded:
     """Features of each item; scans are prepared in threads while the network runs."""
     rows, features, aside, contents = [], [], [], []
-    workers = config.workers or os.cpu_count() or 1
     with Progress("embedding", len(items)) as progress:
-        for item, loaded in _loaded_ahead(items, workers):
-            if isinstance(loaded, MDAEError):
-                aside.append({"path": item.path, "reason": loaded.what, "mend": loaded.mend or ""})
+        for item, loaded in ahead(items, lambda item: item.load(), config.workers):
+            try:
+                volume, background, content = loaded.result()
+            except (ScanError, DataError) as error:
+                aside.append({"path": item.path, "reason": error.what, "mend": error.mend or ""})
             else:
-                volume, background, content = loaded
                 features.append(
                     encoder.embed_volume(volume, background, window=config.window, pool=config.pool)
                 )
@@ -134,25 +132,6 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
     return Embedded(
         pd.concat([names, values], axis=1), pd.DataFrame(aside, columns=["path", "reason", "mend"])
     )
-
-
-def _loaded_ahead(
-    items: list[Item], workers: int
-) -> Iterator[tuple[Item, tuple[np.ndarray, float, str] | MDAEError]]:
-    """Items in order with their volumes, a few ahead."""
-    with ThreadPoolExecutor(workers) as pool:
-        queue: deque[tuple[Item, Future[tuple[np.ndarray, float, str]]]] = deque()
-        waiting = iter(items)
-        while True:
-            while len(queue) < 2 * workers and (item := next(waiting, None)) is not None:
-                queue.append((item, pool.submit(item.load)))
-            if not queue:
-                return
-            item, future = queue.popleft()
-            try:
-                yield item, future.result()
-            except (ScanError, DataError) as error:
-                yield item, error
 
 
 def _warn_of_overlap(encoder: Encoder, contents: list[str]) -> None:

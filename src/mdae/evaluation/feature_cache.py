@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mdae.data.ahead import ahead
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
 from mdae.errors import ConfigError, DataError, ScanError
@@ -69,11 +68,13 @@ class FeatureCache:
         missing = [entry for entry in entries if self.read(entry) is None or not self.content(entry)]
         failed: dict[str, ScanError] = {}
         with Progress(f"embedding with {self.extractor.name}", len(missing)) as progress:
-            for entry, outcome in self._prepared(missing, workers or os.cpu_count() or 1):
-                if isinstance(outcome, ScanError):
-                    failed[str(entry.path)] = outcome
-                else:
-                    self._write(entry, outcome)
+            for entry, prepared in ahead(missing, self.extractor.prepare, workers):
+                try:
+                    self._write(entry, prepared.result())
+                except ScanError as error:
+                    failed[str(entry.path)] = error
+                except OSError as error:
+                    raise DataError(f"cannot be read ({error})", where=entry.path, mend="check it") from error
                 progress.advance(f"{len(failed)} set aside")
         return failed
 
@@ -91,23 +92,3 @@ class FeatureCache:
             temporary.write_text(prepared.record.content)
         with atomic_write(path) as temporary:
             np.save(temporary, features, allow_pickle=False)
-
-    def _prepared(
-        self, entries: Sequence[ScanEntry], workers: int
-    ) -> Iterator[tuple[ScanEntry, PreparedScan | ScanError]]:
-        """Entries with their prepared scans, a few ahead."""
-        waiting = iter(entries)
-        with ThreadPoolExecutor(workers) as pool:
-            queue: deque[tuple[ScanEntry, Future[PreparedScan]]] = deque()
-            while True:
-                while len(queue) < 2 * workers and (entry := next(waiting, None)) is not None:
-                    queue.append((entry, pool.submit(self.extractor.prepare, entry)))
-                if not queue:
-                    return
-                entry, future = queue.popleft()
-                try:
-                    yield entry, future.result()
-                except ScanError as error:
-                    yield entry, error
-                except OSError as error:
-                    raise DataError(f"cannot be read ({error})", where=entry.path, mend="check it") from error
