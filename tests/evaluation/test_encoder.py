@@ -70,8 +70,8 @@ def test_windows_cover_the_volume_evenly():
 @pytest.mark.parametrize("shape", [(30, 21, 9), (8, 8, 8), (17, 40, 12)])
 def test_windows_put_together_give_the_volume_back(shape):
     volume = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    again = map_windows(lambda window: window, volume, (8, 8, 8), value=0.0)
-    torch.testing.assert_close(again, volume)
+    again = map_windows(lambda window: torch.cat([window, 2 * window], 1), volume, (8, 8, 8), value=0.0)
+    torch.testing.assert_close(again, torch.stack([volume, 2 * volume]))
 
 
 def test_orientation_does_not_matter(model, cohort, tmp_path):

@@ -126,15 +126,14 @@ class Encoder:
         return ((weights[:, None] * pooled).sum(0) / weights.sum()).float().numpy()
 
     @torch.inference_mode()
+    def stages(self, windows: Tensor) -> list[Tensor]:
+        """The output of every stage, finest first, of windows (B, 1, D, H, W); on the device, bf16 if that is a GPU."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return list(self.network(windows.to(self.device)))
+
     def _pooled(self, batch: Tensor, pool: Pool) -> Tensor:
         """Pooled outputs of every stage, float32 on the CPU; a few volumes at a time."""
-        rows = []
-        for part in torch.split(batch, AT_ONCE):
-            on_gpu = self.device.type == "cuda"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
-                stages = self.network(part.to(self.device))
-            rows.append(_pool(stages, pool).cpu())
-        return torch.cat(rows)
+        return torch.cat([_pool(self.stages(part), pool).cpu() for part in torch.split(batch, AT_ONCE)])
 
 
 def _pool(stages: list[Tensor], pool: Pool) -> Tensor:

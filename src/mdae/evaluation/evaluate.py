@@ -64,6 +64,10 @@ def _with_data(name: str, config: EvaluateConfig) -> EvaluateConfig:
 
 def _evaluate_on(task: Task, config: EvaluateConfig, extractor: Callable[[], Extractor]) -> Evaluation:
     """By what the task is and the protocol that is wanted; each imports what it needs."""
+    if config.protocol == "voxels":
+        from mdae.evaluation.voxels import evaluate_voxels
+
+        return evaluate_voxels(task, config, extractor())
     if task.kind == "segmentation":
         from mdae.evaluation.segmentation.run import evaluate_segmentation
 
@@ -103,6 +107,8 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         )
     if task.kind == "regression" and config.protocol == "knn":
         raise ConfigError("nearest neighbours are for classification", mend="use --protocol linear")
+    if config.protocol == "voxels" and task.kind != "segmentation":
+        raise ConfigError(f"{task.name} has no masks", mend="use --protocol voxels for segmentation tasks")
     chosen = (config.window, config.pool) != (EvaluateConfig.window, EvaluateConfig.pool)
     if chosen and task.kind != "segmentation" and not (config.frozen and is_own(config.encoder)):
         raise ConfigError(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from mdae.evaluation.metrics import Estimate
-from mdae.tasks.record import Task
+from mdae.evaluation.configs import EvaluateConfig
+from mdae.evaluation.metrics import MIN_SUBJECTS, Estimate, cross_validation_widening
+from mdae.evaluation.scores import mean_scores
+from mdae.tasks.record import Task, scenario_of
 from mdae.version import __version__
 
 FORMAT = 1
@@ -50,7 +55,7 @@ class Evaluation:
     Attributes:
         task: the record.
         encoder, fingerprint: whose; the fingerprint tells weights and preprocessing from others'.
-        protocol: linear, knn, finetune or nnunet.
+        protocol: linear, knn, finetune, voxels or nnunet.
         selection: how anything was chosen and what was scored.
         settings: all that could have been set otherwise, JSON-able.
         left_out: number of subjects by reason.
@@ -72,8 +77,37 @@ class Evaluation:
     trials: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able copy."""
-        return {"format": FORMAT, "mdae": __version__, **asdict(self)}
+        """A JSON-able copy; null where a number is none."""
+        return {"format": FORMAT, "mdae": __version__, **_without_nan(asdict(self))}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(own) for own in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def result_of_subjects(
+    task: Task, modality: str, scores: Mapping[str, Mapping[str, float]], config: EvaluateConfig
+) -> ModalityResult:
+    """Means over subjects with intervals, and every subject's own figures (NaN where it has none)."""
+    subjects = list(scores)
+    names = list(next(iter(scores.values())))
+    values = {name: [scores[subject][name] for subject in subjects] for name in names}
+    widening = cross_validation_widening(config.folds) if config.split is None else 1.0
+    few = len(subjects) < MIN_SUBJECTS
+    figures = {name: np.array(value) for name, value in values.items()}
+    return ModalityResult(
+        modality=modality,
+        scenario=scenario_of(task, modality),
+        scores={} if few else mean_scores(figures, np.array(subjects), widening=widening, seed=config.seed),
+        subjects=subjects,
+        values=values,
+        widening=widening,
+        refused=f"{len(subjects)} subjects to score, and {MIN_SUBJECTS} are wanted" if few else "",
+    )
 
 
 def result_path(folder: Path, evaluation: Evaluation) -> Path:

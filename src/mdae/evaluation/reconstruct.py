@@ -167,7 +167,7 @@ def _restored(model: SavedModel, objective: DenoisingConfig, corrupted: Corrupte
         given[0, 0],
         model.patch,
         value=0.0,  # as if masked: nothing is known out there
-    )
+    )[0]
     if objective.precondition:
         output = prediction_from(output[None, None].to(seen), seen, noised, coefficients)[0, 0]
     return output

@@ -61,22 +61,24 @@ def _overlap(
 def map_windows(
     function: Callable[[Tensor], Tensor], volume: Tensor, patch: Shape3, *, value: float, overlap: float = 0.5
 ) -> Tensor:
-    """Apply a function of windows, (B, 1, *patch) to the same shape, and blend what overlaps; (D, H, W).
+    """Apply a function of windows, (B, 1, *patch) to (B, K, *patch), and blend what overlaps; (K, D, H, W).
 
     A window counts most in its middle (a product of raised cosines), where it has seen the most around it.
     """
-    total, weights = torch.zeros_like(volume), torch.zeros_like(volume)
     x, y, z = (
         torch.hann_window(edge + 2, periodic=False, device=volume.device)[1:-1].clamp_min(1e-3)
         for edge in patch
     )
     bump = x[:, None, None] * y[None, :, None] * z
+    weights, total = torch.zeros_like(volume), torch.zeros(())
     starts = window_starts(volume.shape, patch, overlap=overlap)
     for first in range(0, len(starts), AT_ONCE):
         some = starts[first : first + AT_ONCE]
-        windows = torch.stack([cut_window(volume, start, patch, value) for start in some])[:, None]
-        for start, result in zip(some, function(windows)[:, 0].float(), strict=True):
+        results = function(torch.stack([cut_window(volume, start, patch, value) for start in some])[:, None])
+        if not first:
+            total = volume.new_zeros((results.shape[1], *volume.shape))
+        for start, result in zip(some, results.float(), strict=True):
             source, target = _overlap(volume.shape, start, patch)
-            total[source] += (bump * result)[target]
+            total[:, *source] += (bump * result)[:, *target]
             weights[source] += bump[target]
     return total / weights

@@ -132,7 +132,7 @@ def raw_dataset(
         )
         for case_id, files in sorted(about["dataset"].items())
     }
-    return RawDataset(root.name, root, cases, _scheme(task, data, set(ours["values"])), ours["left_out"])
+    return RawDataset(root.name, root, cases, label_scheme(task, data, set(ours["values"])), ours["left_out"])
 
 
 def _written(root: Path) -> dict[str, Any] | None:
@@ -140,7 +140,8 @@ def _written(root: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
-def _scheme(task: Task, data: Path, values: set[int]) -> LabelScheme:
+def label_scheme(task: Task, data: Path, values: set[int]) -> LabelScheme:
+    """What a task's masks mean, of which these values occur."""
     if task.layout in BY_LAYOUT:
         return BY_LAYOUT[task.layout]
     return described_labels(read_description(data)) if task.layout == LAYOUT else found_labels(values)
@@ -168,10 +169,10 @@ def _write(
         why = ", ".join(f"{number} with {reason}" for reason, number in cohort.left_out.items())
         raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend="look at the files")
     values = {value for case in fit for value in case.values}
-    scheme = _scheme(task, data, values)
+    scheme = label_scheme(task, data, values)
     ids = [safe_name(case.subject) for case in cohort.cases]
     for case_id, case in zip(ids, cohort.cases, strict=True):
-        mask, affine = _read_labels(case)
+        mask, affine = read_labels(case)
         mask = remapped(mask, scheme, where=case.mask)
         write_nifti(root / "labelsTr" / f"{case_id}{ENDING}", mask, affine)
     about = {
@@ -221,20 +222,29 @@ def _look_at(cohort: Cohort, modalities: Sequence[str], root: Path, workers: int
 
 def _seen(case: Case, modalities: Sequence[str], root: Path) -> _Seen:
     """Read a case; raises `ScanError` for anything that nnU-Net could not use."""
-    mask, affine = _read_labels(case)
+    mask, affine = read_labels(case)
     images, contents = [], []
     for number, name in enumerate(modalities):
         entry = case.scans[name]
         scan = read_series(entry) if entry.slices else read_scan(entry.path)
-        if scan.data.shape != mask.shape or not np.allclose(scan.affine, affine, atol=SAME_AFFINE):
-            raise ScanError(
-                f"{name} on another grid than the mask", where=entry.path, mend="resample one to the other"
-            )
+        require_same_grid(entry, scan.data.shape, scan.affine, mask, affine)
         contents.append(content_hash(scan.data))
         images.append(
             _as_nifti(entry, scan, root / "imagesTr" / f"{safe_name(case.subject)}_{number:04d}{ENDING}")
         )
     return _Seen(images, contents, {int(value) for value in np.unique(mask)})
+
+
+def require_same_grid(
+    entry: ScanEntry, shape: Sequence[int], affine: np.ndarray, mask: np.ndarray, mask_affine: np.ndarray
+) -> None:
+    """Raises `ScanError` for a scan that does not lie on its mask's grid."""
+    if tuple(shape) != mask.shape or not np.allclose(affine, mask_affine, atol=SAME_AFFINE):
+        raise ScanError(
+            f"{entry.contrast} on another grid than the mask",
+            where=entry.path,
+            mend="resample one to the other",
+        )
 
 
 def _as_nifti(entry: ScanEntry, scan: Scan, converted: Path) -> Path:
@@ -249,7 +259,7 @@ def _is_3d(path: Path) -> bool:
     return len(nib.load(path).shape) == 3  # type: ignore[attr-defined]
 
 
-def _read_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
+def read_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """A case's mask, (D, H, W) of whole numbers, and its affine.
 
     Raises:

@@ -18,10 +18,9 @@ from mdae.errors import ConfigError
 from mdae.evaluation.cohort import find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.encoder import resolve_device
-from mdae.evaluation.metrics import MIN_SUBJECTS, cross_validation_widening
-from mdae.evaluation.outcome import Evaluation, ModalityResult
+from mdae.evaluation.metrics import cross_validation_widening
+from mdae.evaluation.outcome import Evaluation, result_of_subjects
 from mdae.evaluation.overlap import overlap_scores
-from mdae.evaluation.scores import mean_scores
 from mdae.evaluation.segment_config import SegmentOptions
 from mdae.evaluation.segmentation.dataset import RawDataset, dataset_key, raw_dataset
 from mdae.evaluation.segmentation.environment import require_nnunet
@@ -31,7 +30,7 @@ from mdae.evaluation.segmentation.schedule import LearningRate
 from mdae.evaluation.segmentation.start import Start, open_start
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
-from mdae.tasks.record import FUSED, Task, scenario_of
+from mdae.tasks.record import FUSED, Task
 
 PROTOCOL = "nnunet"
 SCRATCH_LR, TRAINED_LR = 0.01, 0.001
@@ -73,7 +72,7 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
         selection=_selection(config, options),
         settings=_settings(start, modalities, config, options),
         left_out=dataset.left_out,
-        results=[_result(task, modality, values, config)],
+        results=[result_of_subjects(task, modality, values, config)],
         seen_in_pretraining=known,
     )
 
@@ -188,27 +187,6 @@ def score_case(prediction: Path, label: Path, scheme: LabelScheme, tolerance_mm:
         for figure in ("dice", "nsd")
     }
     return {**means, **each}
-
-
-def _result(
-    task: Task, modality: str, scores: Mapping[str, Mapping[str, float]], config: EvaluateConfig
-) -> ModalityResult:
-    """Means over subjects with intervals, and every subject's own figures."""
-    subjects = list(scores)
-    names = list(next(iter(scores.values())))
-    values = {name: [scores[subject][name] for subject in subjects] for name in names}
-    widening = cross_validation_widening(config.folds) if config.split is None else 1.0
-    few = len(subjects) < MIN_SUBJECTS
-    figures = {name: np.array(value) for name, value in values.items()}
-    return ModalityResult(
-        modality=modality,
-        scenario=scenario_of(task, modality),
-        scores={} if few else mean_scores(figures, np.array(subjects), widening=widening, seed=config.seed),
-        subjects=subjects,
-        values=values,
-        widening=widening,
-        refused=f"{len(subjects)} subjects to score, and {MIN_SUBJECTS} are wanted" if few else "",
-    )
 
 
 def _settings(
