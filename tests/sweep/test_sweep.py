@@ -26,7 +26,7 @@ from mdae.seeding import numpy_generator
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import read_spec
 from mdae.sweep.summary import Row, adjusted, summarise
-from mdae.sweep.work import DONE, FAILED, RUNS, sweep, work
+from mdae.sweep.work import DONE, FAILED, sweep, work
 from mdae.tasks.record import LabelRule, Task
 
 BASE = """
@@ -88,7 +88,32 @@ def test_every_run_ends_in_the_table(spec, tmp_path, capsys):
     assert summary.loc["mae", "difference"] == pytest.approx(
         summary.loc["mae", "value"] - summary.loc["mdae", "value"]
     )
-    assert not list((out / RUNS).glob("*/run/checkpoints")), "models stay, checkpoints do not"
+    assert not list((out / "runs").glob("*/run/checkpoints")), "models stay, checkpoints do not"
+
+
+def test_a_task_that_is_added_later_is_judged_on_the_models_there_are(spec, tmp_path):
+    out = tmp_path / "out"
+    sweep(SweepConfig(spec=spec("seeds: [0, 1]\n", tasks=False), out=out))
+    models = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/run/model/*")}
+    path = spec("seeds: [0, 1]\n")
+    with pytest.raises(DataError, match="no run has ended"):
+        sweep(SweepConfig(spec=path, out=out, table=True))
+    sweep(SweepConfig(spec=path, out=out))
+    assert models == {path: path.stat().st_mtime_ns for path in out.glob("runs/*/run/model/*")}
+    assert len(pd.read_csv(out / "runs.csv")["auroc"].dropna()) == 2
+
+
+def test_sweeps_that_share_runs_make_none_twice_and_have_tables_of_their_own(spec, tmp_path):
+    runs = tmp_path / "runs"
+    sweep(SweepConfig(spec=spec("variants: {a: {}, b: {p_max: 0.5}}\n"), out=tmp_path / "one", runs=runs))
+    path = spec("variants: {b: {p_max: 0.5}, a: {}}\n")
+    assert work(path, runs) == 0
+    sweep(SweepConfig(spec=path, out=tmp_path / "other", runs=runs))
+    differences = [
+        pd.read_csv(tmp_path / name / "summary.csv").set_index("variant")["difference"]
+        for name in ("one", "other")
+    ]
+    assert differences[0]["b"] == -differences[1]["a"]
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
@@ -102,11 +127,11 @@ def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
     }  # other threads, other round-off
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=threads)
     deadline = time.monotonic() + 120
-    while not list((killed / RUNS).glob("*/run/checkpoints/step-*.pt")) and time.monotonic() < deadline:
+    while not list((killed / "runs").glob("*/run/checkpoints/step-*.pt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert len(list((killed / RUNS).glob(f"*/{DONE}"))) < 4, "it was killed in the middle"
+    assert len(list((killed / "runs").glob(f"*/{DONE}"))) < 4, "it was killed in the middle"
     sweep(SweepConfig(spec=path, out=killed))
     same = ["variant", "seed", "run", "modality", "auroc", "brier"]
     one, other = (pd.read_csv(out / "runs.csv")[same] for out in (whole, killed))
@@ -117,21 +142,21 @@ def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
 def test_two_workers_never_take_one_config(spec, tmp_path):
     path, out = spec("seeds: [0, 1, 2, 3]\n", tasks=False), tmp_path / "out"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        finished = pool.starmap(work, [(path, out, 1), (path, out, 1)])
+        finished = pool.starmap(work, [(path, out / "runs", 1), (path, out / "runs", 1)])
     assert sum(finished) == 4
-    assert len(list((out / RUNS).glob(f"*/{DONE}"))) == 4
+    assert len(list((out / "runs").glob(f"*/{DONE}"))) == 4
 
 
 def test_a_run_that_somebody_works_on_is_left_to_him(spec, tmp_path):
     path, out = spec("seeds: [0, 1]\n", tasks=False), tmp_path / "out"
-    first = out / RUNS / read_spec(path).runs()[0].key
+    first = out / "runs" / read_spec(path).runs()[0].key
     first.mkdir(parents=True)
     with (first / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert work(path, out) == 1
+        assert work(path, out / "runs") == 1
         assert not (first / DONE).exists()
-    assert work(path, out) == 1 and (first / DONE).exists()
-    assert work(path, out) == 0
+    assert work(path, out / "runs") == 1 and (first / DONE).exists()
+    assert work(path, out / "runs") == 0
 
 
 def test_the_same_config_written_otherwise_is_the_same_run(spec, tmp_path):
@@ -139,7 +164,7 @@ def test_the_same_config_written_otherwise_is_the_same_run(spec, tmp_path):
     keys = {run.variant: run.key for run in read_spec(path).runs()}
     assert keys["a"] == keys["b"] == keys["c"] != keys["d"]
     out = tmp_path / "out"
-    assert work(path, out) == 2, "two runs for four variants"
+    assert work(path, out / "runs") == 2, "two runs for four variants"
     sweep(SweepConfig(spec=path, out=out, table=True))
     assert len(pd.read_csv(out / "summary.csv")) == 4
 
@@ -155,7 +180,7 @@ def test_options_of_every_kind_reach_the_run(spec, tmp_path):
 def test_a_run_that_fails_is_noted_and_the_others_go_on(spec, tmp_path):
     path, out = spec("variants: {sound: {}, wild: {lr: 1.0e+30}}\n", steps=6), tmp_path / "out"
     sweep(SweepConfig(spec=path, out=out))
-    (failed,) = (out / RUNS).glob(f"*/{FAILED}")
+    (failed,) = (out / "runs").glob(f"*/{FAILED}")
     assert "diverged" in json.loads(failed.read_text())["error"]
     runs = pd.read_csv(out / "runs.csv").set_index("variant")
     assert "diverged" in runs.loc["wild", "error"] and runs.loc["sound", "auroc"] >= 0
@@ -176,7 +201,7 @@ def test_workers_as_jobs(spec, tmp_path):
     path, out = spec("seeds: [0, 1]\n", tasks=False, steps=1), tmp_path / "out"
     options = {"timeout_min": "5"}
     sweep(SweepConfig(spec=path, out=out, workers=2, cluster="local", cluster_options=options))
-    assert len(list((out / RUNS).glob(f"*/{DONE}"))) == 2
+    assert len(list((out / "runs").glob(f"*/{DONE}"))) == 2
 
 
 @pytest.mark.parametrize(

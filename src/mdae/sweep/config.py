@@ -19,6 +19,8 @@ class SweepConfig:
     """YAML file: what all runs share, what they differ in, and the tasks that judge them."""
     out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Folder of the runs and of the table; on a file system that all workers see."""
+    runs: Path | None = None
+    """Folder of the runs alone, OUT/runs if left out; sweeps that share it make no run twice."""
     workers: int = 1
     """Runs at a time: processes here, or jobs of a cluster. Another `mdae sweep` on the same OUT helps as well."""
     cluster: Literal["", "slurm", "local"] = ""
@@ -35,3 +37,8 @@ class SweepConfig:
             raise ConfigError(f"{self.workers} workers", mend="give 1 or more")
         if self.cluster_options and not self.cluster:
             raise ConfigError("options of no cluster", mend="give --cluster slurm")
+
+    @property
+    def folder(self) -> Path:
+        """Of the runs."""
+        return self.runs or self.out / "runs"

@@ -54,6 +54,15 @@ class Spec:
             for name, changes in self.variants.items()
         ]
 
+    @cached_property
+    def trials(self) -> dict[str, dict[str, Any]]:
+        """Options of `mdae evaluate` for each of the tasks, by a hash of them and of the tasks' records."""
+        found = {}
+        for trial in _trials(self):
+            records = [find_task(name).to_dict() for name in trial["task"]]
+            found[_hash([records, {name: value for name, value in trial.items() if name != "task"}])] = trial
+        return found
+
     def axes(self) -> list[str]:
         """What the variants differ in, in the order in which it is first named."""
         names = dict.fromkeys(name for changes in self.variants.values() for name in changes)
@@ -105,18 +114,17 @@ class SweepRun:
                 f"variant {self.variant}: {error}", where=self.spec.path, mend="check its options"
             ) from error
 
-    def evaluations(self, folder: Path) -> list[EvaluateConfig]:
-        """How it is judged."""
-        return [
-            EvaluateConfig(
-                encoder=str(folder / "run" / "model"), out=folder / "results", name=self.key, **task
-            )
-            for task in _tasks(self.spec)
-        ]
+    def evaluations(self, folder: Path) -> dict[str, EvaluateConfig]:
+        """How it is judged, by a hash of each way."""
+        model, results = str(folder / "run" / "model"), folder / "results"
+        return {
+            key: EvaluateConfig(encoder=model, out=results / key, name=self.key, **trial)
+            for key, trial in self.spec.trials.items()
+        }
 
     @cached_property
     def key(self) -> str:
-        """The same for runs that would come out the same, however their options are written."""
+        """The same for pre-trainings that would come out the same, however their options are written."""
         config = self.pretraining(Path())
         if config.plugin is not None:
             load_plugin(config.plugin)
@@ -128,12 +136,15 @@ class SweepRun:
             "pretraining": {name: value for name, value in values.items() if name not in watched},
             "store": str(config.store.resolve()),
             "settings": flatten(settings),
-            "tasks": self.spec.tasks,
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return _hash(about)
 
 
-def _tasks(spec: Spec) -> Iterator[dict[str, Any]]:
+def _hash(about: Any) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _trials(spec: Spec) -> Iterator[dict[str, Any]]:
     """Options of `mdae evaluate`, with paths from where the file is."""
     here = spec.path.parent
     for task in spec.tasks:
@@ -217,6 +228,12 @@ def _check(spec: Spec) -> None:
     runs = spec.runs()
     for run in runs:
         _ = run.key
-    for evaluation in runs[0].evaluations(Path()) if runs else ():  # the same for all
-        for name in evaluation.task:
-            find_task(name)
+    if runs:
+        runs[0].evaluations(Path())  # the same for all
+    judged = [(name, trial.get("protocol")) for trial in spec.trials.values() for name in trial["task"]]
+    if twice := next((one for one in judged if judged.count(one) > 1), None):
+        raise ConfigError(
+            f"two ways to judge by {twice[0]}, which the table would not tell apart",
+            where=spec.path,
+            mend="keep one pool and window, or give the task's record two names",
+        )

@@ -19,22 +19,27 @@ from mdae.report.page import Page
 from mdae.sweep.figures import landscape_figure
 from mdae.sweep.spec import Spec, SweepRun
 from mdae.sweep.summary import Row, adjusted, summarise
-from mdae.sweep.work import DONE, FAILED, RUNS
+from mdae.sweep.work import FAILED, is_over, read_done
 
 Place = tuple[str, str, str]  # protocol, task, modality
 
 
-def make_table(spec: Spec, out: Path) -> Path:
+def make_table(spec: Spec, folder: Path, out: Path) -> Path:
     """Write runs.csv, summary.csv and index.html of the runs that have ended; the page.
+
+    Args:
+        spec: the sweep.
+        folder: of its runs.
+        out: of the table.
 
     Raises:
         DataError: none has.
     """
-    runs = {run: _state(run, out) for run in spec.runs()}
+    runs = {run: _state(run, folder / run.key) for run in spec.runs()}
     ended = {run: state for run, state in runs.items() if state is not None}
     if not ended:
         raise DataError("no run has ended", where=out, mend="start it without --table")
-    cells = {run: _cells(run, out) for run, state in ended.items() if "error" not in state}
+    cells = {run: _cells(run, folder / run.key) for run, state in ended.items() if "error" not in state}
     write_table(
         out / "runs.csv", pd.DataFrame([row for run in ended for row in _lines(run, spec, ended, cells)])
     )
@@ -46,18 +51,17 @@ def make_table(spec: Spec, out: Path) -> Path:
     return out / "index.html"
 
 
-def _state(run: SweepRun, out: Path) -> dict[str, Any] | None:
+def _state(run: SweepRun, folder: Path) -> dict[str, Any] | None:
     """What came of a run; None if it has not ended."""
-    for name in (DONE, FAILED):
-        path = out / RUNS / run.key / name
-        if path.exists():
-            return dict(json.loads(path.read_text()))
-    return None
+    if not is_over(run, folder):
+        return None
+    failed = folder / FAILED
+    return dict(json.loads(failed.read_text())) if failed.exists() else read_done(folder)
 
 
-def _cells(run: SweepRun, out: Path) -> dict[Place, Cell]:
-    folder = out / RUNS / run.key / "results"
-    return {cell.place: cell for cell in read_results([folder])} if folder.exists() else {}
+def _cells(run: SweepRun, folder: Path) -> dict[Place, Cell]:
+    folders = [config.out for config in run.evaluations(folder).values()]
+    return {cell.place: cell for cell in read_results(folders)}
 
 
 def _lines(

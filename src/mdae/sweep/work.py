@@ -25,7 +25,7 @@ from mdae.files import atomic_write
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import SweepRun, read_spec
 
-RUNS, DONE, FAILED = "runs", "done.json", "failed.json"
+DONE, FAILED = "done.json", "failed.json"
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,12 @@ def sweep(config: SweepConfig) -> Path:
     spec = read_spec(config.spec)
     if not config.table:
         if config.retry:
-            for path in (config.out / RUNS).glob(f"*/{FAILED}"):
-                path.unlink()
+            for run in spec.runs():
+                (config.folder / run.key / FAILED).unlink(missing_ok=True)
         _start_workers(config)
-    page = make_table(spec, config.out)
+    page = make_table(spec, config.folder, config.out)
     runs = spec.runs()
-    unfinished = [run for run in runs if not _is_over(config.out / RUNS / run.key)]
+    unfinished = [run for run in runs if not is_over(run, config.folder / run.key)]
     if unfinished and not config.table:
         raise DataError(
             f"{len(unfinished)} of {len(runs)} runs did not end",
@@ -62,12 +62,12 @@ def _start_workers(config: SweepConfig) -> None:
     if config.cluster:
         _on_cluster(config)
     elif config.workers == 1:
-        work(config.spec, config.out)
+        work(config.spec, config.folder)
     else:
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // config.workers)
         workers = [
-            context.Process(target=_work_quietly, args=(config.spec, config.out, threads))
+            context.Process(target=_work_quietly, args=(config.spec, config.folder, threads))
             for _ in range(config.workers)
         ]
         try:
@@ -84,19 +84,19 @@ def _start_workers(config: SweepConfig) -> None:
 def _on_cluster(config: SweepConfig) -> None:
     """The workers as jobs; they end when no run is left, and this waits for them."""
     executor = job_executor(config.out / "jobs", "mdae-sweep", config.cluster, config.cluster_options)
-    spec, out = config.spec.resolve(), config.out.resolve()
-    jobs = executor.map_array(work, [spec] * config.workers, [out] * config.workers)
+    spec, folder = config.spec.resolve(), config.folder.resolve()
+    jobs = executor.map_array(work, [spec] * config.workers, [folder] * config.workers)
     for job in jobs:
         if job.exception() is not None:
             logger.warning("a worker ended early (%s); see %s", last_line(job), job.paths.stderr)
 
 
-def work(path: Path, out: Path, threads: int = 0) -> int:
+def work(path: Path, runs: Path, threads: int = 0) -> int:
     """Take one run after the other until none is left that nobody has; how many were finished.
 
     Args:
         path: of the specification.
-        out: the sweep's folder.
+        runs: the folder of the runs.
         threads: of torch on a CPU; 0 for its own choice.
     """
     if threads:
@@ -105,22 +105,22 @@ def work(path: Path, out: Path, threads: int = 0) -> int:
         torch.set_num_threads(threads)
     finished, parent = 0, multiprocessing.parent_process()
     for run in read_spec(path).runs():
-        folder = out / RUNS / run.key
-        if _is_over(folder):
+        folder = runs / run.key
+        if is_over(run, folder):
             continue
         if parent is not None and not parent.is_alive():
             break  # whoever started this was killed, and nobody would know of it
         with _claim(folder) as mine:
-            if mine and not _is_over(folder):
+            if mine and not is_over(run, folder):
                 _finish(run, folder)
                 finished += 1
     return finished
 
 
-def _work_quietly(path: Path, out: Path, threads: int) -> None:
+def _work_quietly(path: Path, runs: Path, threads: int) -> None:
     """A worker process of its own: what stops it is one line, or none for Ctrl-C, of which the first process tells."""
     try:
-        work(path, out, threads)
+        work(path, runs, threads)
     except KeyboardInterrupt:
         sys.exit(130)
     except MDAEError as error:
@@ -141,28 +141,45 @@ def _claim(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def _is_over(folder: Path) -> bool:
-    return (folder / DONE).exists() or (folder / FAILED).exists()
+def is_over(run: SweepRun, folder: Path) -> bool:
+    """Whether a run has failed, or was pre-trained and judged on all tasks of its sweep."""
+    done = read_done(folder)
+    judged = bool(done) and set(run.evaluations(folder)) <= set(done["tasks"])
+    return judged or (folder / FAILED).exists()
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """What is noted of a run that was pre-trained: `tasks` are those that it was judged on; nothing if it was not."""
+    path = folder / DONE
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _finish(run: SweepRun, folder: Path) -> None:
     """Pre-train, judge, and note what came of it; that a run diverged is noted too, and the others go on."""
     from mdae.evaluation.evaluate import evaluate
-    from mdae.training.loop import pretrain
 
     about = {"variant": run.variant, "seed": run.seed, "options": dict(run.options)}
-    resumed, started = (folder / "run" / "checkpoints").exists(), time.monotonic()
     try:
-        pretrain(run.pretraining(folder))
-        seconds = time.monotonic() - started
-        for config in run.evaluations(folder):
-            list(evaluate(config))
+        done = read_done(folder) or {**about, "pretraining_s": _pretrain(run, folder), "tasks": []}
+        _note(folder / DONE, done)
+        shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
+        for key, config in run.evaluations(folder).items():
+            if key not in done["tasks"]:
+                list(evaluate(config))
+                done["tasks"].append(key)
+                _note(folder / DONE, done)
     except TrainingError as error:  # all else is not the run's own fault, and stops the worker
         _note(folder / FAILED, {**about, "error": str(error)})
         logger.warning("run %s (%s, seed %d) failed: %s", run.key, run.variant, run.seed, error)
-        return
-    shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
-    _note(folder / DONE, {**about, "pretraining_s": None if resumed else seconds})
+
+
+def _pretrain(run: SweepRun, folder: Path) -> float | None:
+    """Seconds that it took, None if it went on from a checkpoint."""
+    from mdae.training.loop import pretrain
+
+    resumed, started = (folder / "run" / "checkpoints").exists(), time.monotonic()
+    pretrain(run.pretraining(folder))
+    return None if resumed else time.monotonic() - started
 
 
 def _note(path: Path, about: dict[str, Any]) -> None:
