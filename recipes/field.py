@@ -20,31 +20,28 @@ EPYC take four hours. On a GPU: `--network base --patch 96 --spacing-mm 1.5 --st
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import statistics
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
+import tyro
 import yaml
+from tyro.conf import Positional
 
-from benchmarks.objectives import seconds_a_step
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.objectives import OBJECTIVES
 from mdae.sweep.config import SweepConfig
-from mdae.sweep.work import sweep
+from mdae.sweep.spec import read_spec
+from mdae.sweep.work import read_done, sweep
 
 Options = dict[str, Any]
-MASKED = (
-    "mdae",
-    "mae",
-    "diffmae",
-    "simmim",
-)  # have blocks, whose published 16 voxels are half of a crop of 32
+MASKED = ("mdae", "mae", "diffmae", "simmim")  # the published block of 16 is half of a crop of 32
 HALF, VARIABLE = {"p_min": 0.5, "p_max": 0.5}, {"p_min": 0.01, "p_max": 0.99}
 UNTRAINED = {"objective": "mdae", "steps": 1, "lr": 1e-12}
 SAME_TIME = 0.35  # a share of the steps: closer ones are not made again
@@ -61,33 +58,61 @@ LIMITS: dict[str, Options] = {
 }
 
 
-def make_data(out: Path, options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class FieldConfig:
+    """The size of the field."""
+
+    out: Positional[Path]
+    """Folder of the data, the runs and the tables."""
+    network: str = "tiny"
+    """Preset."""
+    spacing_mm: float = 3.0
+    """Of the cohorts and the store."""
+    patch: int = 32
+    """Side of a crop."""
+    batch: int = 8
+    """Volumes a step."""
+    steps: int = 250
+    """Of pre-training."""
+    lr: float = 2e-3
+    """Learning rate."""
+    seeds: int = 5
+    """Of pre-training."""
+    pretraining: int = 60
+    """Subjects to pre-train on."""
+    probing: int = 240
+    """Subjects to probe, half of them with lesions."""
+    segmented: int = 60
+    """Of those with lesions, how many are segmented."""
+    real: Path | None = None
+    """BIDS folder of patients, with lesion masks among its derivatives."""
+    workers: int = 2
+    """Runs at a time."""
+
+
+def make_data(config: FieldConfig) -> None:
     """The two cohorts, the store, and the tasks."""
-    same = {"spacing_mm": options.spacing_mm}
+    out, mm = config.out, config.spacing_mm
     pretraining, probing = out / "pretraining", out / "probing"
-    synthesise(
-        SynthConfig(out=pretraining, subjects=options.pretraining, contrasts=("T1w", "T2w"), seed=1, **same)
-    )
-    synthesise(SynthConfig(out=probing, subjects=options.probing, contrasts=("T2w", "FLAIR"), seed=2, **same))
-    spacing = (options.spacing_mm, options.spacing_mm, options.spacing_mm)
-    prepare(
-        PrepareConfig(
-            source=pretraining, store=out / "store", preprocessing=Preprocessing(spacing_mm=spacing)
-        )
-    )
+    for folder, subjects, contrasts, seed in (
+        (pretraining, config.pretraining, ("T1w", "T2w"), 1),
+        (probing, config.probing, ("T2w", "FLAIR"), 2),
+    ):
+        cohort = SynthConfig(out=folder, subjects=subjects, contrasts=contrasts, spacing_mm=mm, seed=seed)
+        synthesise(cohort)
+    preprocessing = Preprocessing(spacing_mm=(mm, mm, mm))
+    prepare(PrepareConfig(source=pretraining, store=out / "store", preprocessing=preprocessing))
     people = pd.read_csv(probing / "participants.tsv", sep="\t")
-    with_lesions = people.participant_id[people.lesion == 1][: options.segmented]
-    _write_table(
-        out / "voxels.csv", probing, list(with_lesions), {name: f"_{name}" for name in ("T2w", "FLAIR")}
-    )
+    with_lesions = people.participant_id[people.lesion == 1][: config.segmented]
+    _write_table(out / "voxels.csv", probing, list(with_lesions), {"T2w": "_T2w", "FLAIR": "_FLAIR"})
     task = {"modalities": ["T2w", "FLAIR"]}
     pooled = {"layout": "bids", "kind": "classification", "label": {"column": "lesion", "positive": 1}}
     _write_task(out, "lesions", title="lesions or none", **pooled, **task)
     _write_task(out, "lesion-voxels", title="where lesions are", layout="table", kind="segmentation", **task)
-    if options.real:
+    if config.real:
         names = {"T1w": "_T1w", "T2w": "_T2w", "FLAIR": "_FLAIR", "T1wCE": "_ce-gd_T1w"}
-        patients = [path.name for path in sorted(options.real.glob("sub-*"))]
-        _write_table(out / "real.csv", options.real.resolve(), patients, names)
+        patients = [path.name for path in sorted(config.real.glob("sub-*"))]
+        _write_table(out / "real.csv", config.real.resolve(), patients, names)
         kind = {"layout": "table", "kind": "segmentation", "modalities": list(names)}
         _write_task(out, "real-lesion-voxels", title="where lesions of patients are", **kind)
 
@@ -115,14 +140,14 @@ def _write_table(path: Path, root: Path, subjects: list[str], names: dict[str, s
     table.to_csv(path, index=False)
 
 
-def questions(options: argparse.Namespace, timed: dict[str, int]) -> dict[str, Options]:
+def questions(config: FieldConfig, timed: dict[str, int]) -> dict[str, Options]:
     """The sweeps by name.
 
     Args:
-        options: of the command.
-        timed: how many steps each objective makes in the time of MDAE's.
+        config: of the field.
+        timed: how many steps each objective makes in the time of MDAE's, where that is known.
     """
-    block = {"block": [options.patch // 4] * 3}
+    block = {"block": [min(16, config.patch // 4)] * 3}
     own: dict[str, Options] = {
         name: {"objective": name, **(block if name in MASKED else {})} for name in OBJECTIVES
     }
@@ -134,20 +159,20 @@ def questions(options: argparse.Namespace, timed: dict[str, int]) -> dict[str, O
     equal_time = {
         f"{name}, equal time": {**own[name], "steps": steps}
         for name, steps in timed.items()
-        if abs(steps / options.steps - 1) > SAME_TIME
+        if abs(steps / config.steps - 1) > SAME_TIME
     }
     every = {**own, **ratios, "untrained": UNTRAINED}
     masked = {name: every[name] for name in ("mdae", "mae", "dsm", *ratios)}
-    long = {name: {**every[name], "steps": 6 * options.steps} for name in ("mdae", "mae", "dsm")}
+    long = {name: {**every[name], "steps": 6 * config.steps} for name in ("mdae", "mae", "dsm")}
     limits = {"mdae": own["mdae"], **{name: {**own["mdae"], **changes} for name, changes in LIMITS.items()}}
     pooled = {"task": "lesions.yaml", "data": "probing", "pool": "both", "repeats": 3}
     voxels = {"task": "lesion-voxels.yaml", "data": "voxels.csv", "protocol": "voxels"}
     real = {"task": "real-lesion-voxels.yaml", "data": "real.csv", "protocol": "voxels", "folds": 2}
-    seeds, few = list(range(options.seeds)), list(range(min(3, options.seeds)))
+    seeds, few = list(range(config.seeds)), list(range(min(3, config.seeds)))
 
     def of(variants: Options, baseline: str, *tasks: Options, seeds: list[int] = seeds) -> Options:
         return {
-            "base": _shared(options),
+            "base": _shared(config),
             "variants": variants,
             "seeds": seeds,
             "baseline": baseline,
@@ -163,71 +188,55 @@ def questions(options: argparse.Namespace, timed: dict[str, int]) -> dict[str, O
         "longer": of({"untrained": UNTRAINED, **long}, "untrained", voxels, seeds=few),
         "limits": of(limits, "mdae", voxels, seeds=few),
     }
-    return found | ({"real": of(every, "untrained", real)} if options.real else {})
+    return found | ({"real": of(every, "untrained", real)} if config.real else {})
 
 
-def _shared(options: argparse.Namespace) -> Options:
+def _shared(config: FieldConfig) -> Options:
     """What all runs have in common."""
     return {
         "store": "store",
-        "network": options.network,
-        "patch": [options.patch] * 3,
-        "steps": options.steps,
-        "batch": options.batch,
-        "lr": options.lr,
+        "network": config.network,
+        "patch": [config.patch] * 3,
+        "steps": config.steps,
+        "batch": config.batch,
+        "lr": config.lr,
         "val_fraction": 0.0,
         "val_every": 0,
         "picture_every": 0,
-        "checkpoint_every": max(1, options.steps // 2),
+        "checkpoint_every": max(1, config.steps // 2),
     }
 
 
-def steps_in_equal_time(out: Path, options: argparse.Namespace) -> dict[str, int]:
-    """How many steps each objective makes in the time of MDAE's; measured once, so that a second start has the same."""
-    path = out / "steps.json"
+def steps_in_equal_time(config: FieldConfig) -> dict[str, int]:
+    """How many steps each objective makes in the time of MDAE's, by the runs of the field; found once and kept."""
+    path = config.out / "steps.json"
     if not path.exists():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
-        seconds = seconds_a_step(list(OBJECTIVES), options.network, options.patch, options.batch, rounds=9)
-        median = {name: sorted(taken)[len(taken) // 2] for name, taken in seconds.items()}
-        found = {name: max(1, round(options.steps * median["mdae"] / s)) for name, s in median.items()}
+        taken: dict[str, list[float]] = {}
+        for run in read_spec(config.out / "field.yaml").runs():
+            seconds = read_done(config.out / "runs" / run.key).get("pretraining_s")
+            if run.variant in OBJECTIVES and seconds:  # none of a run that was interrupted
+                taken.setdefault(run.variant, []).append(seconds / config.steps)
+        median = {name: statistics.median(own) for name, own in taken.items()}
+        found = {name: max(1, round(config.steps * median["mdae"] / own)) for name, own in median.items()}
         path.write_text(json.dumps({"seconds_a_step": median, "steps": found}, indent=1) + "\n")
     return dict(json.loads(path.read_text())["steps"])
 
 
+def ask(config: FieldConfig, name: str, question: Options) -> None:
+    """Work through a sweep."""
+    spec, out = config.out / f"{name}.yaml", config.out / name
+    spec.write_text(yaml.safe_dump(question, sort_keys=False))
+    print(sweep(SweepConfig(spec=spec, out=out, runs=config.out / "runs", workers=config.workers)))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--network", default="tiny")
-    parser.add_argument("--spacing-mm", type=float, default=3.0)
-    parser.add_argument("--patch", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--pretraining", type=int, default=60, help="subjects to pre-train on")
-    parser.add_argument(
-        "--probing", type=int, default=240, help="subjects to probe, half of them with lesions"
-    )
-    parser.add_argument(
-        "--segmented", type=int, default=60, help="of those with lesions, how many to segment"
-    )
-    parser.add_argument(
-        "--real", type=Path, help="BIDS folder of patients, with lesion masks among its derivatives"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="runs at a time")
-    parser.add_argument("--only", nargs="+", help="questions to ask, all if left out")
-    options = parser.parse_args()
-    out = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    make_data(out, options)
-    for name, content in questions(options, steps_in_equal_time(out, options)).items():
-        if options.only and name not in options.only:
-            continue
-        spec = out / f"{name}.yaml"
-        spec.write_text(yaml.safe_dump(content, sort_keys=False))
-        print(sweep(SweepConfig(spec=spec, out=out / name, runs=out / "runs", workers=options.workers)))
+    config = tyro.cli(FieldConfig, description=__doc__)
+    config.out.mkdir(parents=True, exist_ok=True)
+    make_data(config)
+    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
+    ask(config, "field", questions(config, {})["field"])
+    for name, question in questions(config, steps_in_equal_time(config)).items():
+        ask(config, name, question)
 
 
 if __name__ == "__main__":
