@@ -79,19 +79,30 @@ def picture(gain: pd.DataFrame) -> Figure:
     return figure
 
 
-def main(out: Positional[Path]) -> None:
-    """Collect what is in the folder of `recipes.field`."""
-    RESULTS.mkdir(exist_ok=True)
-    options, timed = (json.loads((out / name).read_text()) for name in ("config.json", "steps.json"))
-    for name in questions(FieldConfig(**{**options, "out": out}), timed["steps"]):
+def collect(out: Path, results: Path, page_picture: Path) -> None:
+    """Write what is in the folder of `recipes.field`.
+
+    Args:
+        out: that folder.
+        results: folder of the tables.
+        page_picture: file of the picture.
+    """
+    results.mkdir(exist_ok=True)
+    config, timed = (json.loads((out / name).read_text()) for name in ("config.json", "steps.json"))
+    for name in questions(FieldConfig(**{**config, "out": out}), timed["steps"]):
         table = pd.read_csv(out / name / ("runs.csv" if name == "real" else "summary.csv"))
         own = real(table) if name == "real" else table.dropna(axis="columns", how="all")
-        own.round(4).to_csv(RESULTS / f"{name}.csv", index=False)
-    losses(out).round(3).to_csv(RESULTS / "losses.csv", index=False)
-    del options["out"], options["real"]
-    about = {"machine": machine(), "options": options, **timed}
-    (RESULTS / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    picture(pd.read_csv(out / "gain" / "summary.csv")).savefig(PICTURE, dpi=150)
+        own.round(4).to_csv(results / f"{name}.csv", index=False)
+    losses(out).round(3).to_csv(results / "losses.csv", index=False)
+    del config["out"], config["real"]
+    about = {"machine": machine(), "config": config, **timed}
+    (results / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    picture(pd.read_csv(out / "gain" / "summary.csv")).savefig(page_picture, dpi=150)
+
+
+def main(out: Positional[Path]) -> None:
+    """Collect from OUT."""
+    collect(out, RESULTS, PICTURE)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ is a sweep of its own, with the baseline that answers it, and they share their r
 - `field`: every objective against MDAE, and `gain` against the untrained network;
 - `ratio`: fixed against variable mask ratios, and one corruption against two;
 - `time`: as many steps as fit into the time of MDAE's on the machine at hand, where that is not as many anyway;
-- `longer`: six times as many steps;
 - `limits`: what may lift MDAE, one option at a time;
-- `real`: lesions of two patients, of whom each is segmented by what was learned from the other.
+- `real`: lesions of two patients, of whom each is segmented by what was learned from the other;
+- `longer`: six times as many steps, three seeds.
 
 Killed and started again it goes on; each question's `index.html` and `summary.csv` show its table. Two cores of an AMD
 EPYC take four hours. On a GPU: `--network base --patch 96 --spacing-mm 1.5 --steps 20000 --batch 16 --workers 1`.
@@ -180,15 +180,15 @@ def questions(config: FieldConfig, timed: dict[str, int]) -> dict[str, Options]:
         }
 
     known = {name: every[name] for name in ("mdae", "untrained")}
-    found = {
+    return {
         "field": of(every, "mdae", voxels, pooled),
         "gain": of(every, "untrained", voxels, pooled),
         "ratio": of(masked, "mae, half masked", voxels, pooled),
         "time": of({**known, **equal_time}, "mdae", voxels, pooled),
+        "limits": of(limits, "mdae", voxels),
+        **({"real": of(every, "untrained", real)} if config.real else {}),
         "longer": of({"untrained": UNTRAINED, **long}, "untrained", voxels, seeds=few),
-        "limits": of(limits, "mdae", voxels, seeds=few),
     }
-    return found | ({"real": of(every, "untrained", real)} if config.real else {})
 
 
 def _shared(config: FieldConfig) -> Options:

@@ -1,0 +1,57 @@
+"""The recipes: every question can be asked, and all of them are answered in a small field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mdae.objectives import OBJECTIVES
+from mdae.sweep.spec import read_spec
+from recipes import collect, field
+
+
+def test_no_run_of_a_question_is_another_networks_or_budgets():
+    config = field.FieldConfig(out=Path("field"), real=Path("patients"))
+    timed = {"mdae": 250, "mae": 300, "voco": 75}
+    asked = field.questions(config, timed)
+    assert set(OBJECTIVES) < set(asked["field"]["variants"])
+    assert asked["field"]["variants"] == asked["gain"]["variants"] == asked["real"]["variants"]
+    assert asked["time"]["variants"]["voco, equal time"] == {"objective": "voco", "steps": 75}
+    assert "mae, equal time" not in asked["time"]["variants"], "its steps are about as many"
+    assert len({json.dumps(question["base"]) for question in asked.values()}) == 1
+    for question in asked.values():
+        assert question["baseline"] in question["variants"]
+
+
+def test_patients_get_intervals_over_seeds_alone():
+    rows = [("mdae", 0, 0.4), ("mdae", 1, 0.6), ("untrained", 0, 0.3), ("untrained", 1, 0.4)]
+    runs = pd.DataFrame(rows, columns=["variant", "seed", "average_precision"]).assign(
+        modality="T2w", dice=0.5
+    )
+    found = collect.real(runs).set_index("variant")
+    assert found.gain["mdae"] == pytest.approx(0.15) and found.gain["untrained"] == 0
+    assert found.high["mdae"] - found.gain["mdae"] == pytest.approx(12.706 * 0.05, rel=1e-4)  # t of 1 degree
+
+
+@pytest.mark.slow
+def test_a_small_field_is_asked_everything_and_goes_on_where_it_was_left(tmp_path, monkeypatch):
+    out = tmp_path / "field"
+    monkeypatch.setattr(field, "OBJECTIVES", ("mdae", "mae", "dsm"))
+    monkeypatch.setattr(field, "LIMITS", {"foreground": {"foreground": True}})
+    options = {"patch": 16, "spacing-mm": 6, "steps": 50, "batch": 2, "seeds": 2, "workers": 1}
+    options |= {"pretraining": 4, "probing": 20, "segmented": 10}
+    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["field", str(out), *given])
+    field.main()
+    asked = field.questions(field.FieldConfig(out=out), {})
+    collect.collect(out, tmp_path / "results", tmp_path / "picture.png")
+    for name in (*asked, "losses"):
+        assert len(pd.read_csv(tmp_path / "results" / f"{name}.csv")) > 1
+    assert (tmp_path / "picture.png").exists()
+    done = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/done.json")}
+    assert len(done) == len({run.key for name in asked for run in read_spec(out / f"{name}.yaml").runs()})
+    field.main()
+    assert done == {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/done.json")}
