@@ -257,7 +257,7 @@ def cell(name: str, labels: np.ndarray, scores: np.ndarray) -> Cell:
 
 def simulated(
     number: int, effects: dict[str, float], *, seeds: int = 5, subjects: int = 60, wobble: float = 0.3
-) -> dict[str, list[Cell]]:
+) -> dict[str, dict[int, Cell]]:
     """Variants whose seeds differ by chance, all on the same subjects, some of whom are hard for all."""
     rng = numpy_generator(number, "sweep")
     labels = np.arange(subjects) % 2 * 1.0
@@ -268,13 +268,13 @@ def simulated(
         return strength * labels + hard + 0.5 * rng.standard_normal(subjects)
 
     return {
-        name: [cell(f"{name}{seed}", labels, scores(effect)) for seed in range(seeds)]
+        name: {seed: cell(f"{name}{seed}", labels, scores(effect)) for seed in range(seeds)}
         for name, effect in effects.items()
     }
 
 
-def rows_of(cells: dict[str, list[Cell]], number: int) -> list[Row]:
-    draws = SubjectDraws((one for own in cells.values() for one in own), seed=number, replicates=300)
+def rows_of(cells: dict[str, dict[int, Cell]], number: int) -> list[Row]:
+    draws = SubjectDraws((one for own in cells.values() for one in own.values()), seed=number, replicates=300)
     return adjusted(summarise(cells, "a", "auroc", draws))
 
 
@@ -294,3 +294,12 @@ def test_seeds_that_differ_widen_the_interval():
     wild = rows_of(simulated(1, {"a": 1.0}, wobble=1.5), 1)[0]
     assert wild.seed_sd > 2 * calm.seed_sd
     assert wild.estimate.high - wild.estimate.low > calm.estimate.high - calm.estimate.low
+
+
+def test_a_seed_that_failed_leaves_the_others_paired():
+    cells = simulated(1, {"a": 1.0, "b": 1.0}, wobble=1.0)
+    cells["b"] = {seed: cells["a"][seed] for seed in (1, 2, 4)}  # the same runs, of which some failed
+    same = rows_of(cells, 1)[1]
+    assert same.difference.value == 0 and same.num_seeds == 3
+    cells["b"] = {9: cells["b"][1]}
+    assert rows_of(cells, 1)[1].difference is None, "no seed in common"

@@ -78,18 +78,19 @@ class Spread:
 
 
 def summarise(
-    cells: Mapping[str, Sequence[Cell]], baseline: str, metric: str, draws: SubjectDraws
+    cells: Mapping[str, Mapping[int, Cell]], baseline: str, metric: str, draws: SubjectDraws
 ) -> list[Row]:
     """Each variant's row at one place, compared with the baseline's.
 
     Args:
-        cells: by variant, one a seed, in one order of seeds.
+        cells: by variant, one a seed.
         baseline: a variant's name.
         metric: what is compared.
         draws: of subjects, the same for all.
     """
     rows = []
-    for variant, own in cells.items():
+    for variant, by_seed in cells.items():
+        own = list(by_seed.values())
         first = own[0]
         spread = _spread([draws.deviations(cell, metric) for cell in own], len(first.subjects))
         scale = SCALES.get(metric, SHARE)
@@ -103,8 +104,9 @@ def summarise(
         )
         sd = float(spread.by_seed.std(ddof=1)) if len(own) > 1 else float("nan")
         difference, p = (None, None)
-        if variant != baseline and cells.get(baseline):
-            difference, p = difference_of(own, cells[baseline], metric, draws)
+        if variant != baseline and (shared := sorted(by_seed.keys() & cells.get(baseline, {}).keys())):
+            pairs = [(by_seed[seed], cells[baseline][seed]) for seed in shared]
+            difference, p = difference_of(pairs, metric, draws)
         rows.append(
             Row(
                 variant=variant,
@@ -124,20 +126,20 @@ def summarise(
 
 
 def difference_of(
-    first: Sequence[Cell], second: Sequence[Cell], metric: str, draws: SubjectDraws
+    pairs: Sequence[tuple[Cell, Cell]], metric: str, draws: SubjectDraws
 ) -> tuple[Estimate, float]:
     """The mean of one variant less that of another over seeds, with its interval and two-sided p.
 
-    Subjects are paired. Seeds are too, where both have the same number: weights and crops of one seed begin alike.
+    Args:
+        pairs: both at one seed, where weights and crops begin alike. Subjects are paired as well.
+        metric: what is compared.
+        draws: of subjects.
     """
-    if len(first) != len(second):
-        number = min(len(first), len(second))
-        first, second = first[:number], second[:number]
     deviations = []
-    for one, other in zip(first, second, strict=True):
+    for one, other in pairs:
         (a, of_a), (b, of_b) = (draws.deviations(cell, metric) for cell in paired(one, other, metric))
         deviations.append((a - b, of_a - of_b))
-    spread = _spread(deviations, len(first[0].subjects))
+    spread = _spread(deviations, len(pairs[0][0].subjects))
     scale = SCALES.get(metric, SHARE)
     return difference_test(
         spread.value,

@@ -98,11 +98,11 @@ def _summary(spec: Spec, cells: Mapping[SweepRun, Mapping[Place, Cell]]) -> list
     places = dict.fromkeys(place for own in sound.values() for place in own)
     rows = []
     for place in places:
-        by_variant: dict[str, list[Cell]] = {}
+        by_variant: dict[str, dict[int, Cell]] = {}
         for run, own in sound.items():
             if place in own:
-                by_variant.setdefault(run.variant, []).append(own[place])
-        first = next(iter(by_variant.values()))[0]
+                by_variant.setdefault(run.variant, {})[run.seed] = own[place]
+        first = next(own[place] for own in sound.values() if place in own)
         metric = (
             first.task.metric if first.task.metric in figures_of(first) else next(iter(figures_of(first)))
         )
