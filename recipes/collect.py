@@ -2,7 +2,8 @@
 
     python -m recipes.collect field
 
-It writes `recipes/results/`: a CSV for each question, `losses.csv`, `about.json`; and the picture of the page on it.
+It writes `recipes/results/`, a CSV for each question, `losses.csv`, `about.json`; and the picture and the tables of
+`docs/does-it-help.md`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from tyro.conf import Positional
 from benchmarks.common import machine
 from mdae.sweep.spec import read_spec
 from recipes.field import FieldConfig, questions
+from recipes.page import PAGE, RESULTS, filled
 
-RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "does-it-help.png"
 FEW = ("T2w", "FLAIR")  # seen in pre-training, and not
 
@@ -51,7 +52,7 @@ def real(runs: pd.DataFrame) -> pd.DataFrame:
         found = here.pivot(index="seed", columns="variant", values="average_precision")
         dice = here.groupby("variant").dice.mean()
         for variant in here.variant.unique():
-            gain = found[variant] - found["untrained"]
+            gain = (found[variant] - found["untrained"]).dropna()  # of seeds that both have
             half = stats.t.ppf(0.975, len(gain) - 1) * gain.sem()
             about = {"variant": variant, "modality": modality, "num_seeds": len(gain), "dice": dice[variant]}
             about |= {"average_precision": found[variant].mean(), "seed_sd": found[variant].std()}
@@ -88,6 +89,8 @@ def collect(out: Path, results: Path, page_picture: Path) -> None:
         page_picture: file of the picture.
     """
     results.mkdir(exist_ok=True)
+    for old in results.glob("*.csv"):
+        old.unlink()
     config, timed = (json.loads((out / name).read_text()) for name in ("config.json", "steps.json"))
     for name in questions(FieldConfig(**{**config, "out": out}), timed["steps"]):
         table = pd.read_csv(out / name / ("runs.csv" if name == "real" else "summary.csv"))
@@ -103,6 +106,7 @@ def collect(out: Path, results: Path, page_picture: Path) -> None:
 def main(out: Positional[Path]) -> None:
     """Collect from OUT."""
     collect(out, RESULTS, PICTURE)
+    PAGE.write_text(filled(PAGE.read_text(), RESULTS))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ from tyro.conf import Positional
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
+from mdae.errors import ConfigError, DataError
+from mdae.files import atomic_write
 from mdae.objectives import OBJECTIVES
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import read_spec
@@ -216,10 +218,33 @@ def steps_in_equal_time(config: FieldConfig) -> dict[str, int]:
             seconds = read_done(config.out / "runs" / run.key).get("pretraining_s")
             if run.variant in OBJECTIVES and seconds:  # none of a run that was interrupted
                 taken.setdefault(run.variant, []).append(seconds / config.steps)
+        if "mdae" not in taken:
+            raise DataError(
+                "every run of mdae was interrupted, so its time is unknown",
+                where=config.out,
+                mend="remove one from runs/",
+            )
         median = {name: statistics.median(own) for name, own in taken.items()}
         found = {name: max(1, round(config.steps * median["mdae"] / own)) for name, own in median.items()}
-        path.write_text(json.dumps({"seconds_a_step": median, "steps": found}, indent=1) + "\n")
+        _write_json(path, {"seconds_a_step": median, "steps": found})
     return dict(json.loads(path.read_text())["steps"])
+
+
+def require_same_size(config: FieldConfig) -> None:
+    """Raise `ConfigError` if the folder holds a field of another size, whose runs would be taken for this one's."""
+    path = config.out / "config.json"
+    now = json.loads(json.dumps(asdict(config), default=str))
+    before = json.loads(path.read_text()) if path.exists() else now
+    free = ("out", "workers", "real")
+    if changed := [name for name in now if name not in free and now[name] != before.get(name)]:
+        said = ", ".join(f"{name} was {before.get(name)}" for name in changed)
+        raise ConfigError(f"a field of another size: {said}", where=path, mend="give another folder")
+    _write_json(path, now)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def ask(config: FieldConfig, name: str, question: Options) -> None:
@@ -232,8 +257,8 @@ def ask(config: FieldConfig, name: str, question: Options) -> None:
 def main() -> None:
     config = tyro.cli(FieldConfig, description=__doc__)
     config.out.mkdir(parents=True, exist_ok=True)
+    require_same_size(config)
     make_data(config)
-    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str) + "\n")
     ask(config, "field", questions(config, {})["field"])
     for name, question in questions(config, steps_in_equal_time(config)).items():
         ask(config, name, question)

@@ -1,8 +1,7 @@
 """The tables of a page, written from `recipes/results/`: nobody copies a figure by hand.
 
-    python -m recipes.page
-
-Between `<!-- table: NAME -->` and `<!-- end -->` of `docs/does-it-help.md` stands what this makes of `NAME.csv`.
+Between `<!-- table: NAME -->` and `<!-- end -->` of `docs/does-it-help.md` stands what this makes of its CSV;
+`python -m recipes.collect` puts it there.
 """
 
 from __future__ import annotations
@@ -93,7 +92,3 @@ def filled(page: str, results: Path) -> str:
     """The page with the tables of the results in their places; raises KeyError for a table that is not there."""
     found = tables(results)
     return PLACE.sub(lambda match: match[1] + found[match[2]] + match[3], page)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(), RESULTS))

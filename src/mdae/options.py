@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional, arg
 
@@ -51,6 +51,17 @@ class ObjectivesConfig:
     """Objective to show whole; all in a table if left out."""
     plugin: Path | None = None
     """Python file of your own that registers further objectives."""
+
+
+def require_words(options: Any) -> None:
+    """Raise `ConfigError` for a field of a dataclass that may hold some words only and holds another.
+
+    The command line refuses them by itself; a file or a caller may bring anything.
+    """
+    for name, kind in get_type_hints(type(options)).items():
+        words, value = get_args(kind), getattr(options, name)
+        if get_origin(kind) is Literal and value not in words:
+            raise ConfigError(f"{name} is {value!r}", mend=f"use one of {', '.join(map(repr, words))}")
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, str]:

@@ -105,6 +105,15 @@ def test_reading_out_maps_is_reading_out_features_wherever_one_window_sees_a_vox
     np.testing.assert_allclose(found[:, alone], expected[:, alone], rtol=1e-3, atol=1e-3)
 
 
+def test_a_voxel_is_seen_in_a_window_that_holds_it_though_windows_are_no_cubes():
+    own = encoder((16, 16, 8))
+    volume = np.zeros((16, 16, 32), dtype=np.float32)
+    volume[:, :, 8:16] = np.random.default_rng(1).standard_normal((16, 16, 8))
+    whole = features_at(own, volume, 0.0, np.array([[0, 0, 18], [0, 0, 31]]))
+    np.testing.assert_array_equal(whole[0], whole[1])  # of windows that are empty, not of the one before them
+    assert np.any(whole[0] != features_at(own, volume, 0.0, np.array([[0, 0, 15]]))[0])
+
+
 def test_the_threshold_is_the_one_with_the_best_weighted_dice():
     rng = np.random.default_rng(2)
     scores, labels = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.3

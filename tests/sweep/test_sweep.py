@@ -19,15 +19,18 @@ import pytest
 import torch
 
 from mdae.cli import main
-from mdae.errors import ConfigError, DataError
+from mdae.errors import ConfigError, DataError, TrainingError
 from mdae.evaluation.comparison import SubjectDraws
+from mdae.evaluation.metrics import Estimate
 from mdae.evaluation.results import Cell
 from mdae.seeding import numpy_generator
 from mdae.sweep.config import SweepConfig
+from mdae.sweep.figures import landscape_figure
 from mdae.sweep.spec import read_spec
 from mdae.sweep.summary import Row, adjusted, summarise
 from mdae.sweep.work import DONE, FAILED, sweep, work
 from mdae.tasks.record import LabelRule, Task
+from tests.evaluation.segmentation import made
 
 BASE = """
 base:
@@ -204,9 +207,80 @@ def test_workers_as_jobs(spec, tmp_path):
     assert len(list((out / "runs").glob(f"*/{DONE}"))) == 2
 
 
+def test_jobs_whose_specification_is_named_otherwise_end_in_its_table(spec, tmp_path, monkeypatch):
+    path = spec("seeds: [0]\n", steps=1)
+    path.write_text(path.read_text().replace("tasks:\n  - task", "tasks:\n  - pool: max\n    task"))
+    monkeypatch.chdir(tmp_path)
+    assert read_spec(Path("spec.yaml")).trials.keys() == read_spec(path.resolve()).trials.keys()
+    assert work(path.resolve(), tmp_path / "out" / "runs") == 1
+    assert sweep(SweepConfig(spec=Path("spec.yaml"), out=Path("out"), table=True)).exists()
+
+
+def test_tasks_may_pool_otherwise(spec, tmp_path):
+    path = spec("seeds: [0]\n", steps=1)
+    (tmp_path / "other.yaml").write_text(
+        (tmp_path / "lesions.yaml").read_text().replace("name: les", "name: oth")
+    )
+    task = "  - {task: other.yaml, data: DATA, folds: 2, repeats: 1, window: centre, pool: max}\nseeds"
+    data = path.read_text().split("data: ")[1].splitlines()[0]
+    path.write_text(path.read_text().replace("seeds", task.replace("DATA", data)))
+    sweep(SweepConfig(spec=path, out=tmp_path / "out"))
+    assert set(pd.read_csv(tmp_path / "out" / "runs.csv").task) == {"lesions", "othions"}
+
+
+def test_a_task_that_fails_leaves_the_run_to_the_others(spec, tmp_path, monkeypatch):
+    path, out = spec("seeds: [0]\n", steps=1), tmp_path / "out"
+    sweep(SweepConfig(spec=path, out=out))
+    path.write_text(path.read_text().replace("repeats: 1", "repeats: 2"))
+
+    def diverge(config):
+        raise TrainingError("the loss is inf", mend="lower lr")
+
+    monkeypatch.setattr("mdae.evaluation.evaluate.evaluate", diverge)
+    page = sweep(SweepConfig(spec=path, out=out))
+    assert "the loss is inf" in page.read_text()
+    assert "the loss is inf" in pd.read_csv(out / "runs.csv").error[0]
+    assert work(path, out / "runs") == 0, "it is over"
+    monkeypatch.undo()
+    sweep(SweepConfig(spec=spec("seeds: [0]\n", steps=1), out=out, table=True))
+    assert pd.read_csv(out / "runs.csv").auroc[0] >= 0, "a sweep without that task knows nothing of it"
+    path.write_text(path.read_text().replace("repeats: 1", "repeats: 2"))
+    sweep(SweepConfig(spec=path, out=out, retry=True))
+    assert pd.read_csv(out / "runs.csv").auroc[0] >= 0
+
+
+def test_of_two_subjects_there_are_means_without_intervals(spec, tmp_path):
+    data = made.dataset(tmp_path, 2)
+    tasks = f"tasks: [{{task: {data}, protocol: voxels, folds: 2}}]\n"
+    sweep(SweepConfig(spec=spec(tasks, steps=1, tasks=False), out=tmp_path / "out"))
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert runs.dice.between(0, 1).all() and runs.refused.str.contains("2 subjects").all()
+    assert not (tmp_path / "out" / "summary.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("protocol: Linear", "protocol is 'Linear'"),
+        ("window: center", "window is 'center'"),
+        ("pool: avg", "pool is 'avg'"),
+        ("split: nowhere.csv", "no such file"),
+    ],
+)
+def test_a_task_that_cannot_be_done_is_said_before_anything_is_run(spec, tmp_path, task, said):
+    path = spec("seeds: [0]\n")
+    path.write_text(path.read_text().replace("window: centre", task))
+    with pytest.raises(ConfigError, match=said):
+        sweep(SweepConfig(spec=path, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("ends", "said"),
     [
+        ("axes: {network: [tiny, tyni]}\n", "no network preset 'tyni'"),
+        ("axes: {patch: [[16, 16, 16], [16, 16, 20]]}\n", "a volume of"),
+        ("axes: {precision: [bf61]}\n", "precision is 'bf61'"),
         ("axes: {objective: [mdae, nothing]}\n", "no objective 'nothing'"),
         ("axes: {sigma_maxx: [1]}\n", "sigma_maxx"),
         ("axes: {steps: [0]}\n", "steps is 0"),
@@ -303,3 +377,24 @@ def test_a_seed_that_failed_leaves_the_others_paired():
     assert same.difference.value == 0 and same.num_seeds == 3
     cells["b"] = {9: cells["b"][1]}
     assert rows_of(cells, 1)[1].difference is None, "no seed in common"
+
+
+def test_a_landscape_of_errors_outlines_the_lowest():
+    variants = {f"{x}{y}": {"x": x, "y": y} for x in (0, 1) for y in (0, 1)}
+    rows = [
+        Row(
+            variant=name,
+            task="age",
+            modality="T1w",
+            protocol="linear",
+            metric="mae",
+            num_seeds=2,
+            num_subjects=9,
+            estimate=Estimate(value, value - 0.1, value + 0.1),
+            seed_sd=0.1,
+        )
+        for name, value in zip(variants, (5.0, 1.0, 4.0, 3.0), strict=True)
+    ]
+    figure = landscape_figure(rows, variants, ("x", "y"))
+    (outlined,) = [patch for patch in figure.axes[0].patches if patch.get_linewidth() == 1.6]
+    assert outlined.get_xy() == pytest.approx((-0.47, 0.53))

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from mdae.errors import ConfigError
 from mdae.evaluation.finetune_config import FinetuneOptions
 from mdae.evaluation.segment_config import SegmentOptions
+from mdae.options import require_words
 
 WindowMode = Literal["slide", "centre", "whole"]
 Pool = Literal["mean", "max", "both"]
@@ -112,6 +113,7 @@ class EvaluateConfig:
     """Of segmentation tasks, which nnU-Net is trained on."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         if self.folds < 2 or self.repeats < 1:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
         if not self.task:

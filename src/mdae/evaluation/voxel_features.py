@@ -30,7 +30,8 @@ def features_at(encoder: Encoder, volume: np.ndarray, background: float, points:
     x, patch = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32)), encoder.patch
     starts = window_starts(volume.shape, patch)
     middles = np.array(starts) + (np.array(patch) - 1) / 2
-    window_of = np.abs(points[:, None] - middles).max(axis=2).argmin(axis=1)
+    from_middle = np.abs(points[:, None] - middles) / np.array(patch)  # in windows, whose sides may differ
+    window_of = from_middle.max(axis=2).argmin(axis=1)
     features = np.zeros((len(points), encoder.num_features), dtype=np.float32)
     used = np.unique(window_of)
     for some in np.array_split(used, -(-len(used) // AT_ONCE)):

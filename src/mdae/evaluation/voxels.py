@@ -59,12 +59,14 @@ def evaluate_voxels(task: Task, config: EvaluateConfig, extractor: Extractor) ->
     values = {int(value) for own in sampled for value in np.unique(own.points.values)}
     study = _Study(extractor.encoder, modalities, config, label_scheme(task, config.root, values))
     scores: dict[str, dict[str, Figures]] = {view: {} for view in study.views}
+    contents: set[str] = set()
     for train, test in _folds(cohort, config):
+        contents.update(content for index in test for content in sampled[index].contents)
         learned_from = [sampled[index].points for index in train]
         for subject, found in study.trial(learned_from, [cohort.cases[index] for index in test]):
             for view, figures in found.items():
                 scores[view][subject] = figures
-    known, contents = extractor.pretraining, {content for own in sampled for content in own.contents}
+    known = extractor.pretraining
     return Evaluation(
         task=task,
         encoder=config.name or extractor.name,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mdae.evaluation.comparison import LOWER_IS_BETTER
 from mdae.report.figures import COLOURS
 from mdae.sweep.summary import Row
 
@@ -25,13 +26,14 @@ def landscape_figure(
     places = np.array([[float(variants[row.variant][name]) for name in axes] for row in rows])
     xs, ys = np.unique(places[:, 0]), np.unique(places[:, 1])
     mean, half = np.full((2, len(ys), len(xs)), np.nan)
-    best = max(rows, key=lambda row: row.estimate.value).estimate
+    sign = -1 if rows[0].metric in LOWER_IS_BETTER else 1
+    best = max(sign * row.estimate.value for row in rows)
     alike = np.zeros((len(ys), len(xs)), bool)
     for row, (x, y) in zip(rows, places, strict=True):
         cell = np.searchsorted(ys, y), np.searchsorted(xs, x)
         mean[cell] = row.estimate.value
         half[cell] = (row.estimate.high - row.estimate.low) / 2
-        alike[cell] = row.estimate.high >= best.value
+        alike[cell] = max(sign * row.estimate.low, sign * row.estimate.high) >= best
     figure = Figure(figsize=(11, 0.8 * len(ys) + 2.2))
     left, right = figure.subplots(1, 2)
     for axis, values, title in ((left, mean, "mean"), (right, half, "half the 95 % interval's width")):

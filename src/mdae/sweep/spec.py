@@ -14,6 +14,7 @@ from typing import Any
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.files import read_yaml
+from mdae.networks.presets import preset
 from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import objective_config
 from mdae.objectives.settings import flatten
@@ -62,6 +63,13 @@ class Spec:
             records = [find_task(name).to_dict() for name in trial["task"]]
             found[_hash([records, {name: value for name, value in trial.items() if name != "task"}])] = trial
         return found
+
+    def require_data(self) -> None:
+        """Raise `ConfigError` if a task's data, or its split, is not there."""
+        for trial in self.trials.values():
+            for name in ("data", "split"):
+                if trial.get(name) is not None and not trial[name].exists():
+                    raise ConfigError("no such file or folder", where=trial[name], mend=f"change {name}")
 
     def axes(self) -> list[str]:
         """What the variants differ in, in the order in which it is first named."""
@@ -131,9 +139,8 @@ class SweepRun:
         settings = objective_config(config.objective, config.options, read_changes(config.settings))
         values = config.fingerprint()
         del values["options"], values["settings"]
-        watched = {"val_every", "log_every"}  # change no weight
         about = {
-            "pretraining": {name: value for name, value in values.items() if name not in watched},
+            "pretraining": values,
             "store": str(config.store.resolve()),
             "settings": flatten(settings),
         }
@@ -145,8 +152,8 @@ def _hash(about: Any) -> str:
 
 
 def _trials(spec: Spec) -> Iterator[dict[str, Any]]:
-    """Options of `mdae evaluate`, with paths from where the file is."""
-    here = spec.path.parent
+    """Options of `mdae evaluate`, with whole paths, so that a trial is the same from wherever the file is named."""
+    here = spec.path.resolve().parent
     for task in spec.tasks:
         values = {name: _typed(value) for name, value in task.items()}
         names = values.pop("task")
@@ -155,6 +162,8 @@ def _trials(spec: Spec) -> Iterator[dict[str, Any]]:
         for name in ("data", "split"):
             if values.get(name) is not None:
                 values[name] = here / values[name]
+        if isinstance(values.get("modalities"), str):
+            values["modalities"] = (values["modalities"],)
         yield values
 
 
@@ -199,6 +208,12 @@ def read_spec(path: Path) -> Spec:
     return spec
 
 
+def _check_network(run: SweepRun) -> None:
+    config = run.pretraining(Path())
+    chosen = preset(config.network)
+    chosen.network.check_shape(config.patch or chosen.patch)
+
+
 def _combinations(axes: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
     """Every combination of the axes' values, named by them."""
     if not axes:
@@ -228,9 +243,12 @@ def _check(spec: Spec) -> None:
     runs = spec.runs()
     for run in runs:
         _ = run.key
+        _check_network(run)
     if runs:
         runs[0].evaluations(Path())  # the same for all
-    judged = [(name, trial.get("protocol")) for trial in spec.trials.values() for name in trial["task"]]
+    judged = [
+        (name, trial.get("protocol", "linear")) for trial in spec.trials.values() for name in trial["task"]
+    ]
     if twice := next((one for one in judged if judged.count(one) > 1), None):
         raise ConfigError(
             f"two ways to judge by {twice[0]}, which the table would not tell apart",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -60,8 +61,9 @@ def _state(run: SweepRun, folder: Path) -> dict[str, Any] | None:
 
 
 def _cells(run: SweepRun, folder: Path) -> dict[Place, Cell]:
-    folders = [config.out for config in run.evaluations(folder).values()]
-    return {cell.place: cell for cell in read_results(folders)}
+    judged = read_done(folder)["tasks"]
+    folders = [config.out for key, config in run.evaluations(folder).items() if key in judged]
+    return {cell.place: cell for own in folders for cell in read_results([own])}
 
 
 def _lines(
@@ -78,15 +80,24 @@ def _lines(
         "seed": run.seed,
         "run": run.key,
         "pretraining_s": state.get("pretraining_s"),
-        "error": state.get("error", ""),
+        "error": _error(state),
     }
     own = cells.get(run, {})
     lines = []
     for (protocol, task, modality), cell in own.items():
         place = {"protocol": protocol, "task": task, "modality": modality, "num_subjects": len(cell.subjects)}
-        figures = {name: estimate.value for name, estimate in cell.scores.items()}
+        figures = {name: estimate.value for name, estimate in cell.scores.items()} or _means(cell)
         lines.append({**about, **place, "refused": cell.refused, **figures})
     return lines or [about]
+
+
+def _error(state: Mapping[str, Any]) -> str:
+    return state.get("error") or "; ".join(state.get("failed_tasks", {}).values())
+
+
+def _means(cell: Cell) -> dict[str, float]:
+    """Of subjects who are too few for an interval; `refused` says so beside them."""
+    return {name: float(np.nanmean(own)) for name, own in cell.values.items() if np.isfinite(own).any()}
 
 
 def _summary(spec: Spec, cells: Mapping[SweepRun, Mapping[Place, Cell]]) -> list[Row]:
@@ -158,8 +169,8 @@ def _page(spec: Spec, runs: Mapping[SweepRun, Mapping[str, Any] | None], rows: l
             _HEADER, [_shown(row) for row in here], strong=[i for i, r in enumerate(here) if _stands_out(r)]
         )
     for run, state in runs.items():
-        if state is not None and "error" in state:
-            page.note(f"Failed: {run.variant}, seed {run.seed}: {state['error']}")
+        if state is not None and (error := _error(state)):
+            page.note(f"Failed: {run.variant}, seed {run.seed}: {error}")
     return page
 
 

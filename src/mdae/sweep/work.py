@@ -42,9 +42,10 @@ def sweep(config: SweepConfig) -> Path:
 
     spec = read_spec(config.spec)
     if not config.table:
+        spec.require_data()
         if config.retry:
             for run in spec.runs():
-                (config.folder / run.key / FAILED).unlink(missing_ok=True)
+                _forget_failure(config.folder / run.key)
         _start_workers(config)
     page = make_table(spec, config.folder, config.out)
     runs = spec.runs()
@@ -53,9 +54,16 @@ def sweep(config: SweepConfig) -> Path:
         raise DataError(
             f"{len(unfinished)} of {len(runs)} runs did not end",
             where=config.out,
-            mend="repeat the command",
+            mend="repeat the command, unless others are at work on them",
         )
     return page
+
+
+def _forget_failure(folder: Path) -> None:
+    (folder / FAILED).unlink(missing_ok=True)
+    done = read_done(folder)
+    if done.pop("failed_tasks", None):
+        _note(folder / DONE, done)
 
 
 def _start_workers(config: SweepConfig) -> None:
@@ -142,14 +150,17 @@ def _claim(folder: Path) -> Iterator[bool]:
 
 
 def is_over(run: SweepRun, folder: Path) -> bool:
-    """Whether a run has failed, or was pre-trained and judged on all tasks of its sweep."""
+    """Whether a run has failed, or was pre-trained and put to all tasks of its sweep."""
     done = read_done(folder)
-    judged = bool(done) and set(run.evaluations(folder)) <= set(done["tasks"])
-    return judged or (folder / FAILED).exists()
+    tried = {*done.get("tasks", ()), *done.get("failed_tasks", ())}
+    return (bool(done) and set(run.evaluations(folder)) <= tried) or (folder / FAILED).exists()
 
 
 def read_done(folder: Path) -> dict[str, Any]:
-    """What is noted of a run that was pre-trained: `tasks` are those that it was judged on; nothing if it was not."""
+    """What is noted of a run that was pre-trained, nothing if it was not.
+
+    `tasks` are those that it was judged on, `failed_tasks` why others failed.
+    """
     path = folder / DONE
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
@@ -161,16 +172,23 @@ def _finish(run: SweepRun, folder: Path) -> None:
     about = {"variant": run.variant, "seed": run.seed, "options": dict(run.options)}
     try:
         done = read_done(folder) or {**about, "pretraining_s": _pretrain(run, folder), "tasks": []}
-        _note(folder / DONE, done)
-        shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
-        for key, config in run.evaluations(folder).items():
-            if key not in done["tasks"]:
-                list(evaluate(config))
-                done["tasks"].append(key)
-                _note(folder / DONE, done)
     except TrainingError as error:  # all else is not the run's own fault, and stops the worker
         _note(folder / FAILED, {**about, "error": str(error)})
         logger.warning("run %s (%s, seed %d) failed: %s", run.key, run.variant, run.seed, error)
+        return
+    done.setdefault("failed_tasks", {})
+    _note(folder / DONE, done)
+    shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
+    for key, config in run.evaluations(folder).items():
+        if key in done["tasks"] or key in done["failed_tasks"]:
+            continue
+        try:
+            list(evaluate(config))
+            done["tasks"].append(key)
+        except TrainingError as error:  # of fine-tuning, say; the other tasks still judge the run
+            done["failed_tasks"][key] = f"{', '.join(config.task)}: {error}"
+            logger.warning("run %s (%s, seed %d), a task failed: %s", run.key, run.variant, run.seed, error)
+        _note(folder / DONE, done)
 
 
 def _pretrain(run: SweepRun, folder: Path) -> float | None:

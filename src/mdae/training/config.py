@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
-from mdae.options import AugmentOptions, ObjectiveOptions, read_changes
+from mdae.options import AugmentOptions, ObjectiveOptions, read_changes, require_words
 from mdae.types import Shape3
 
 
@@ -85,6 +85,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         read_changes(self.settings)
+        require_words(self)
         for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 1 or more")
@@ -107,7 +108,7 @@ class PretrainConfig:
         """
         free = (
             *("out", "store", "devices", "accelerator", "workers", "whole_files"),
-            *("checkpoint_every", "picture_every", "plugin"),
+            *("checkpoint_every", "picture_every", "val_every", "log_every", "plugin"),
         )
         values = {name: value for name, value in asdict(self).items() if name not in free}
         values["options"] = self.options.given()
