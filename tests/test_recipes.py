@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,9 @@ import pytest
 
 from mdae.objectives import OBJECTIVES
 from mdae.sweep.spec import read_spec
-from recipes import collect, field
+from recipes import collect, field, page
+
+UNSHOWN = {"field-linear", "time-linear"}  # beside the table of the readout they say nothing more
 
 
 def test_no_run_of_a_question_is_another_networks_or_budgets():
@@ -55,3 +58,25 @@ def test_a_small_field_is_asked_everything_and_goes_on_where_it_was_left(tmp_pat
     assert len(done) == len({run.key for name in asked for run in read_spec(out / f"{name}.yaml").runs()})
     field.main()
     assert done == {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/done.json")}
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    text = page.PAGE.read_text()
+    assert page.filled(text, page.RESULTS) == text, "python -m recipes.collect writes them"
+    assert set(page.tables(page.RESULTS)) - set(re.findall(r"<!-- table: ([\w-]+) -->", text)) <= UNSHOWN
+
+
+def test_a_table_shows_the_difference_and_sets_a_sure_one_in_bold():
+    rows = [
+        {"variant": name, "modality": modality, "protocol": "voxels", "metric": "dice", "value": 0.3, **found}
+        for name, found in (
+            ("a", {}),
+            ("b", {"difference": 0.1, "difference_low": 0.05, "difference_high": 0.15, "p_holm": 0.01}),
+            ("c", {"difference": -0.1, "difference_low": -0.3, "difference_high": 0.1, "p_holm": 1.0}),
+        )
+        for modality in page.SEEN
+    ]
+    first, second, third = page.differences(pd.DataFrame(rows), "voxels").splitlines()[2:]
+    assert first == "| **a**: dice | 0.300 | 0.300 | 0.300 |"
+    assert second.startswith("| b | **+0.100** [+0.050, +0.150] |")
+    assert third.startswith("| c | -0.100 [-0.300, +0.100] |")
