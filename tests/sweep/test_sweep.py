@@ -243,7 +243,8 @@ def test_a_task_that_fails_leaves_the_run_to_the_others(spec, tmp_path, monkeypa
     assert work(path, out / "runs") == 0, "it is over"
     monkeypatch.undo()
     sweep(SweepConfig(spec=spec("seeds: [0]\n", steps=1), out=out, table=True))
-    assert pd.read_csv(out / "runs.csv").auroc[0] >= 0, "a sweep without that task knows nothing of it"
+    runs = pd.read_csv(out / "runs.csv")
+    assert runs.auroc[0] >= 0 and runs.error.isna().all(), "a sweep without that task knows nothing of it"
     path.write_text(path.read_text().replace("repeats: 1", "repeats: 2"))
     sweep(SweepConfig(spec=path, out=out, retry=True))
     assert pd.read_csv(out / "runs.csv").auroc[0] >= 0

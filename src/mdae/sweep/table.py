@@ -40,7 +40,7 @@ def make_table(spec: Spec, folder: Path, out: Path) -> Path:
     ended = {run: state for run, state in runs.items() if state is not None}
     if not ended:
         raise DataError("no run has ended", where=out, mend="start it without --table")
-    cells = {run: _cells(run, folder / run.key) for run, state in ended.items() if "error" not in state}
+    cells = {run: _cells(run, folder / run.key, state) for run, state in ended.items()}
     write_table(
         out / "runs.csv", pd.DataFrame([row for run in ended for row in _lines(run, spec, ended, cells)])
     )
@@ -60,8 +60,9 @@ def _state(run: SweepRun, folder: Path) -> dict[str, Any] | None:
     return dict(json.loads(failed.read_text())) if failed.exists() else read_done(folder)
 
 
-def _cells(run: SweepRun, folder: Path) -> dict[Place, Cell]:
-    judged = read_done(folder)["tasks"]
+def _cells(run: SweepRun, folder: Path, state: Mapping[str, Any]) -> dict[Place, Cell]:
+    """What the tasks said of a run; nothing of one that failed."""
+    judged = state.get("tasks", ())
     folders = [config.out for key, config in run.evaluations(folder).items() if key in judged]
     return {cell.place: cell for own in folders for cell in read_results([own])}
 
@@ -80,7 +81,7 @@ def _lines(
         "seed": run.seed,
         "run": run.key,
         "pretraining_s": state.get("pretraining_s"),
-        "error": _error(state),
+        "error": _error(run, state),
     }
     own = cells.get(run, {})
     lines = []
@@ -91,8 +92,10 @@ def _lines(
     return lines or [about]
 
 
-def _error(state: Mapping[str, Any]) -> str:
-    return state.get("error") or "; ".join(state.get("failed_tasks", {}).values())
+def _error(run: SweepRun, state: Mapping[str, Any]) -> str:
+    """Why a run, or a task of its sweep, failed; "" if none did."""
+    failed = state.get("failed_tasks", {})  # of other sweeps that share the run as well
+    return state.get("error") or "; ".join(failed[key] for key in run.spec.trials if key in failed)
 
 
 def _means(cell: Cell) -> dict[str, float]:
@@ -169,7 +172,7 @@ def _page(spec: Spec, runs: Mapping[SweepRun, Mapping[str, Any] | None], rows: l
             _HEADER, [_shown(row) for row in here], strong=[i for i, r in enumerate(here) if _stands_out(r)]
         )
     for run, state in runs.items():
-        if state is not None and (error := _error(state)):
+        if state is not None and (error := _error(run, state)):
             page.note(f"Failed: {run.variant}, seed {run.seed}: {error}")
     return page
 
