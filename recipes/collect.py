@@ -21,10 +21,9 @@ from tyro.conf import Positional
 from benchmarks.common import machine
 from mdae.sweep.spec import read_spec
 from recipes.field import FieldConfig, questions
-from recipes.page import PAGE, RESULTS, filled
+from recipes.page import CONTRASTS, PAGE, PLACES, RESULTS, SURE, filled
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "does-it-help.png"
-FEW = ("T2w", "FLAIR")  # seen in pre-training, and not
 
 
 def losses(out: Path) -> pd.DataFrame:
@@ -65,15 +64,15 @@ def picture(gain: pd.DataFrame) -> Figure:
     gain = gain[(gain.protocol == "voxels") & (gain.variant != "untrained")]
     both = gain[gain.modality == "all"].sort_values("difference")
     figure = Figure(figsize=(11, 0.32 * len(both) + 1.2))
-    for axis, name in zip(figure.subplots(1, 2, sharey=True, sharex=True), FEW, strict=True):
+    for axis, name in zip(figure.subplots(1, 2, sharey=True, sharex=True), CONTRASTS, strict=True):
         own = gain[gain.modality == name].set_index("variant").loc[both.variant]
         for place, (_, row) in enumerate(own.iterrows()):
-            colour = "#c05020" if row["p_holm"] < 0.05 else "#808080"
+            colour = "#c05020" if row["p_holm"] < SURE else "#808080"
             axis.plot(row[["difference_low", "difference_high"]], [place, place], color=colour, linewidth=2)
             axis.plot(row["difference"], place, "o", color=colour)
         axis.set_yticks(range(len(own)), list(own.index))
         axis.axvline(0.0, color="gray", linewidth=1, linestyle=":")
-        axis.set_title(f"{name}, {'seen' if name == FEW[0] else 'never seen'} in pre-training", fontsize=10)
+        axis.set_title(f"{PLACES[name]} in pre-training", fontsize=10)
         axis.set_xlabel("Dice less that of an untrained network")
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

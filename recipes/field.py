@@ -36,7 +36,7 @@ from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.errors import ConfigError, DataError
-from mdae.files import atomic_write
+from mdae.files import write_json
 from mdae.objectives import OBJECTIVES
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import read_spec
@@ -224,7 +224,7 @@ def steps_in_equal_time(config: FieldConfig) -> dict[str, int]:
             )
         median = {name: statistics.median(own) for name, own in taken.items()}
         found = {name: max(1, round(config.steps * median["mdae"] / own)) for name, own in median.items()}
-        _write_json(path, {"seconds_a_step": median, "steps": found})
+        write_json(path, {"seconds_a_step": median, "steps": found})
     return dict(json.loads(path.read_text())["steps"])
 
 
@@ -237,12 +237,7 @@ def require_same_size(config: FieldConfig) -> None:
     if changed := [name for name in now if name not in free and now[name] != before.get(name)]:
         said = ", ".join(f"{name} was {before.get(name)}" for name in changed)
         raise ConfigError(f"a field of another size: {said}", where=path, mend="give another folder")
-    _write_json(path, now)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, now)
 
 
 def ask(config: FieldConfig, name: str, question: Options) -> None:

@@ -16,7 +16,8 @@ import pandas as pd
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "does-it-help.md"
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-SEEN = {"T2w": "T2w, seen", "FLAIR": "FLAIR, never seen", "all": "both"}
+CONTRASTS = ("T2w", "FLAIR")
+PLACES = {"T2w": "T2w, seen", "FLAIR": "FLAIR, never seen", "all": "both"}  # seen in pre-training, that is
 SURE = 0.05  # Holm's p below which a difference is set in bold
 
 
@@ -33,13 +34,13 @@ def differences(summary: pd.DataFrame, protocol: str) -> str:
     variants = here[here.modality == "all"].sort_values("difference", ascending=False).variant
     cells = {(row.variant, row.modality): row for row in here.itertuples()}
     own = [f"**{baseline}**: {here.metric.iloc[0]}"]
-    own += [f"{cells[baseline, name].value:.3f}" for name in SEEN]
+    own += [f"{cells[baseline, name].value:.3f}" for name in PLACES]
     rows = [
-        [variant, *(_difference(cells[variant, name]) for name in SEEN)]
+        [variant, *(_difference(cells[variant, name]) for name in PLACES)]
         for variant in variants
         if variant != baseline
     ]
-    return markdown([f"less {baseline}", *SEEN.values()], [own, *rows])
+    return markdown([f"less {baseline}", *PLACES.values()], [own, *rows])
 
 
 def _difference(row: object) -> str:

@@ -74,7 +74,7 @@ def test_a_table_shows_the_difference_and_sets_a_sure_one_in_bold():
             ("b", {"difference": 0.1, "difference_low": 0.05, "difference_high": 0.15, "p_holm": 0.01}),
             ("c", {"difference": -0.1, "difference_low": -0.3, "difference_high": 0.1, "p_holm": 1.0}),
         )
-        for modality in page.SEEN
+        for modality in page.PLACES
     ]
     first, second, third = page.differences(pd.DataFrame(rows), "voxels").splitlines()[2:]
     assert first == "| **a**: dice | 0.300 | 0.300 | 0.300 |"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def _readable(error: OSError, path: Path) -> Exception:
             "a file stands where a folder is wanted", where=path.parent, mend="give another folder"
         )
     return error
+
+
+def write_json(path: Path, content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
+    """Write JSON as `atomic_write` does; `default` is what `json.dumps` makes of other types by."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=default) + "\n")
 
 
 def read_yaml(path: Path, kind: str) -> Any:

@@ -33,6 +33,11 @@ LOWER_IS_BETTER = ("brier", "calibration_error", "mae")
 NOT_COMPARED = ("calibration_error",)  # above 0 by chance alone, and the more the fewer subjects
 
 
+def sign_of(metric: str) -> int:
+    """1 if more of a figure is better, -1 if less is."""
+    return -1 if metric in LOWER_IS_BETTER else 1
+
+
 @dataclass(frozen=True)
 class Difference:
     """By how much a figure of one encoder is above another's.

@@ -25,7 +25,7 @@ from mdae.evaluation.outcome import Evaluation, ModalityResult, result_path
 from mdae.evaluation.protocols import KNN, LINEAR, RIDGE, Scored, cross_validate, hold_out
 from mdae.evaluation.scores import classification_scores, regression_scores
 from mdae.evaluation.trials import count_trial
-from mdae.files import atomic_write, require_writable
+from mdae.files import require_writable, write_json
 from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.layouts import Case
@@ -86,8 +86,7 @@ def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
     path = result_path(config.out, evaluation)
     if _is_of_another(path, evaluation):
         logger.warning("%s: replaces that of another %s; --name keeps both", path, evaluation.encoder)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
+    write_json(path, evaluation.to_dict())
     return evaluation
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mdae.files import atomic_write
+from mdae.files import write_json
 
 FOLDER = "trials"
 
@@ -33,8 +33,7 @@ def count_trial(
     path = shelf / f"{_digest(settings)}.json"
     if not path.exists():
         about = {"task": task, "encoder": encoder, "num_subjects": len(subjects), "settings": settings}
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), **about}, indent=1) + "\n")
+        write_json(path, {"date": time.strftime("%Y-%m-%d"), **about})
     return len(list(shelf.glob("[!.]*.json")))
 
 

@@ -82,6 +82,12 @@ class Preset:
     patch: Shape3
     use: str
 
+    def crop(self, patch: Shape3 | None) -> Shape3:
+        """The patch that was asked for, else the preset's own; `ConfigError` if the strides do not allow it."""
+        chosen = patch or self.patch
+        self.network.check_shape(chosen)
+        return chosen
+
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(

@@ -9,13 +9,13 @@ import numpy as np
 
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.comparison import (
-    LOWER_IS_BETTER,
     NOT_COMPARED,
     Difference,
     SubjectDraws,
     average,
     compare,
     compare_averages,
+    sign_of,
 )
 from mdae.evaluation.extractors import BASELINE, UNTRAINED
 from mdae.evaluation.metrics import Estimate
@@ -119,8 +119,7 @@ class Board:
         if not ranking:
             return -np.inf
         total = sum(mean.estimate.value * mean.num_cells for mean in ranking)
-        sign = -1 if ranking[0].metric in LOWER_IS_BETTER else 1
-        return sign * total / sum(mean.num_cells for mean in ranking)
+        return sign_of(ranking[0].metric) * total / sum(mean.num_cells for mean in ranking)
 
     def mean(self, protocol: str, group: str, encoder: str) -> Mean | None:
         wanted = (protocol, group, encoder)

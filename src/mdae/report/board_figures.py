@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
-from mdae.evaluation.comparison import LOWER_IS_BETTER, Difference
+from mdae.evaluation.comparison import Difference, sign_of
 from mdae.report.board import Board, Entry, mark
 
 BETTER, WORSE, UNDECIDED, GRID = "#0b6e8f", "#c2410c", "#8a97a3", "#e5eaef"
@@ -80,7 +80,7 @@ def _forest(
     metric: str,
 ) -> None:
     """Differences with intervals; filled where Holm's p is below 0.05, coloured by which is better."""
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = sign_of(metric)
     for place, row in enumerate(rows):
         difference, p = row or (None, None)
         if difference is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mdae.evaluation.comparison import LOWER_IS_BETTER
+from mdae.evaluation.comparison import sign_of
 from mdae.report.figures import COLOURS
 from mdae.sweep.summary import Row
 
@@ -26,7 +26,7 @@ def landscape_figure(
     places = np.array([[float(variants[row.variant][name]) for name in axes] for row in rows])
     xs, ys = np.unique(places[:, 0]), np.unique(places[:, 1])
     mean, half = np.full((2, len(ys), len(xs)), np.nan)
-    sign = -1 if rows[0].metric in LOWER_IS_BETTER else 1
+    sign = sign_of(rows[0].metric)
     best = max(sign * row.estimate.value for row in rows)
     alike = np.zeros((len(ys), len(xs)), bool)
     for row, (x, y) in zip(rows, places, strict=True):

@@ -14,14 +14,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mdae.data.cluster import job_executor, last_line
 from mdae.errors import DataError, MDAEError, TrainingError
-from mdae.files import atomic_write
+from mdae.files import write_json
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import SweepRun, read_spec
 
@@ -152,8 +152,13 @@ def _claim(folder: Path) -> Iterator[bool]:
 def is_over(run: SweepRun, folder: Path) -> bool:
     """Whether a run has failed, or was pre-trained and put to all tasks of its sweep."""
     done = read_done(folder)
-    tried = {*done.get("tasks", ()), *done.get("failed_tasks", ())}
-    return (bool(done) and set(run.evaluations(folder)) <= tried) or (folder / FAILED).exists()
+    judged = bool(done) and run.spec.trials.keys() <= _tried(done)
+    return judged or (folder / FAILED).exists()
+
+
+def _tried(done: Mapping[str, Any]) -> set[str]:
+    """The tasks that a run was put to, by their hashes."""
+    return {*done["tasks"], *done.get("failed_tasks", ())}
 
 
 def read_done(folder: Path) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def _finish(run: SweepRun, folder: Path) -> None:
     _note(folder / DONE, done)
     shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
     for key, config in run.evaluations(folder).items():
-        if key in done["tasks"] or key in done["failed_tasks"]:
+        if key in _tried(done):
             continue
         try:
             list(evaluate(config))
@@ -201,5 +206,4 @@ def _pretrain(run: SweepRun, folder: Path) -> float | None:
 
 
 def _note(path: Path, about: dict[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(about, indent=1, default=str) + "\n")
+    write_json(path, about, default=str)

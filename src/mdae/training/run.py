@@ -73,8 +73,7 @@ class Run:
 def open_run(config: PretrainConfig) -> Run:
     """Open the store, split its subjects and build the objective; every bad option is found here."""
     chosen = preset(config.network)
-    patch = config.patch or chosen.patch
-    chosen.network.check_shape(patch)
+    patch = chosen.crop(config.patch)
     if config.plugin is not None:
         load_plugin(config.plugin)
     changes = read_changes(config.settings)

@@ -28,7 +28,7 @@ from mdae.evaluation.segmentation.labels import (
     found_labels,
     remapped,
 )
-from mdae.files import atomic_write
+from mdae.files import write_json
 from mdae.interop.nnunet import READER
 from mdae.progress import Progress
 from mdae.tasks.layouts import Case
@@ -195,8 +195,7 @@ def _write(
             "left_out": cohort.left_out,
         },
     }
-    with atomic_write(root / DESCRIPTION) as temporary:  # last: a folder with it is whole
-        temporary.write_text(json.dumps(about, indent=1) + "\n")
+    write_json(root / DESCRIPTION, about)  # last: a folder with it is whole
     return about
 
 

@@ -12,7 +12,7 @@ from mdae.data.workers import num_cores
 from mdae.evaluation.segmentation.dataset import RawDataset
 from mdae.evaluation.segmentation.environment import MOST_PROCESSES, nnunet_environment
 from mdae.evaluation.segmentation.start import Start
-from mdae.files import atomic_write
+from mdae.files import write_json
 from mdae.interop.nnunet import CONFIGURATION, adapt_plans
 from mdae.tasks.nnunet_raw import DESCRIPTION
 from mdae.types import Shape3
@@ -55,7 +55,7 @@ def make_plans(
     spacing = start.contract.spacing_mm
     theirs = json.loads((place / f"{PLANNER}.json").read_text())
     plans = adapt_plans(theirs, start.network.config, name=name, patch=patch, spacing_mm=spacing, batch=batch)
-    _save(plans, place / f"{name}.json")
+    write_json(place / f"{name}.json", plans)
     return plans
 
 
@@ -71,7 +71,7 @@ def preprocess(dataset: RawDataset, plans: dict[str, Any], folder: Path, *, work
     part = f"{target.name}.{os.getpid()}.part"
     under_way = {**plans, "configurations": {CONFIGURATION: {**own, "data_identifier": part}}}
     try:
-        _save(under_way, place / f"{part}.json")
+        write_json(place / f"{part}.json", under_way)
         with nnunet_environment(folder, processes=1):
             preprocessor = DefaultPreprocessor(verbose=False)
             preprocessor.show_progress_bar = False
@@ -82,11 +82,6 @@ def preprocess(dataset: RawDataset, plans: dict[str, Any], folder: Path, *, work
         (place / f"{part}.json").unlink(missing_ok=True)
         shutil.rmtree(place / part, ignore_errors=True)
     return target
-
-
-def _save(plans: dict[str, Any], path: Path) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(plans, indent=1) + "\n")
 
 
 def dataset_description(dataset: RawDataset, folder: Path) -> dict[str, Any]:
