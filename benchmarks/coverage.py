@@ -17,7 +17,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from benchmarks.common import save, show
-from mdae.evaluation.metrics import (
+from mdae.evaluation.statistics.intervals import (
     SHARE,
     Estimate,
     Weighted,
@@ -25,8 +25,8 @@ from mdae.evaluation.metrics import (
     class_sizes,
     subject_weights,
 )
-from mdae.evaluation.scores import SCALES, classification_figures, mean_figure, regression_figures
-from mdae.evaluation.statistics import delong
+from mdae.evaluation.statistics.scores import SCALES, classification_figures, mean_figure, regression_figures
+from mdae.evaluation.statistics.tests import delong
 from mdae.seeding import numpy_generator
 
 REPLICATES, MANY = 1000, 200_000

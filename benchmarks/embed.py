@@ -20,8 +20,8 @@ from benchmarks.step import peer_network
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.evaluation.configs import EmbedConfig
-from mdae.evaluation.embed import embed_items, list_items
-from mdae.evaluation.encoder import Encoder
+from mdae.evaluation.features.embed import embed_items, list_items
+from mdae.evaluation.features.encoder import Encoder
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel
 from mdae.training.device import keep_freed_memory

@@ -23,9 +23,9 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.evaluation.configs import EvaluateConfig
-from mdae.evaluation.encoder import Encoder
 from mdae.evaluation.evaluate import evaluate
-from mdae.evaluation.windows import AT_ONCE, cut_window, window_starts
+from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_starts
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.seeding import numpy_generator

@@ -16,9 +16,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.common import save, show
-from mdae.evaluation.metrics import auroc, cross_validation_widening, weighted_auroc
-from mdae.evaluation.protocols import LINEAR, choose, cross_validate, folds_by_subject
-from mdae.evaluation.statistics import delong
+from mdae.evaluation.probing.cross_validation import choose, cross_validate, folds_by_subject
+from mdae.evaluation.probing.estimators import LINEAR
+from mdae.evaluation.statistics.intervals import auroc, cross_validation_widening, weighted_auroc
+from mdae.evaluation.statistics.tests import delong
 from mdae.seeding import numpy_generator
 
 CASES = [(60, 8, 0.0), (60, 100, 0.0), (200, 100, 0.0), (60, 8, 1.0), (60, 100, 1.5), (200, 100, 1.0)]

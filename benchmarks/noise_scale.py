@@ -26,9 +26,10 @@ from mdae.data.sampling import CropDataset
 from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import attach_labels, read_table
-from mdae.evaluation.metrics import auroc
-from mdae.evaluation.probe import feature_matrix
-from mdae.evaluation.protocols import LINEAR, cross_validate
+from mdae.evaluation.probing.cross_validation import cross_validate
+from mdae.evaluation.probing.estimators import LINEAR
+from mdae.evaluation.probing.probe import feature_matrix
+from mdae.evaluation.statistics.intervals import auroc
 from mdae.networks.saved import SavedModel, load_model
 from mdae.objectives import squared_error_terms
 from mdae.options import ObjectiveOptions

@@ -22,6 +22,7 @@ FLOORS = [
     {"training"},
     {"interop"},
     {"evaluation"},
+    {"inference"},
     {"report"},
     {"sweep"},
     {"cli", "__main__", "__init__"},

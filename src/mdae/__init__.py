@@ -14,7 +14,7 @@ from mdae.errors import MDAEError
 from mdae.version import __version__
 
 if TYPE_CHECKING:
-    from mdae.evaluation.encoder import Encoder
+    from mdae.evaluation.features.encoder import Encoder
 
 __all__ = ["MDAEError", "__version__", "load"]
 
@@ -29,6 +29,6 @@ def load(path: str | Path, *, device: str = "cpu") -> Encoder:
     Raises:
         ModelError: no model there, or a damaged one.
     """
-    from mdae.evaluation.encoder import Encoder  # here, so that `import mdae` is fast
+    from mdae.evaluation.features.encoder import Encoder  # here, so that `import mdae` is fast
 
     return Encoder.load(path, device=device)

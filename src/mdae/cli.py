@@ -200,7 +200,7 @@ def _pretrain(config: PretrainConfig) -> None:
 
 
 def _embed(config: EmbedConfig) -> None:
-    from mdae.evaluation.embed import embed
+    from mdae.evaluation.features.embed import embed
 
     result = embed(config)
     console.print(
@@ -212,7 +212,7 @@ def _embed(config: EmbedConfig) -> None:
 
 
 def _probe(config: ProbeConfig) -> None:
-    from mdae.evaluation.probe import probe, results_table
+    from mdae.evaluation.probing.probe import probe, results_table
 
     console.print(results_table(probe(config)))
 
@@ -237,7 +237,7 @@ def _encoders(config: EncodersConfig) -> None:
 
 def _evaluate(config: EvaluateConfig) -> None:
     from mdae.evaluation.evaluate import evaluate
-    from mdae.evaluation.outcome import result_path, results_table
+    from mdae.evaluation.results.schema import result_path, results_table
 
     for evaluation in evaluate(config):
         console.print(results_table(evaluation))
@@ -257,7 +257,7 @@ def _sweep(config: SweepConfig) -> None:
 
 
 def _reconstruct(config: ReconstructConfig) -> None:
-    from mdae.evaluation.reconstruct import reconstruct
+    from mdae.inference.reconstruct import reconstruct
 
     errors = reconstruct(config).errors()
     shown = ", ".join(f"{name} {value:.3f}" for name, value in errors.items() if value is not None)

@@ -14,7 +14,7 @@ import torch
 
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
-from mdae.evaluation.encoder import Encoder
+from mdae.evaluation.features.encoder import Encoder
 from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.objectives import OBJECTIVES, Objective, StepOutput, build_objective, objective_config

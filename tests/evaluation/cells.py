@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from mdae.evaluation.outcome import Evaluation, ModalityResult
-from mdae.evaluation.results import Cell, read_result
-from mdae.evaluation.scores import classification_scores, mean_scores, regression_scores
+from mdae.evaluation.results.reader import Cell, read_result
+from mdae.evaluation.results.schema import Evaluation, ModalityResult
+from mdae.evaluation.statistics.scores import classification_scores, mean_scores, regression_scores
 from mdae.tasks.record import Task, scenario_of, task_from_dict
 
 

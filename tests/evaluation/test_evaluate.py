@@ -22,13 +22,14 @@ from mdae.errors import ConfigError, DataError
 from mdae.evaluation.cohort import COPIES, Cohort, copies, find_cohort, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
-from mdae.evaluation.extractors import Histogram, open_extractor
-from mdae.evaluation.feature_cache import FeatureCache
-from mdae.evaluation.finetune_config import FinetuneOptions
-from mdae.evaluation.metrics import cross_validation_widening
-from mdae.evaluation.outcome import Evaluation
-from mdae.evaluation.protocols import KNN, LINEAR, RIDGE, cross_validate, folds_by_subject, hold_out
-from mdae.evaluation.scores import classification_scores
+from mdae.evaluation.features.cache import FeatureCache
+from mdae.evaluation.features.extractors import Histogram, open_extractor
+from mdae.evaluation.finetuning.config import FinetuneOptions
+from mdae.evaluation.probing.cross_validation import cross_validate, folds_by_subject, hold_out
+from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
+from mdae.evaluation.results.schema import Evaluation
+from mdae.evaluation.statistics.intervals import cross_validation_widening
+from mdae.evaluation.statistics.scores import classification_scores
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel, save_model
 from mdae.options import AugmentOptions

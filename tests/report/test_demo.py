@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mdae.cli import main
-from mdae.evaluation.reconstruct import Reconstruction
+from mdae.inference.reconstruct import Reconstruction
 from mdae.report.figures import forest_figure, landscape_figure, loss_figure, steps_figure
 from mdae.report.page import Page
 from mdae.seeding import numpy_generator

@@ -11,9 +11,9 @@ import pytest
 
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation.outcome import ModalityResult
-from mdae.evaluation.results import read_results
-from mdae.evaluation.statistics import delong, holm
+from mdae.evaluation.results.reader import read_results
+from mdae.evaluation.results.schema import ModalityResult
+from mdae.evaluation.statistics.tests import delong, holm
 from mdae.report.board import make_board, remarks, warnings
 from mdae.report.board_figures import bars_figure, cells_figure, means_figure, roc_figure
 from mdae.report.board_text import CSV_COLUMNS, escape, means_table

@@ -20,9 +20,9 @@ import torch
 
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError, TrainingError
-from mdae.evaluation.comparison import SubjectDraws
-from mdae.evaluation.metrics import Estimate
-from mdae.evaluation.results import Cell
+from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.statistics.intervals import Estimate
+from mdae.evaluation.statistics.paired import SubjectDraws
 from mdae.seeding import numpy_generator
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.figures import landscape_figure
@@ -30,7 +30,7 @@ from mdae.sweep.spec import read_spec
 from mdae.sweep.summary import Row, adjusted, summarise
 from mdae.sweep.work import DONE, FAILED, sweep, work
 from mdae.tasks.record import LabelRule, Task
-from tests.evaluation.segmentation import made
+from tests.evaluation.nnunet import made
 
 BASE = """
 base:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
-from mdae.evaluation.finetune_config import FinetuneOptions
-from mdae.evaluation.segment_config import SegmentOptions
+from mdae.evaluation.finetuning.config import FinetuneOptions
+from mdae.evaluation.nnunet.config import SegmentOptions
 from mdae.options import require_words
 
 WindowMode = Literal["slide", "centre", "whole"]

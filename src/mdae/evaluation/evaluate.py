@@ -16,15 +16,22 @@ from mdae.data.catalogue import ScanEntry
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
-from mdae.evaluation.extractors import Extractor, fingerprint_of, is_own, open_backbone, open_extractor
-from mdae.evaluation.feature_cache import FeatureCache, default_folder
-from mdae.evaluation.finetune import Study, cross_validate_finetune, hold_out_finetune
-from mdae.evaluation.finetune_inputs import CachedInputs, InputExtractor
-from mdae.evaluation.metrics import MIN_SUBJECTS, cross_validation_widening
-from mdae.evaluation.outcome import Evaluation, ModalityResult, result_path
-from mdae.evaluation.protocols import KNN, LINEAR, RIDGE, Scored, cross_validate, hold_out
-from mdae.evaluation.scores import classification_scores, regression_scores
-from mdae.evaluation.trials import count_trial
+from mdae.evaluation.features.cache import FeatureCache, default_folder
+from mdae.evaluation.features.extractors import (
+    Extractor,
+    fingerprint_of,
+    is_own,
+    open_backbone,
+    open_extractor,
+)
+from mdae.evaluation.finetuning.finetune import Study, cross_validate_finetune, hold_out_finetune
+from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
+from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
+from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
+from mdae.evaluation.results.evaluation_log import count_trial
+from mdae.evaluation.results.schema import Evaluation, ModalityResult, result_path
+from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, cross_validation_widening
+from mdae.evaluation.statistics.scores import classification_scores, regression_scores
 from mdae.files import require_writable, write_json
 from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
@@ -65,11 +72,11 @@ def _with_data(name: str, config: EvaluateConfig) -> EvaluateConfig:
 def _evaluate_on(task: Task, config: EvaluateConfig, extractor: Callable[[], Extractor]) -> Evaluation:
     """By what the task is and the protocol that is wanted; each imports what it needs."""
     if config.protocol == "voxels":
-        from mdae.evaluation.voxels import evaluate_voxels
+        from mdae.evaluation.voxel_probe.voxels import evaluate_voxels
 
         return evaluate_voxels(task, config, extractor())
     if task.kind == "segmentation":
-        from mdae.evaluation.segmentation.run import evaluate_segmentation
+        from mdae.evaluation.nnunet.run import evaluate_segmentation
 
         return evaluate_segmentation(task, config, config.segment)
     return _evaluate_frozen(task, config, extractor()) if config.frozen else _evaluate_finetuned(task, config)

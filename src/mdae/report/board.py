@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation.comparison import (
+from mdae.evaluation.features.extractors import BASELINE, UNTRAINED
+from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.statistics.intervals import Estimate
+from mdae.evaluation.statistics.paired import (
     NOT_COMPARED,
     Difference,
     SubjectDraws,
@@ -17,10 +20,7 @@ from mdae.evaluation.comparison import (
     compare_averages,
     sign_of,
 )
-from mdae.evaluation.extractors import BASELINE, UNTRAINED
-from mdae.evaluation.metrics import Estimate
-from mdae.evaluation.results import Cell
-from mdae.evaluation.statistics import holm
+from mdae.evaluation.statistics.tests import holm
 from mdae.tasks.record import Reference
 
 SCENARIOS = ("in-domain", "cross-modality", "multi-modal", "segmentation")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
-from mdae.evaluation.comparison import Difference, sign_of
+from mdae.evaluation.statistics.paired import Difference, sign_of
 from mdae.report.board import Board, Entry, mark
 
 BETTER, WORSE, UNDECIDED, GRID = "#0b6e8f", "#c2410c", "#8a97a3", "#e5eaef"

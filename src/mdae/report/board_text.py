@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from mdae.evaluation.metrics import Estimate
+from mdae.evaluation.statistics.intervals import Estimate
 from mdae.report.board import Board, Entry, Mean, headline_metric, remarks, warnings
 from mdae.report.board_figures import metric_label, shown_name
 from mdae.tasks.catalogue import CATALOGUE, SCENARIO_REFERENCES

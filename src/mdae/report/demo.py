@@ -19,18 +19,19 @@ from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import attach_labels, read_table
 from mdae.evaluation.configs import EmbedConfig
-from mdae.evaluation.embed import embed_items, list_items
-from mdae.evaluation.encoder import Encoder
-from mdae.evaluation.metrics import (
+from mdae.evaluation.features.embed import embed_items, list_items
+from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.probing.cross_validation import cross_validate
+from mdae.evaluation.probing.estimators import LINEAR
+from mdae.evaluation.probing.probe import feature_matrix
+from mdae.evaluation.statistics.intervals import (
     Estimate,
     auroc,
     auroc_difference,
     average_precision,
     cross_validation_widening,
 )
-from mdae.evaluation.probe import feature_matrix
-from mdae.evaluation.protocols import LINEAR, cross_validate
-from mdae.evaluation.reconstruct import Reconstruction, restore
+from mdae.inference.reconstruct import Reconstruction, restore
 from mdae.networks import ResidualUNet
 from mdae.networks.saved import SavedModel, load_model
 from mdae.options import ObjectiveOptions

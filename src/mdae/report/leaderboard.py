@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdae.evaluation.results import read_results
+from mdae.evaluation.results.reader import read_results
 from mdae.files import atomic_write
 from mdae.report.board import Board, make_board, remarks, warnings
 from mdae.report.board_figures import bars_figure, cells_figure, means_figure, metric_label, roc_figure

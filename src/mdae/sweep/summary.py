@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mdae.evaluation.comparison import SubjectDraws, paired
-from mdae.evaluation.metrics import SHARE, Estimate, furthest_from_perfect, stretched_estimate
-from mdae.evaluation.results import Cell
-from mdae.evaluation.scores import SCALES
-from mdae.evaluation.statistics import difference_test, holm
+from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.statistics.intervals import SHARE, Estimate, furthest_from_perfect, stretched_estimate
+from mdae.evaluation.statistics.paired import SubjectDraws, paired
+from mdae.evaluation.statistics.scores import SCALES
+from mdae.evaluation.statistics.tests import difference_test, holm
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from mdae.data.tables import write_table
 from mdae.errors import DataError
-from mdae.evaluation.comparison import SubjectDraws, figures_of
-from mdae.evaluation.results import Cell, read_results
+from mdae.evaluation.results.reader import Cell, read_results
+from mdae.evaluation.statistics.paired import SubjectDraws, figures_of
 from mdae.report.figures import forest_figure
 from mdae.report.page import Page
 from mdae.sweep.figures import landscape_figure

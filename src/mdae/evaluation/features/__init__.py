@@ -1,0 +1,1 @@
+"""Scans to features: encoders, sliding windows, and what was computed once."""

@@ -1,0 +1,34 @@
+"""Our own models as backbones: folded at t = 0, every stage pooled, the middle window of a scan as input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdae.data.preprocess import PreparedScan
+from mdae.evaluation.features.encoder import Encoder
+from mdae.interop.backbone import Backbone, PooledEncoder
+from mdae.interop.raw import centred
+
+
+def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
+    """One of our own encoders, ready to be fine-tuned."""
+    network, patch = encoder.network, encoder.patch
+
+    def fit(prepared: PreparedScan) -> np.ndarray:
+        return centred(prepared.data, patch, prepared.record.background)
+
+    return Backbone(
+        name=name,
+        identity=identity,
+        network=PooledEncoder(network),
+        preprocessing={"contract": encoder.contract.to_dict(), "fit": "middle window"},
+        prepare=encoder.prepare,
+        fit=fit,
+        patch=patch,
+        num_features=encoder.num_features,
+        stem="encoder.stem.convs.0.conv",
+        groups=[network.stem, *network.stages],
+        source="a model folder of mdae",
+        pretraining=encoder.provenance.get("scans"),
+        spacing_mm=encoder.contract.spacing_mm,
+    )

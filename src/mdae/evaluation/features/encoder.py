@@ -1,0 +1,162 @@
+"""A pre-trained encoder, folded to a plain one, that embeds raw scans by itself."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.preprocess import PreparedScan, Preprocessing
+from mdae.errors import ConfigError
+from mdae.evaluation.configs import Pool, WindowMode
+from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_starts
+from mdae.interop.raw import prepare_by
+from mdae.networks import ResidualEncoder
+from mdae.networks.saved import SavedModel, load_model
+from mdae.networks.unet import pad_to_stride
+from mdae.types import Shape3
+
+MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
+ABOVE_BACKGROUND = 0.25  # standard deviations, to count as foreground
+COARSE = 6.0  # times the contract's spacing: thicker slices than this deserve a warning
+SMALL = 0.5  # of the patch: a field of view smaller than this is mostly padding
+
+logger = logging.getLogger(__name__)
+
+
+class Encoder:
+    """The frozen encoder of a saved model.
+
+    Args:
+        model: the saved model; its encoder is folded at t = 0.
+        device: where to compute.
+
+    Attributes:
+        network: the plain encoder.
+        contract: how scans are prepared for it.
+        patch: the window in voxels.
+        num_features: the length of an embedding by means.
+    """
+
+    def __init__(self, model: SavedModel, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network: ResidualEncoder = model.network.encoder_at(0.0).to(self.device)
+        self.contract: Preprocessing = model.contract
+        self.patch: Shape3 = model.patch
+        self.provenance = model.provenance
+        self.num_features = sum(self.network.config.features)
+        if self.network.config.in_channels != 1:
+            raise ConfigError(
+                f"a model of {self.network.config.in_channels} contrasts cannot embed single scans",
+                mend="use a model of one contrast",
+            )
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
+        """The encoder of a model folder; raises `ModelError` for anything else, `ConfigError` for no such device."""
+        return cls(load_model(path), resolve_device(str(device)))
+
+    def prepare(self, scan: str | Path | ScanEntry) -> PreparedScan:
+        """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one.
+
+        Defaced voxels of an entry with an anonymisation mask become background.
+        """
+        entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
+        path, prepared = entry.path, prepare_by(entry, self.contract)
+        coarsest = max(
+            s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
+        )
+        if coarsest > COARSE:
+            logger.warning(
+                "%s: voxels %.1f times coarser than the model was trained on; its features may not hold there",
+                path,
+                coarsest,
+            )
+        covered = min(side / edge for side, edge in zip(prepared.data.shape, self.patch, strict=True))
+        if covered < SMALL:
+            logger.warning(
+                "%s: its field of view fills %.0f %% of the model's window; its features may not hold there",
+                path,
+                100 * covered,
+            )
+        return prepared
+
+    def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:
+        """The features (F,), float32, of a raw scan.
+
+        Args:
+            scan: a NIfTI file, in any orientation and spacing.
+            window, pool: see `embed_volume`.
+
+        Raises:
+            ScanError: a file that cannot be read or is unfit.
+        """
+        prepared = self.prepare(scan)
+        return self.embed_volume(prepared.data, prepared.record.background, window=window, pool=pool)
+
+    def embed_volume(
+        self, volume: np.ndarray, background: float, *, window: WindowMode = "slide", pool: Pool = "mean"
+    ) -> np.ndarray:
+        """The features (F,), float32, of a prepared volume (D, H, W).
+
+        Every stage's output is pooled over its voxels, the stages side by side, finest first.
+
+        Args:
+            volume: z-scores, of any size.
+            background: their value outside the head, used as padding.
+            window: "slide" averages windows of the training patch, which cover the volume evenly, by how much head
+                each holds; "centre" takes the middle one alone; "whole" takes the volume in one piece.
+            pool: "mean" tells what is everywhere in a window, "max" what is somewhere in it; "both" has twice the
+                features, means first.
+        """
+        x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
+        if window == "whole":
+            batch = pad_to_stride(x[None, None], self.network.config.stride, background)
+            return self._pooled(batch, pool)[0].numpy()
+        starts = window_starts(volume.shape, self.patch, centre_only=window == "centre")
+        windows = torch.stack([cut_window(x, start, self.patch, background) for start in starts])[:, None]
+        weights = (windows > background + ABOVE_BACKGROUND).float().mean(dim=(1, 2, 3, 4))
+        kept = weights >= min(MIN_FOREGROUND, float(weights.max()))
+        weights = weights[kept].double().clamp_min(1e-9)
+        pooled = self._pooled(windows[kept], pool).double()
+        return ((weights[:, None] * pooled).sum(0) / weights.sum()).float().numpy()
+
+    @torch.inference_mode()
+    def stages(self, windows: Tensor) -> list[Tensor]:
+        """The output of every stage, finest first, of windows (B, 1, D, H, W); on the device, bf16 if that is a GPU."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return list(self.network(windows.to(self.device)))
+
+    def _pooled(self, batch: Tensor, pool: Pool) -> Tensor:
+        """Pooled outputs of every stage, float32 on the CPU; a few volumes at a time."""
+        return torch.cat([_pool(self.stages(part), pool).cpu() for part in torch.split(batch, AT_ONCE)])
+
+
+def _pool(stages: list[Tensor], pool: Pool) -> Tensor:
+    """Means, maxima or both over the voxels of every stage, (B, F or 2 F), float32."""
+    parts = []
+    if pool in ("mean", "both"):
+        parts += [stage.float().mean(dim=(2, 3, 4)) for stage in stages]
+    if pool in ("max", "both"):
+        parts += [stage.float().amax(dim=(2, 3, 4)) for stage in stages]
+    return torch.cat(parts, dim=1)
+
+
+def resolve_device(name: str) -> torch.device:
+    """A device by name; "auto" is the GPU if there is one.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"no device {name!r} on this machine", mend="use --device auto") from error
+    return device

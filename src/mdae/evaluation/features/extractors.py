@@ -1,0 +1,199 @@
+"""Whatever turns a scan into features, behind one interface: our encoders, untrained ones, and a trivial baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.preprocess import PreparedScan, Preprocessing
+from mdae.data.workers import prepare_entry
+from mdae.errors import ConfigError
+from mdae.evaluation.configs import Pool, WindowMode
+from mdae.evaluation.features.backbone import backbone_of
+from mdae.evaluation.features.encoder import ABOVE_BACKGROUND, Encoder, resolve_device
+from mdae.interop.backbone import Backbone
+from mdae.interop.checkpoints import file_identity
+from mdae.interop.strangers import open_stranger
+from mdae.networks import ResidualUNet, preset
+from mdae.networks.saved import WEIGHTS, SavedModel
+from mdae.seeding import torch_generator
+
+HISTOGRAM = np.linspace(-4, 4, 41)
+UNTRAINED, BASELINE = "untrained", "histogram"
+
+
+class Extractor(Protocol):
+    """Scans to features.
+
+    Attributes:
+        name: for tables.
+        fingerprint: the same for the same features of the same scan, and only then.
+        pretraining: salted hashes of the scans that it was pre-trained on (`mdae.networks.saved.manifest`); None if
+            nobody knows.
+    """
+
+    name: str
+    fingerprint: str
+    pretraining: dict[str, Any] | None
+
+    def prepare(self, entry: ScanEntry) -> PreparedScan:
+        """Read and prepare a scan; may run in threads. Raises `ScanError` for an unfit one."""
+
+    def features(self, prepared: PreparedScan) -> np.ndarray:
+        """The features (F,), float32, of a prepared scan."""
+
+
+class EncoderExtractor:
+    """A frozen encoder of ours.
+
+    Args:
+        encoder: folded.
+        name: for tables.
+        identity: what tells its weights from others'.
+        window, pool: as in `Encoder.embed`.
+    """
+
+    def __init__(self, encoder: Encoder, name: str, identity: str, window: WindowMode, pool: Pool) -> None:
+        self.encoder, self.name, self.window, self.pool = encoder, name, window, pool
+        about = [identity, encoder.contract.to_dict(), list(encoder.patch), window, pool]
+        self.fingerprint = _digest(json.dumps(about))
+        self.pretraining = encoder.provenance.get("scans")
+
+    def prepare(self, entry: ScanEntry) -> PreparedScan:
+        return self.encoder.prepare(entry)
+
+    def features(self, prepared: PreparedScan) -> np.ndarray:
+        background = prepared.record.background
+        return self.encoder.embed_volume(prepared.data, background, window=self.window, pool=self.pool)
+
+
+class BackboneExtractor:
+    """A frozen network of someone else's, with that one's own preprocessing.
+
+    Args:
+        backbone: on the CPU.
+        device: where to compute.
+    """
+
+    pretraining: dict[str, Any] | None = None
+
+    def __init__(self, backbone: Backbone, device: torch.device) -> None:
+        self.backbone, self.device, self.name = backbone, device, backbone.name
+        self.network = backbone.network.eval().to(device)
+        self.fingerprint = fingerprint_of(backbone)
+
+    def prepare(self, entry: ScanEntry) -> PreparedScan:
+        return self.backbone.prepare(entry)
+
+    @torch.inference_mode()
+    def features(self, prepared: PreparedScan) -> np.ndarray:
+        volume = torch.from_numpy(self.backbone.fit(prepared))[None, None].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            features = self.network(volume)
+        return np.asarray(features[0].float().cpu().numpy())
+
+
+def fingerprint_of(backbone: Backbone) -> str:
+    """What tells a backbone's features from any other's."""
+    return _digest(json.dumps([backbone.identity, backbone.preprocessing, list(backbone.patch)]))
+
+
+class Histogram:
+    """What any encoder has to beat: how often each intensity occurs in the head, and how large the head is."""
+
+    name = BASELINE
+    pretraining: dict[str, Any] | None = {"salt": "", "hashes": []}  # of no scan
+
+    def __init__(self) -> None:
+        self.contract = Preprocessing()
+        self.fingerprint = _digest(json.dumps([BASELINE, 1, self.contract.to_dict()]))
+
+    def prepare(self, entry: ScanEntry) -> PreparedScan:
+        return prepare_entry(entry, self.contract)
+
+    def features(self, prepared: PreparedScan) -> np.ndarray:
+        head = prepared.data[prepared.data > prepared.record.background + ABOVE_BACKGROUND]
+        shares = np.histogram(head, bins=HISTOGRAM, density=True)[0]
+        sizes = np.array([head.size / 1e6, *(side / 100 for side in prepared.data.shape)])
+        moments = np.array([head.mean(), head.std(), *np.percentile(head, [1, 10, 50, 90, 99])])
+        return np.concatenate([shares, sizes, moments]).astype(np.float32)
+
+
+def open_extractor(
+    spec: str, *, window: WindowMode = "slide", pool: Pool = "mean", device: str = "auto"
+) -> Extractor:
+    """Frozen features by the encoder's name.
+
+    Args:
+        spec: a model folder, `untrained:PRESET` (a network as pre-training begins with), `histogram`, or a stranger's
+            weights as KIND:PATH.
+        window, pool: of our own encoders.
+        device: of all.
+
+    Raises:
+        ModelError, ConfigError: no such model or name.
+    """
+    if spec == BASELINE:
+        return Histogram()
+    if _is_strangers(spec):
+        return BackboneExtractor(open_stranger(spec), resolve_device(device))
+    encoder, name, identity = _own_encoder(spec, device)
+    return EncoderExtractor(encoder, name, identity, window, pool)
+
+
+def open_backbone(spec: str) -> Backbone:
+    """A network to fine-tune by the encoder's name, on the CPU.
+
+    Raises:
+        ModelError, ConfigError: no such model or name, or one that has no network.
+    """
+    if spec == BASELINE:
+        raise ConfigError(f"{BASELINE} has no network to fine-tune", mend="use --protocol linear")
+    if _is_strangers(spec):
+        return open_stranger(spec)
+    return backbone_of(*_own_encoder(spec, "cpu"))
+
+
+def is_own(spec: str) -> bool:
+    """Whether it names an encoder of ours, trained or not."""
+    return spec != BASELINE and not _is_strangers(spec)
+
+
+def _is_strangers(spec: str) -> bool:
+    """Whether it reads KIND:PATH."""
+    kind, colon, _ = spec.partition(":")
+    return bool(colon) and kind != UNTRAINED and not Path(spec).exists()
+
+
+def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
+    """An encoder of ours with its name for tables and what tells its weights from others'."""
+    if spec.partition(":")[0] == UNTRAINED:
+        return _untrained(spec.partition(":")[2] or "tiny", device)
+    path = Path(spec)
+    return Encoder.load(path, device=device), model_name(path), file_identity(path / WEIGHTS)
+
+
+def model_name(path: Path) -> str:
+    """RUN of RUN/model, else the folder's own name."""
+    path = path.absolute()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def _untrained(name: str, device: str) -> tuple[Encoder, str, str]:
+    try:
+        chosen = preset(name)
+    except ConfigError as error:
+        raise ConfigError(error.what, mend=f"write {UNTRAINED}:tiny, say") from error
+    network = ResidualUNet(chosen.network, generator=torch_generator(0, "weights")).eval()
+    model = SavedModel(network, Preprocessing(), chosen.patch, provenance={"scans": Histogram.pretraining})
+    return Encoder(model, resolve_device(device)), f"{UNTRAINED}-{name}", f"{UNTRAINED} {name} 0"
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()

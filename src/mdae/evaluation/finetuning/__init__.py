@@ -1,0 +1,1 @@
+"""A whole network trained further on a label, from a probe of its features."""

@@ -1,0 +1,1 @@
+"""Frozen features judged by a model with one thing to choose."""

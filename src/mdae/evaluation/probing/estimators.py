@@ -1,0 +1,87 @@
+"""How frozen features are judged: a model with one thing to choose, chosen within the training part alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mdae.evaluation.statistics.intervals import weighted_auroc
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to judge features.
+
+    Attributes:
+        candidates: the values of what is chosen.
+        fit: features (N, F), labels (N,) and a candidate to a function of features that scores: log-odds for two
+            equally frequent classes, or the number itself.
+        quality: labels and scores to a number that is larger for the better.
+        stratified: whether folds keep the classes' shares.
+    """
+
+    name: str
+    candidates: tuple[float, ...]
+    fit: Callable[[np.ndarray, np.ndarray, float], Predictor]
+    quality: Callable[[np.ndarray, np.ndarray], float]
+    stratified: bool = True
+
+
+def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Predictor:
+    """Standardisation and L2 logistic regression; classes weigh the same.
+
+    Else a fold's intercept follows its class mix, which is the opposite of the test part's, and scores of several folds
+    together would fall below chance where there is nothing to find.
+    """
+    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
+    model = make_pipeline(StandardScaler(), logistic)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
+        model.fit(features, labels)
+    return lambda x: np.asarray(model.decision_function(x))
+
+
+def _neighbours(features: np.ndarray, labels: np.ndarray, number: float) -> Predictor:
+    """Log-odds of the nearest subjects by cosine, each class as frequent as the other."""
+    scaler = StandardScaler().fit(features)
+    search = NearestNeighbors(n_neighbors=min(int(number), len(labels)), metric="cosine")
+    search.fit(scaler.transform(features))
+    share = float(labels.mean())
+
+    def score(x: np.ndarray) -> np.ndarray:
+        _, nearest = search.kneighbors(scaler.transform(x))
+        positive = labels[nearest].sum(axis=1) / share
+        negative = (1 - labels[nearest]).sum(axis=1) / (1 - share)
+        return np.asarray(np.log(positive + 1) - np.log(negative + 1))
+
+    return score
+
+
+def _ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> Predictor:
+    model = make_pipeline(StandardScaler(), Ridge(alpha=1 / strength)).fit(features, labels)
+    return lambda x: np.asarray(model.predict(x))
+
+
+def _area(labels: np.ndarray, scores: np.ndarray) -> float:
+    if len(np.unique(labels)) < 2:
+        return 0.5
+    return float(weighted_auroc(labels, scores, np.ones((1, len(labels))))[0])
+
+
+def _less_error(labels: np.ndarray, scores: np.ndarray) -> float:
+    return -float(np.abs(labels - scores).mean())
+
+
+LINEAR = Protocol("linear", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), _logistic, _area)
+KNN = Protocol("knn", (1, 3, 5, 9, 15, 25), _neighbours, _area)
+RIDGE = Protocol("linear", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), _ridge, _less_error, stratified=False)

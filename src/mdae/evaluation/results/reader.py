@@ -1,0 +1,219 @@
+"""Reading the result files of `mdae evaluate`: one record an encoder, task, protocol and modality."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdae.errors import ConfigError, DataError
+from mdae.evaluation.results.evaluation_log import FOLDER as TRIALS
+from mdae.evaluation.results.schema import FORMAT
+from mdae.evaluation.statistics.intervals import Estimate
+from mdae.tasks.record import Task, task_from_dict
+
+KEPT = {TRIALS, "nnunet"}  # the book of trials; what nnU-Net works in
+MEND = "give files that `mdae evaluate` wrote"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one encoder reached on one task, by one protocol, from one modality.
+
+    Attributes:
+        path: the file it stands in.
+        encoder, fingerprint: whose.
+        task, protocol, modality, scenario: on what.
+        selection: how anything was chosen and what was scored.
+        scores: figures with intervals, by name; empty if refused.
+        subjects: (N,) names, each once.
+        labels, predictions: (N,); NaN where a task has none.
+        probabilities: (N,) of the positive class, or (0,).
+        values: (N,) figures that each subject has of its own, by name; NaN where it has none.
+        widening: how much larger standard errors are than those over subjects.
+        refused: why there are no figures; "" if there are.
+        trials: with how many settings the encoder was scored on these subjects; None if the file does not say.
+        seen: how many of the scans it was pre-trained on; None if nobody knows.
+    """
+
+    path: Path
+    encoder: str
+    fingerprint: str
+    task: Task
+    protocol: str
+    modality: str
+    scenario: str
+    selection: str
+    scores: Mapping[str, Estimate]
+    subjects: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    widening: float = 1.0
+    refused: str = ""
+    trials: int | None = None
+    seen: int | None = None
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Protocol, task and modality: where encoders meet."""
+        return self.protocol, self.task.name, self.modality
+
+    @property
+    def group(self) -> str:
+        """What it is averaged with: the scenario of a classification, segmentations, one regression (for its unit)."""
+        if self.task.kind == "classification" or self.task.scenario:
+            return self.scenario
+        return "segmentation" if self.task.kind == "segmentation" else f"regression: {self.task.title}"
+
+    def among(self, rows: np.ndarray) -> Cell:
+        """The same for some of the subjects, by row number and in that order; scores are left as they were."""
+        return replace(
+            self,
+            subjects=self.subjects[rows],
+            labels=self.labels[rows],
+            predictions=self.predictions[rows],
+            probabilities=self.probabilities[rows] if len(self.probabilities) else self.probabilities,
+            values={name: values[rows] for name, values in self.values.items()},
+        )
+
+
+def read_results(paths: Iterable[Path]) -> list[Cell]:
+    """All cells of result files, and of the result files in folders.
+
+    Raises:
+        DataError: what is not a result file, an encoder's cell that stands in two files, or two encoders of one name.
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        found = _in_folder(path) if path.is_dir() else [path]
+        files.update({file.resolve(): file for file in found})
+    cells = [cell for file in files.values() for cell in read_result(file)]
+    _require_once(cells)
+    _require_one_encoder_a_name(cells)
+    return cells
+
+
+def read_result(path: Path) -> list[Cell]:
+    """The cells of one file.
+
+    Raises:
+        DataError: it is not there, not a result file, or damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=path, mend=MEND) from error
+    except ValueError as error:
+        raise DataError("not a result file: no JSON", where=path, mend=MEND) from error
+    if not isinstance(content, dict) or not {"format", "task", "encoder", "results"} <= content.keys():
+        raise DataError("not a result file", where=path, mend=MEND)
+    if content["format"] != FORMAT:
+        raise DataError(
+            f"a result file of format {content['format']}, and this version reads {FORMAT}",
+            where=path,
+            mend="evaluate again, or use the version that wrote it",
+        )
+    try:
+        task = _task(content["task"])
+        return [_cell(path, content, task, result) for result in content["results"]]
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise DataError(
+            f"a damaged result file ({error!s:.80})", where=path, mend="evaluate again"
+        ) from error
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The result files of a folder and those below, but not what `mdae evaluate` keeps beside them."""
+    found = (path for path in folder.rglob("*.json") if not KEPT & set(path.relative_to(folder).parts[:-1]))
+    files = sorted(found)
+    files = [path for path in files if not path.name.startswith(".")]
+    if not files:
+        raise DataError("no result file in it", where=folder, mend=MEND)
+    return files
+
+
+def _task(values: Mapping[str, Any]) -> Task:
+    """The record, of what this version knows of it."""
+    known = {item.name for item in fields(Task)}
+    return task_from_dict({name: value for name, value in values.items() if name in known})
+
+
+def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[str, Any]) -> Cell:
+    subjects = np.array(result.get("subjects", []), dtype=str)
+    if len(np.unique(subjects)) < len(subjects):
+        raise ValueError("a subject stands in it twice")
+    number = len(subjects)
+    trials, seen = content.get("trials"), content.get("seen_in_pretraining")
+    return Cell(
+        path=path,
+        encoder=str(content["encoder"]),
+        fingerprint=str(content.get("fingerprint", "")),
+        task=task,
+        protocol=str(content["protocol"]),
+        modality=str(result["modality"]),
+        scenario=str(result["scenario"]),
+        selection=str(content.get("selection", "")),
+        scores={name: Estimate(**_numbers(figure)) for name, figure in result.get("scores", {}).items()},
+        subjects=subjects,
+        labels=_column(result, "labels", number),
+        predictions=_column(result, "predictions", number),
+        probabilities=_column(result, "probabilities", number)
+        if result.get("probabilities")
+        else np.empty(0),
+        values={name: _of_length(values, number) for name, values in result.get("values", {}).items()},
+        widening=float(result.get("widening", 1.0)),
+        refused=str(result.get("refused", "")),
+        trials=None if trials is None else int(trials),
+        seen=None if seen is None else int(seen),
+    )
+
+
+def _numbers(figure: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(figure[name]) for name in ("value", "low", "high")}
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN: null is."""
+    return float("nan") if value is None else float(value)
+
+
+def _column(result: Mapping[str, Any], name: str, number: int) -> np.ndarray:
+    """A column of subjects; all NaN where the task has none."""
+    return _of_length(result.get(name) or [None] * number, number)
+
+
+def _of_length(values: Sequence[Any], number: int) -> np.ndarray:
+    if len(values) != number:
+        raise ValueError(f"{len(values)} values of {number} subjects")
+    return np.array([_number(value) for value in values], dtype=float)
+
+
+def _require_once(cells: Sequence[Cell]) -> None:
+    """The better of two would be chosen by the test."""
+    first: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        other = first.setdefault((cell.encoder, *cell.place), cell)
+        if other is not cell:
+            raise DataError(
+                f"{cell.encoder} on {cell.task.name}, {cell.modality}, {cell.protocol} is in {other.path} too",
+                where=cell.path,
+                mend="give one of the two, or evaluate with another --name",
+            )
+
+
+def _require_one_encoder_a_name(cells: Sequence[Cell]) -> None:
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        other = first.setdefault((cell.encoder, cell.protocol), cell)
+        if other.fingerprint != cell.fingerprint:
+            raise DataError(
+                f"its {cell.encoder} is another encoder, or set otherwise, than that of {other.path}",
+                where=cell.path,
+                mend="evaluate one of them with another --name",
+            )

@@ -1,0 +1,92 @@
+"""Comparing encoders on the same subjects, and over many tasks: DeLong, paired bootstrap, Holm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from mdae.evaluation.statistics.intervals import Estimate, furthest_from_perfect
+
+
+def delong(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, *, widening: float = 1.0
+) -> tuple[Estimate, float]:
+    """The difference of two AUROCs on the same rows, its 95 % interval and two-sided p (DeLong 1988).
+
+    Every row counts as a subject of its own. By mid-ranks, as Sun and Xu (2014).
+
+    Args:
+        labels: (N,) of 0 and 1, at least two of each.
+        first, second: (N,) scores of the two.
+        widening: how much larger the standard error is, for models that were refitted (`cross_validation_widening`).
+
+    Returns:
+        The AUROC of `first` less that of `second`, and p; p is 1 where the two do not differ at all.
+    """
+    areas, covariance = delong_covariance(labels, np.stack([first, second]))
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    fewest = min(int((labels == value).sum()) for value in (0, 1))
+    same = np.array_equal(first, second)
+    return difference_test(
+        float(areas[0] - areas[1]), widening * math.sqrt(max(variance, 0.0)), fewest=fewest, same=same
+    )
+
+
+def difference_test(
+    difference: float,
+    error: float,
+    *,
+    fewest: int,
+    dof: float = np.inf,
+    bound: float = 1.0,
+    same: bool = False,
+) -> tuple[Estimate, float]:
+    """A difference's 95 % interval and two-sided p from its standard error.
+
+    Without a spread (two perfect encoders, or a perfect and a constant one) the error says nothing; then p is the
+    probability that `fewest` subjects or pairs all speak for one of two equals, and the interval's arm is how far from
+    perfect either may be (`furthest_from_perfect`).
+
+    Args:
+        difference, error: and its standard error.
+        fewest: number of subjects, of the smaller class where there are two.
+        dof: degrees of freedom of the error; infinite for the normal distribution.
+        bound: the largest difference that is possible.
+        same: whether the two are one and the same.
+    """
+    if same:
+        return Estimate(0.0, 0.0, 0.0), 1.0
+    if error < 1e-12:
+        p = 1.0 if abs(difference) < 1e-12 else min(1.0, 2 * 0.5**fewest)
+        arm = furthest_from_perfect(fewest)
+    else:
+        p = float(2 * stats.t.sf(abs(difference) / error, dof))
+        arm = float(stats.t.ppf(0.975, dof)) * error
+    return Estimate(difference, max(-bound, difference - arm), min(bound, difference + arm)), p
+
+
+def delong_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROCs (K,) of K scores (K, N) on the same rows and their covariance (K, K)."""
+    positive, negative = scores[:, labels == 1], scores[:, labels == 0]
+    m, n = positive.shape[1], negative.shape[1]
+    within_positive = stats.rankdata(positive, axis=1)
+    within_negative = stats.rankdata(negative, axis=1)
+    together = stats.rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    areas = (together[:, :m].sum(axis=1) - m * (m + 1) / 2) / (m * n)
+    of_positive = (together[:, :m] - within_positive) / n
+    of_negative = 1 - (together[:, m:] - within_negative) / m
+    covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
+    return areas, covariance
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: the family-wise error is held (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,1 @@
+"""Single voxels read out of a frozen encoder."""

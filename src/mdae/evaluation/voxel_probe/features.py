@@ -1,0 +1,77 @@
+"""What a frozen encoder says of single voxels: every stage's map at their place, and linear functions of it.
+
+A map of a coarse stage is brought to the voxels by trilinear interpolation. A linear readout commutes with that, and
+with the blending of windows: whole scans are read out on the coarse maps, and one number a class is interpolated
+instead of hundreds of features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, map_windows, window_starts
+from mdae.types import Shape3
+
+
+@torch.inference_mode()
+def features_at(encoder: Encoder, volume: np.ndarray, background: float, points: np.ndarray) -> np.ndarray:
+    """The features (P, F), float32, at points of a prepared volume; each is seen in the window whose middle is nearest.
+
+    Args:
+        encoder: frozen.
+        volume: z-scores (D, H, W).
+        background: their value outside the head.
+        points: (P, 3) in voxels of the volume, between them too.
+    """
+    x, patch = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32)), encoder.patch
+    starts = window_starts(volume.shape, patch)
+    middles = np.array(starts) + (np.array(patch) - 1) / 2
+    from_middle = np.abs(points[:, None] - middles) / np.array(patch)  # in windows, whose sides may differ
+    window_of = from_middle.max(axis=2).argmin(axis=1)
+    features = np.zeros((len(points), encoder.num_features), dtype=np.float32)
+    used = np.unique(window_of)
+    for some in np.array_split(used, -(-len(used) // AT_ONCE)):
+        windows = torch.stack([cut_window(x, starts[index], patch, background) for index in some])[:, None]
+        stages = encoder.stages(windows)
+        for row, index in enumerate(some):
+            own = np.flatnonzero(window_of == index)
+            local = torch.from_numpy(points[own] - np.array(starts[index])).to(encoder.device)
+            read = [_at(stage[row : row + 1], local, patch) for stage in stages]
+            features[own] = torch.cat(read).T.cpu().numpy()
+    return features
+
+
+def _at(stage: Tensor, points: Tensor, patch: Shape3) -> Tensor:
+    """A stage (1, C, d, h, w) of a window at points (P, 3) of its voxels: (C, P), float32."""
+    sides = torch.tensor(patch, device=points.device)
+    places = (2 * points + 1) / sides - 1  # -1 and 1 are the outer faces of the window
+    grid = places.flip(1).float()[None, None, None]  # (1, 1, 1, P, 3), the last axis first
+    return F.grid_sample(stage.float(), grid, padding_mode="border", align_corners=False)[0, :, 0, 0]
+
+
+def read_out(encoder: Encoder, volume: np.ndarray, background: float, weights: np.ndarray) -> np.ndarray:
+    """Linear functions of the features at every voxel of a prepared volume: (K, D, H, W), float32.
+
+    Args:
+        encoder, volume, background: as above.
+        weights: (K, F).
+    """
+    kernels = torch.from_numpy(weights.astype(np.float32)).to(encoder.device)
+    parts = torch.split(kernels, list(encoder.network.config.features), dim=1)
+
+    def of_windows(windows: Tensor) -> Tensor:
+        read = [
+            F.interpolate(
+                torch.einsum("kc,bcdhw->bkdhw", part, stage.float()), size=encoder.patch, mode="trilinear"
+            )
+            for part, stage in zip(parts, encoder.stages(windows), strict=True)
+        ]
+        return torch.stack(read).sum(dim=0).cpu()
+
+    with torch.inference_mode():
+        x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
+        return map_windows(of_windows, x, encoder.patch, value=background, overlap=0.0).numpy()
