@@ -10,12 +10,44 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mdae.evaluation.statistics.intervals import weighted_auroc
 
 Predictor = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A line a class, or one alone, on standardised features: what a linear model comes to, without its library.
+
+    Attributes:
+        mean, scale: (F,), that standardise a feature.
+        weights: (K, F).
+        biases: (K,).
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+    biases: np.ndarray
+
+    @classmethod
+    def of(cls, model: Pipeline) -> Linear:
+        """What a fitted pipeline of `StandardScaler` and a linear model computes."""
+        scaler, line = model[0], model[-1]
+        return cls(
+            scaler.mean_,
+            scaler.scale_,
+            np.atleast_2d(line.coef_),
+            np.atleast_1d(line.intercept_).astype(float),
+        )
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Features (N, F) to scores, (N,) of one line and (N, K) of several."""
+        scores = ((x - self.mean) / self.scale) @ self.weights.T + self.biases
+        return np.asarray(scores[:, 0] if len(self.weights) == 1 else scores)
 
 
 @dataclass(frozen=True)
@@ -37,18 +69,25 @@ class Protocol:
     stratified: bool = True
 
 
-def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Predictor:
-    """Standardisation and L2 logistic regression; classes weigh the same.
+def logistic_model(strength: float) -> Pipeline:
+    """Standardisation and L2 logistic regression, not yet fitted; classes weigh the same.
 
     Else a fold's intercept follows its class mix, which is the opposite of the test part's, and scores of several folds
     together would fall below chance where there is nothing to find.
     """
     logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
-    model = make_pipeline(StandardScaler(), logistic)
+    return make_pipeline(StandardScaler(), logistic)
+
+
+def ridge_model(strength: float) -> Pipeline:
+    """Standardisation and ridge regression, not yet fitted."""
+    return make_pipeline(StandardScaler(), Ridge(alpha=1 / strength))
+
+
+def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Linear:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
-        model.fit(features, labels)
-    return lambda x: np.asarray(model.decision_function(x))
+        return Linear.of(logistic_model(strength).fit(features, labels))
 
 
 def _neighbours(features: np.ndarray, labels: np.ndarray, number: float) -> Predictor:
@@ -67,9 +106,8 @@ def _neighbours(features: np.ndarray, labels: np.ndarray, number: float) -> Pred
     return score
 
 
-def _ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> Predictor:
-    model = make_pipeline(StandardScaler(), Ridge(alpha=1 / strength)).fit(features, labels)
-    return lambda x: np.asarray(model.predict(x))
+def _ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> Linear:
+    return Linear.of(ridge_model(strength).fit(features, labels))
 
 
 def _area(labels: np.ndarray, scores: np.ndarray) -> float:
