@@ -82,7 +82,7 @@ def read_changes(texts: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentOptions:
-    """Changes to crops before an objective sees them, on the device. None by default, as in the paper."""
+    """Changes to crops before an objective sees them, on the device; none by default."""
 
     flip: float = 0.0
     """Probability that a crop is mirrored, along each axis on its own."""

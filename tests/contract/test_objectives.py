@@ -23,7 +23,7 @@ from tests.contract import QUICK, Case
 
 # Settings for volumes of sixteen voxels, where the published ones ask for larger ones.
 SMALL: dict[str, dict[str, str]] = {
-    **{name: {"block": "8,8,8"} for name in ("mdae", "mae", "dsm", "diffmae")},
+    **{name: {"block": "8,8,8"} for name in ("mdae", "mdae-masked", "mae", "dsm", "diffmae")},
     "simmim": {"block": "4,4,4"},
     "voco": {"width": "64"},
 }

@@ -206,3 +206,29 @@ def test_impossible_settings_are_refused(options):
 def test_impossible_times_are_refused(options):
     with pytest.raises(ConfigError):
         Times(**options)
+
+
+# -- an exact count -----------------------------------------------------------------------------------------------
+
+
+@given(p=st.floats(0, 1), seed=st.integers(0, 999))
+@example(p=0.55, seed=0)
+@settings(max_examples=30, deadline=None)
+def test_an_exact_count_masks_the_share_of_blocks_rounded_down(p, seed):
+    config = CorruptionConfig(p_min=p, p_max=p, block=(4, 4, 4), exact_count=True)
+    blocks = draw(config, (1, 20, 20, 16), generators(1, seed)).blocks
+    assert blocks.sum() == math.floor(float(np.float32(p)) * 100 + 1e-4)
+
+
+def test_an_exact_count_moves_no_other_draw_and_prefers_no_block():
+    plain = draw(CorruptionConfig(block=(4, 4, 4)), (1, 8, 8, 8), generators(300))
+    exact = draw(CorruptionConfig(block=(4, 4, 4), exact_count=True), (1, 8, 8, 8), generators(300))
+    assert torch.equal(plain.noise, exact.noise) and torch.equal(plain.ratio, exact.ratio)
+    often = exact.blocks.float().mean(dim=(0, 1))
+    assert (often - often.mean()).abs().max() < 4 * math.sqrt(0.25 / 300)
+
+
+def test_channels_and_several_sizes_have_exact_counts_of_their_own():
+    config = CorruptionConfig(p_min=0.5, p_max=0.5, edges=(4, 8), per_channel=True, exact_count=True)
+    blocks = draw(config, (2, 16, 16, 16), generators(8)).blocks
+    assert blocks.float().mean(dim=(2, 3, 4)).tolist() == [[0.5, 0.5]] * 8

@@ -186,7 +186,7 @@ def test_no_sample_leaks_into_another():
 def test_options_that_would_change_the_objective_are_refused():
     with pytest.raises(ConfigError, match="mae has no sigma_max"):
         objective_config("mae", ObjectiveOptions(sigma_max=1.0))
-    with pytest.raises(ConfigError, match="use one of mdae, mae"):
+    with pytest.raises(ConfigError, match="use one of mdae, mdae-masked, mae"):
         objective_config("simclr9")
 
 

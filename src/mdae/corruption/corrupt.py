@@ -37,6 +37,7 @@ class CorruptionConfig:
         block: the edges of a mask block in voxels (2).
         edges: several edges in voxels, of which each sample draws one for its blocks, cubes then; none for `block`.
         per_channel: mask every channel on its own instead of all alike.
+        exact_count: mask exactly the ratio's share of blocks, rounded down, instead of each with its probability.
         noise_on: "visible" zeroes masked voxels and noises the visible ones, the dual corruption (4);
             "masked" noises the masked voxels and leaves the visible ones clean, as DiffMAE does.
         fill: what stands in masked voxels under the dual corruption: "zero" (4), or "noise" ~ N(0, 1).
@@ -52,6 +53,7 @@ class CorruptionConfig:
     block: Shape3 = (16, 16, 16)
     edges: tuple[int, ...] = ()
     per_channel: bool = False
+    exact_count: bool = False
     noise_on: Literal["visible", "masked"] = "visible"
     fill: Literal["zero", "noise"] = "zero"
     foreground: bool = False
@@ -160,14 +162,18 @@ def _draw_sample(
     spatial = (shape[1], shape[2], shape[3])
     mask_channels = channels if config.per_channel else 1
     ratio = _uniform(config.p_min, config.p_max, generator)  # (3)
-    blocks = draw_blocks(ratio, mask_channels, block_grid(spatial, config.block), generator)  # (2)
+    exact = config.exact_count
+    grid = block_grid(spatial, config.block)
+    blocks = draw_blocks(ratio, mask_channels, grid, generator, exact=exact)  # (2)
     t, noise, choice, filling = torch.zeros((), device=device), None, None, None
     if not config.schedule.noiseless:
         u = torch.rand((), generator=generator, device=device)
         t = config.t_min + (config.t_max - config.t_min) * config.times.quantile(u)
         noise = torch.randn(shape, generator=generator, device=device)
     if config.edges:
-        choice, blocks = draw_blocks_of_several_sizes(ratio, mask_channels, spatial, config.edges, generator)
+        choice, blocks = draw_blocks_of_several_sizes(
+            ratio, mask_channels, spatial, config.edges, generator, exact=exact
+        )
     if config.fill == "noise":
         filling = torch.randn(shape, generator=generator, device=device)
     return ratio, blocks, t, noise, choice, filling

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mdae.types import Shape3
 
+ROUNDING = 1e-4  # of a block: a ratio of 0.55 is a little less in float32, and 100 blocks are 55 all the same
+
 
 def block_grid(shape: Shape3, block: Shape3) -> Shape3:
     """How many blocks cover a volume; a side that is no multiple ends in a smaller block."""
@@ -19,7 +21,7 @@ def block_grid(shape: Shape3, block: Shape3) -> Shape3:
 
 
 def draw_blocks(
-    ratio: Tensor, channels: int, grid: Shape3, generator: torch.Generator
+    ratio: Tensor, channels: int, grid: Shape3, generator: torch.Generator, *, exact: bool = False
 ) -> Bool[Tensor, "C gD gH gW"]:
     """Mask each block of one sample independently with probability `ratio`: Bernoulli, not a fixed count (2).
 
@@ -28,8 +30,14 @@ def draw_blocks(
         channels: 1 for a mask that all channels share, else the number of channels.
         grid: the number of blocks along each axis.
         generator: the source of randomness.
+        exact: mask floor(`ratio` n) of the n blocks instead, each choice of blocks as likely as any other.
     """
-    return torch.rand((channels, *grid), generator=generator, device=generator.device) < ratio
+    drawn = torch.rand((channels, *grid), generator=generator, device=generator.device)
+    if not exact:
+        return drawn < ratio
+    ranks = drawn.flatten(1).argsort(1).argsort(1)
+    count = (ratio.double() * ranks.shape[1] + ROUNDING).floor()
+    return (ranks < count).view_as(drawn)
 
 
 def draw_count(count: int, grid: Shape3, generator: torch.Generator) -> Bool[Tensor, "1 gD gH gW"]:
@@ -66,14 +74,20 @@ def any_in_blocks(voxels: Bool[Tensor, "B C D H W"], block: Shape3) -> Bool[Tens
 
 
 def draw_blocks_of_several_sizes(
-    ratio: Tensor, channels: int, shape: Shape3, edges: tuple[int, ...], generator: torch.Generator
+    ratio: Tensor,
+    channels: int,
+    shape: Shape3,
+    edges: tuple[int, ...],
+    generator: torch.Generator,
+    *,
+    exact: bool = False,
 ) -> tuple[Tensor, Bool[Tensor, "C gD gH gW"]]:
     """Choose an edge with equal chance, and mask the cubes of that edge as `draw_blocks` does.
 
     Every edge's blocks are drawn and one edge's are kept, so that no device waits for the choice.
 
     Args:
-        ratio, channels, generator: as for `draw_blocks`.
+        ratio, channels, generator, exact: as for `draw_blocks`.
         shape: the volume in voxels.
         edges: the edges in voxels.
 
@@ -85,7 +99,7 @@ def draw_blocks_of_several_sizes(
     choice = torch.randint(len(edges), (1,), generator=generator, device=generator.device)
     masks = []
     for edge in edges:
-        drawn = draw_blocks(ratio, channels, block_grid(shape, (edge, edge, edge)), generator)
+        drawn = draw_blocks(ratio, channels, block_grid(shape, (edge, edge, edge)), generator, exact=exact)
         times = edge // unit
         masks.append(expand_blocks(drawn[None], fine, (times, times, times))[0])
     return choice[0], torch.stack(masks).index_select(0, choice)[0]

@@ -16,6 +16,17 @@ register(
     ),
 )
 register(
+    "mdae-masked",
+    ObjectiveSpec(
+        paper="Masked-Diffusion Autoencoders, CVPR 2026, as its author's public code and logs read",
+        summary="inpaint what is masked while the rest is noisy; the loss is taken on masked voxels alone",
+        settings=DenoisingConfig(
+            corruption=CorruptionConfig(schedule=Schedule(kind="flow"), exact_count=True), supervise="masked"
+        ),
+        build=Denoising,
+    ),
+)
+register(
     "mae",
     ObjectiveSpec(
         paper="He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022",
