@@ -30,13 +30,13 @@ def draw_blocks(
         channels: 1 for a mask that all channels share, else the number of channels.
         grid: the number of blocks along each axis.
         generator: the source of randomness.
-        exact: mask floor(`ratio` n) of the n blocks instead, each choice of blocks as likely as any other.
+        exact: mask floor(`ratio` n) of the n blocks instead, at least one unless `ratio` is 0, each choice of blocks as likely as any other.
     """
     drawn = torch.rand((channels, *grid), generator=generator, device=generator.device)
     if not exact:
         return drawn < ratio
     ranks = drawn.flatten(1).argsort(1).argsort(1)
-    count = (ratio.double() * ranks.shape[1] + ROUNDING).floor()
+    count = (ratio.double() * ranks.shape[1] + ROUNDING).floor().clamp_min(1) * (ratio > 0)
     return (ranks < count).view_as(drawn)
 
 
