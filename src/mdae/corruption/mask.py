@@ -30,7 +30,8 @@ def draw_blocks(
         channels: 1 for a mask that all channels share, else the number of channels.
         grid: the number of blocks along each axis.
         generator: the source of randomness.
-        exact: mask floor(`ratio` n) of the n blocks instead, at least one unless `ratio` is 0, each choice of blocks as likely as any other.
+        exact: mask floor(`ratio` n) of the n blocks instead, at least one unless `ratio` is 0; each choice of blocks
+            is as likely as any other.
     """
     drawn = torch.rand((channels, *grid), generator=generator, device=generator.device)
     if not exact:
