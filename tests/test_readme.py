@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -59,9 +60,14 @@ def test_every_block_runs(folder, page):
             text = text.replace(wanted, short)
         command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
         path = f"{bin_folder}:/usr/local/bin:/usr/bin:/bin"
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, env={"PATH": path, "HOME": str(folder)}
-        )
+        kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        surroundings = {
+            **kept,
+            "PATH": path,
+            "HOME": str(folder),
+            "OMP_NUM_THREADS": "1",
+        }  # tiny: as in conftest
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=surroundings)
         assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
     if page == "README.md":
         assert (folder / "features.parquet").exists() and (folder / "restored" / "picture.png").exists()
