@@ -19,12 +19,12 @@ from benchmarks.common import in_turn, median_ratio, own_peak_memory_gib, peak_m
 from benchmarks.step import peer_network
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
+from mdae.devices import keep_freed_memory
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.embed import embed_items, list_items
 from mdae.evaluation.features.encoder import Encoder
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel
-from mdae.training.device import keep_freed_memory
 
 CASES = [("tiny", 48, 8), ("small", 64, 4), ("resenc-l", 64, 1)]
 SCANS = 8

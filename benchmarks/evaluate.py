@@ -22,6 +22,7 @@ from benchmarks.common import save, show
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
+from mdae.devices import keep_freed_memory
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
 from mdae.evaluation.features.encoder import Encoder
@@ -29,7 +30,6 @@ from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.seeding import numpy_generator
-from mdae.training.device import keep_freed_memory
 
 TASKS = 10
 CONTRACT = Preprocessing(spacing_mm=(4.0, 4.0, 4.0))

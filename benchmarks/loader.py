@@ -26,9 +26,9 @@ from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.sampling import CropDataset, CropSampler
 from mdae.data.sources import discover
 from mdae.data.store import Store
+from mdae.devices import keep_freed_memory
 from mdae.options import AugmentOptions
 from mdae.seeding import torch_generator
-from mdae.training.device import keep_freed_memory
 
 GPU_VOLUMES_PER_S = 35
 AUGMENTATION = AugmentOptions(flip=0.5, rotate_deg=30.0, scale=0.4)

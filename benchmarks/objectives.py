@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks.common import in_turn, median_ratio, own_peak_memory_gib, peak_memory_gib, save, show
+from mdae.devices import keep_freed_memory
 from mdae.networks import ResidualUNet, preset
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
-from mdae.training.device import keep_freed_memory
 from mdae.training.optimiser import build_optimiser
 
 CASES = {"cpu": ("tiny", 48, 4), "cuda": ("resenc-l", 160, 4)}

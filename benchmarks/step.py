@@ -29,10 +29,10 @@ from benchmarks.common import (
     save,
     show,
 )
+from mdae.devices import keep_freed_memory
 from mdae.networks import NetworkConfig, ResidualUNet, preset
 from mdae.objectives import build_objective
 from mdae.seeding import torch_generator
-from mdae.training.device import keep_freed_memory
 from mdae.training.optimiser import build_optimiser
 
 CPU_CASES = [("tiny", 48, 4), ("small", 64, 2), ("resenc-l", 64, 1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
+from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
@@ -33,6 +36,22 @@ def store(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cohort, prepared at its own spacing."""
     path = tmp_path_factory.mktemp("store") / "store"
     prepare(PrepareConfig(source=cohort, store=path, preprocessing=COARSE, workers=1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def named_store(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same store, its subjects named as archives name theirs."""
+    names = ("ADNI-002-S-{:04d}", "siteA/sub-{:02d}", "OAS3{:04d}_MR", "{}e3", "NDARINV{:04d}", "sub-{:03d}")
+    path = tmp_path_factory.mktemp("named") / "store"
+    shutil.copytree(store, path)
+    opened = Store.open(path)
+    subjects = sorted({scan.subject for scan in opened.scans})
+    named = {old: names[i % len(names)].format(i) for i, old in enumerate(subjects)}
+    scans = [dataclasses.replace(scan, subject=named[scan.subject]) for scan in opened.scans]
+    (path / "manifest.jsonl").unlink()
+    opened.scans = []
+    opened.write_manifest(scans)
     return path
 
 

@@ -13,7 +13,19 @@ PACKAGE = Path(__file__).parent.parent / "src" / "mdae"
 
 # Ground floor first; a room imports from its own and from lower floors.
 FLOORS = [
-    {"types", "options", "errors", "version", "seeding", "tensors", "files", "progress", "figures"},
+    {
+        "types",
+        "options",
+        "errors",
+        "version",
+        "seeding",
+        "tensors",
+        "files",
+        "progress",
+        "figures",
+        "devices",
+        "child",
+    },
     {"data"},
     {"tasks"},
     {"corruption"},

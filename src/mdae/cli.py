@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from mdae.child import end_with_parent, tell_parent
 from mdae.data.check import CheckConfig
 from mdae.data.download import DownloadConfig
 from mdae.data.prepare import PrepareConfig
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if list(arguments) in (["--version"], ["version"]):
         print(f"mdae {__version__}")
         return
+    end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="mdae: %(message)s")
     try:
         config = tyro.cli(
@@ -79,19 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         RUNNERS[type(config)](config)
     except MDAEError as error:
-        sys.exit(_fail(str(error), 2))
+        sys.exit(_fail(error, str(error), 2))
     except KeyboardInterrupt as error:
-        sys.exit(_fail(str(error) or "stopped; the same command goes on from there", 130))
+        sys.exit(_fail(error, str(error) or "stopped; the same command goes on from there", 130))
     except BrokenPipeError:
         sys.exit(141)
     except MemoryError as error:
-        sys.exit(_fail(f"not enough memory ({error}); use a smaller patch or batch", 2))
+        sys.exit(_fail(error, f"not enough memory ({error}); use a smaller patch or batch", 2))
     except OSError as error:
-        sys.exit(_fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2))
+        sys.exit(_fail(error, f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2))
 
 
-def _fail(line: str, status: int) -> int:
-    print(f"mdae: {line}", file=sys.stderr)
+def _fail(error: BaseException, line: str, status: int) -> int:
+    """Say it, unless the process that started this one will."""
+    if not tell_parent(error, line):
+        print(f"mdae: {line}", file=sys.stderr)
     return status
 
 

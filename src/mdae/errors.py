@@ -41,3 +41,20 @@ class ModelError(MDAEError):
 
 class TrainingError(MDAEError):
     """Training that cannot go on: a non-finite or exploding loss."""
+
+
+class PartnerError(TrainingError):
+    """A process that waits for another one of its run, which has ended and knows why."""
+
+
+def to_dict(error: MDAEError) -> dict[str, str | None]:
+    """An error as plain values, for another process."""
+    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
+
+
+def from_dict(values: dict[str, str | None]) -> MDAEError:
+    """The inverse of `to_dict`; of a kind unknown here it is an `MDAEError`."""
+    known = (ConfigError, ScanError, DataError, ModelError, TrainingError, PartnerError)
+    kinds = {kind.__name__: kind for kind in known}
+    kind = kinds.get(values["kind"] or "", MDAEError)
+    return kind(values["what"] or "", where=values["where"], mend=values["mend"])

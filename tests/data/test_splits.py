@@ -81,7 +81,7 @@ def test_pretraining_follows_a_split_and_never_sees_its_test_subjects(copy, capl
     assert {parts[run.validation(i).scan.subject] for i in range(100)} == {"val"}
     assert "test" not in {parts[scan.subject] for scan in run.scans}, "nor does the model claim to know them"
     other = open_run(short_run(copy, Path("unused"), split="", val_fraction=0.5))
-    assert run.fingerprint["data"] != other.fingerprint["data"]
+    assert run.data != other.data
     lines = (copy / "splits" / "a.csv").read_text().splitlines()
     (copy / "splits" / "b.csv").write_text("\n".join(lines[:-1]) + "\n")
     open_run(short_run(copy, Path("unused"), split="b"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -13,16 +14,19 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.utils._pytree import tree_leaves
 
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.sampling import CropDataset, CropSampler, rank_batches
 from mdae.data.store import Store
 from mdae.errors import ConfigError, ModelError, TrainingError
-from mdae.networks.saved import load_model
 from mdae.options import AugmentOptions
 from mdae.training.checkpoint import load_latest
-from mdae.training.loop import pretrain
+from mdae.training.launch import launch
+from mdae.training.loader import micro_batches
+from mdae.training.loop import Trainer, pretrain
 from mdae.training.optimiser import MovingAverage, learning_rate
+from mdae.training.run import open_run
 from tests.conftest import COARSE, short_run
 from tests.data.test_sources import openmind
 from tests.training import golden
@@ -208,22 +212,64 @@ def test_an_epoch_takes_every_subject_once_and_seeds_matter(store):
     assert [sampler(i) for i in range(30)] != [other(i) for i in range(30)]
 
 
-def test_a_nan_stops_the_run_and_names_step_scans_and_checkpoint(store, tmp_path, monkeypatch):
+def poison(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
+    """Some samples' crops are not finite."""
     original = CropDataset.__getitem__
 
     def poisoned(self: CropDataset, sample: int) -> tuple[np.ndarray, int, str]:
         crop, number, name = original(self, sample)
-        return (crop * np.float16("nan") if sample == 19 else crop), number, name
+        return (crop * np.float16("nan") if sample in bad else crop), number, name
 
     monkeypatch.setattr(CropDataset, "__getitem__", poisoned)
+
+
+def test_a_batch_that_is_not_finite_is_skipped_counted_and_told_with_its_scans(
+    store, tmp_path, monkeypatch, caplog
+):
+    poison(monkeypatch, 19)
+    pretrain(short_run(store, tmp_path / "run", val_every=0, checkpoint_every=1, ema=0.9))
+    with (tmp_path / "run" / "skipped.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    sampler = CropSampler(_kept(store), (16, 16, 16), seed=0)
+    scans = [sampler(sample).scan.scan_id for sample in (18, 19)]
+    assert row["step"] == "10" and row["loss"] == "nan" and row["scans"].split() == scans
+    assert "step 10 was not finite" in caplog.text and scans[1] in caplog.text
+    assert all(np.isfinite(r["loss"]) for r in golden.read(tmp_path / "run" / "train.csv"))
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run" / "model").values())
+
+
+def test_a_skipped_step_moves_nothing_and_the_optimiser_does_not_count_it(store, tmp_path, monkeypatch):
+    poison(monkeypatch, 2)
+    states = []
+    for steps in (1, 2):  # of one schedule: the rate is 0 afterwards
+        config = short_run(store, tmp_path / str(steps), steps=2, max_skipped=9)
+        run = open_run(config)
+        trainer = Trainer(run, launch(config))
+        batches = micro_batches(run, trainer.world, first_step=0, micro_batch=2)
+        for number in range(1, steps + 1):
+            trainer.learner.step([next(batches)], 1e-3, number)
+        states.append(trainer.learner.state())
+    for one, other in zip(*(tree_leaves(state) for state in states), strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_too_many_in_a_row_stop_the_run_and_name_step_scans_and_checkpoint(store, tmp_path, monkeypatch):
+    poison(monkeypatch, 19, 20, 22)
     with pytest.raises(TrainingError) as caught:
-        pretrain(short_run(store, tmp_path / "run", val_every=0))
+        pretrain(short_run(store, tmp_path / "run", val_every=0, max_skipped=3))
     sampler = CropSampler(_kept(store), (16, 16, 16), seed=0)
     said = str(caught.value)
-    assert "diverged at step 10" in said and "step-00000008.pt" in said
-    assert all(sampler(sample).scan.scan_id in said for sample in (18, 19))
-    good = load_model(tmp_path / "run" / "model")
-    assert all(value.isfinite().all() for value in good.network.state_dict().values())
+    assert "3 batch(es) in a row" in said and "step 12" in said and "step-00000008.pt" in said
+    assert all(sampler(sample).scan.scan_id in said for sample in (22, 23))
+    pretrain(short_run(store, tmp_path / "more", val_every=0, max_skipped=4))
+
+
+def test_a_loss_that_is_not_finite_is_hidden_by_no_mean(store, tmp_path, monkeypatch):
+    """Neither over micro-batches nor over held-out volumes."""
+    poison(monkeypatch, 1)
+    pretrain(short_run(store, tmp_path / "run", batch=2, accumulate=2, steps=2, val_every=1, log_every=1))
+    assert (tmp_path / "run" / "skipped.csv").read_text().count("\n") == 2
+    assert all(np.isnan(row["loss"]) for row in golden.read(tmp_path / "run" / "val.csv"))
 
 
 def _kept(store: Path) -> list:
@@ -235,8 +281,6 @@ def _kept(store: Path) -> list:
 
 
 def test_nobody_trains_on_held_out_subjects(store):
-    from mdae.training.run import open_run
-
     run = open_run(short_run(store, Path("unused")))
     assert run.validation is not None
     trained = {run.train(i).scan.subject for i in range(200)}

@@ -9,10 +9,10 @@ import torch
 
 from mdae.errors import ConfigError
 from mdae.options import ObjectiveOptions
-from mdae.training.device import launch
+from mdae.training.launch import launch
 from mdae.training.loop import Trainer, pretrain
+from mdae.training.metrics import Window
 from mdae.training.run import open_run
-from mdae.training.window import Window
 from tests.conftest import short_run
 from tests.training import golden
 
@@ -21,11 +21,12 @@ def groups(store, tmp_path, **changes: object) -> list[list[int]]:
     config = short_run(store, tmp_path / "run", **changes)
     run = open_run(config)
     assert run.num_validation == 2
-    return Trainer(run, launch(config))._held_out_groups()
+    return Trainer(run, launch(config)).held_out.groups
 
 
-def test_held_out_samples_come_singly_unless_the_objective_compares_them(store, tmp_path):
-    assert groups(store, tmp_path) == [[0], [1]]
+def test_held_out_samples_come_as_many_at_once_as_in_training(store, tmp_path):
+    assert groups(store, tmp_path) == [[0, 1]]
+    assert groups(store, tmp_path, batch=1) == [[0], [1]]
     assert groups(store, tmp_path, objective="simclr", batch=2) == [[0, 1]]
     assert groups(store, tmp_path, objective="simclr", batch=8) == [[0, 1]], "as many as there are"
 
@@ -70,4 +71,4 @@ def test_a_loss_that_was_0_once_does_not_stop_the_run_and_an_exploding_one_does(
         window = Window()
         window.lowest = lowest
         window.add(1, {"loss": torch.tensor(60.0), "grad_norm": torch.tensor(1.0)})
-        assert window.diverged(window.table()) == stopped
+        assert window.exploded(window.table()) == stopped

@@ -49,7 +49,9 @@ def load_latest(folder: Path, *, device: torch.device) -> tuple[Path, dict[str, 
             continue
         if not isinstance(state, dict) or "fingerprint" not in state:
             raise ModelError(
-                "a checkpoint that this training loop did not write", where=path, mend="give another --out"
+                "a checkpoint that this training loop did not write",
+                where=path,
+                mend="give another folder for the run",
             )
         return path, state
     if paths:

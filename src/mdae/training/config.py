@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from mdae.devices import Precision
 from mdae.errors import ConfigError
 from mdae.options import AugmentOptions, ObjectiveOptions, read_changes, require_words
 from mdae.types import Shape3
@@ -50,9 +51,11 @@ class PretrainConfig:
     """Share of the steps over which the learning rate rises linearly; afterwards it falls by a cosine to 0."""
     clip: float = 12.0
     """Largest norm of the gradient; larger ones are scaled down to it."""
+    max_skipped: int = 10
+    """Batches in a row whose loss or gradient is not finite, each skipped and noted, after which the run stops."""
     ema: float = 0.0
     """Decay of an exponential moving average of the weights, which is then what is saved; 0 for none."""
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the network: bf16 where the device has it, else 32."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device."""
@@ -86,7 +89,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         read_changes(self.settings)
         require_words(self)
-        for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
+        for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 1 or more")
         for name in ("val_every", "picture_every", "devices"):
@@ -95,6 +98,8 @@ class PretrainConfig:
         for name, high in (("val_fraction", 1.0), ("warmup", 1.0), ("ema", 1.0), ("min_foreground", 1.0)):
             if not 0 <= getattr(self, name) < high:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more, and less than 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}", mend="give 0 or more")
         if not all(0 <= weight < math.inf for weight in self.contrast_weights.values()):
             raise ConfigError("a weight of a contrast that is no number from 0", mend="give 0 or more")
         if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
@@ -109,6 +114,7 @@ class PretrainConfig:
         free = (
             *("out", "store", "devices", "accelerator", "workers", "whole_files"),
             *("checkpoint_every", "picture_every", "val_every", "log_every", "plugin"),
+            *("accumulate", "max_skipped"),
         )
         values = {name: value for name, value in asdict(self).items() if name not in free}
         values["options"] = self.options.given()

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mdae.data.catalogue import split_by_subject
@@ -15,6 +16,7 @@ from mdae.data.splits import read_split
 from mdae.data.store import Store, StoredScan
 from mdae.errors import ConfigError, DataError
 from mdae.networks import ResidualUNet, preset
+from mdae.networks.saved import SavedModel, manifest, save_model
 from mdae.objectives import Objective, build_objective, objective_config
 from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import describe
@@ -22,6 +24,7 @@ from mdae.objectives.settings import flatten
 from mdae.options import read_changes
 from mdae.seeding import key, torch_generator
 from mdae.training.config import PretrainConfig
+from mdae.training.step import StepSettings
 from mdae.types import Shape3
 
 MAX_VALIDATION = 64  # volumes; enough for a steady mean
@@ -56,14 +59,37 @@ class Run:
     objective: Objective
     settings: Any
 
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must share with the interrupted one: options, the objective's settings and data."""
+    def identity(self, *, precision: str, micro_batch: int) -> dict[str, Any]:
+        """What a resumed run must share with the interrupted one: options, the objective's settings and data.
+
+        Args:
+            precision: the arithmetic that is used.
+            micro_batch: what a device takes at once; it matters where samples are compared with each other.
+        """
         values = self.config.fingerprint()
         del values["options"], values["settings"]  # two ways to say what the settings are
-        settings = {f"settings.{path}": value for path, value in flatten(self.settings).items()}
+        values |= {f"settings.{path}": value for path, value in flatten(self.settings).items()}
+        if self.objective.mixes_samples:
+            values["micro_batch"] = micro_batch
+        return {**values, "precision": precision, "data": self.data}
+
+    @property
+    def data(self) -> str:
+        """A hash of the scans and of who is trained on."""
         names = "\0".join(f"{scan.scan_id} {scan.content} {self.parts[scan.subject]}" for scan in self.scans)
-        return {**values, **settings, "data": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    def step_settings(self, *, bf16: bool) -> StepSettings:
+        """What a step does around the objective."""
+        return StepSettings(
+            seed=self.config.seed,
+            clip=self.config.clip,
+            bf16=bf16,
+            augment=self.config.augment,
+            patch=self.patch,
+            spacing_mm=self.store.contract.spacing_mm,
+            partly_unknown=self.partly_unknown,
+        )
 
     def describe_objective(self) -> dict[str, Any]:
         """The objective's record for a saved model."""
@@ -150,3 +176,37 @@ def micro_batch_size(config: PretrainConfig, world: int) -> int:
             mend=f"use --batch {fitting}",
         )
     return config.batch // (world * config.accumulate)
+
+
+def export(run: Run, folder: Path, step: int) -> None:
+    """Write the model folder of a run after so many steps."""
+    scans = run.scans
+    provenance = {
+        "steps": step,
+        "volumes": step * run.config.batch,
+        "seed": run.config.seed,
+        "contrasts": sorted({scan.contrast for scan in scans}),
+        "num_scans": len(scans),
+        "subjects": manifest(scan.subject for scan in scans),
+        "scans": manifest(scan.content for scan in scans),
+    }
+    model = SavedModel(
+        network=run.objective.network,
+        contract=run.store.contract,
+        patch=run.patch,
+        objective=run.describe_objective(),
+        provenance=provenance,
+    )
+    save_model(folder, model)
+
+
+def require_same_run(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A checkpoint is taken up by the very run that wrote it, or not at all."""
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if names:
+        changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names)
+        raise ConfigError(
+            f"a checkpoint of another run: {changes}",
+            where=path,
+            mend="repeat the first command, or give another folder for the run",
+        )

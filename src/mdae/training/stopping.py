@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+from mdae.child import AGAIN_S
 
 
 class StopRequest:
-    """Within its block the first SIGINT or SIGTERM sets `requested`; a second one acts as usual."""
+    """Within its block the first SIGINT or SIGTERM sets `requested`; a second one acts as usual.
+
+    What follows within a second is the same request: a cluster signals every process, and torchrun passes it on.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.requested = False
+        self._at = 0.0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -27,8 +34,12 @@ class StopRequest:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+        now = time.monotonic()
+        if self.requested and now - self._at > AGAIN_S:
+            self._restore()
+            signal.raise_signal(number)
+        elif not self.requested:
+            self.requested, self._at = True, now
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

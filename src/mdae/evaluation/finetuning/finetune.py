@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mdae.devices import keep_freed_memory
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.features.encoder import resolve_device
 from mdae.evaluation.finetuning.config import FinetuneOptions, Kind
@@ -23,7 +24,6 @@ from mdae.files import atomic_write
 from mdae.interop.backbone import Backbone
 from mdae.progress import Progress
 from mdae.seeding import key
-from mdae.training.device import keep_freed_memory
 
 VALIDATION = 5  # one part in so many of those that are not tested
 STRATA = 4  # groups of neighbouring numbers, of which each part of a regression gets its share
