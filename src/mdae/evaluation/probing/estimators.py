@@ -55,11 +55,12 @@ class Protocol:
     """A way to judge features.
 
     Attributes:
-        candidates: the values of what is chosen.
+        candidates: the values of what is chosen, the simplest model first: it is taken where several do as well.
         fit: features (N, F), labels (N,) and a candidate to a function of features that scores: log-odds for two
-            equally frequent classes, or the number itself.
+            equally frequent classes (of several: (N, K), each against the rest), or the number itself.
         quality: labels and scores to a number that is larger for the better.
         stratified: whether folds keep the classes' shares.
+        columns: number of scores a row: one, or of several classes one a class.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Protocol:
     fit: Callable[[np.ndarray, np.ndarray, float], Predictor]
     quality: Callable[[np.ndarray, np.ndarray], float]
     stratified: bool = True
+    columns: int = 1
 
 
 def logistic_model(strength: float) -> Pipeline:
@@ -121,5 +123,5 @@ def _less_error(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 LINEAR = Protocol("linear", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), _logistic, _area)
-KNN = Protocol("knn", (1, 3, 5, 9, 15, 25), _neighbours, _area)
+KNN = Protocol("knn", (25, 15, 9, 5, 3, 1), _neighbours, _area)
 RIDGE = Protocol("linear", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), _ridge, _less_error, stratified=False)
