@@ -1,0 +1,1 @@
+"""Segmentation from few masks: a readout of single voxels, and the network that is fine-tuned from it."""

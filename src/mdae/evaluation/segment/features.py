@@ -1,0 +1,93 @@
+"""What is known of a voxel, side by side: an encoder's maps, the intensities around it, and where it is.
+
+Numbers are ordered so: for each contrast the encoder's features and the intensities, then the place, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.segment.volumes import Volume
+from mdae.evaluation.voxel_probe.context import (
+    NUM_POSITION,
+    NUM_SCALES,
+    position_at,
+    position_maps,
+    scale_maps,
+)
+from mdae.evaluation.voxel_probe.features import features_at, read_out
+
+
+@dataclass(frozen=True)
+class VoxelFeatures:
+    """Where the features of single voxels come from.
+
+    Attributes:
+        encoder: frozen; None for none.
+        context: whether intensities and place stand beside it.
+    """
+
+    encoder: Encoder | None
+    context: bool
+
+    @property
+    def num_encoder(self) -> int:
+        """Features of the encoder for each contrast."""
+        return 0 if self.encoder is None else self.encoder.num_features
+
+    def number(self, num_contrasts: int) -> int:
+        """F, of volumes of so many contrasts."""
+        scales, place = (NUM_SCALES, NUM_POSITION) if self.context else (0, 0)
+        return num_contrasts * (self.num_encoder + scales) + place
+
+    def at(self, volume: Volume, points: np.ndarray) -> np.ndarray:
+        """The features (P, F), float32, at voxels (P, 3) of a volume."""
+        where = tuple(points.T)
+        parts = []
+        for data, background in zip(volume.data, volume.background, strict=True):
+            if self.encoder is not None:
+                parts.append(features_at(self.encoder, data, background, points))
+            if self.context:
+                parts += [one[where][:, None] for one in scale_maps(data, volume.spacing_mm)]
+        if self.context:
+            parts.append(position_at(volume.shape, points))
+        return np.concatenate(parts, axis=1)
+
+    def linear(self, volume: Volume, weights: np.ndarray) -> np.ndarray:
+        """Linear functions (K, D, H, W), float32, of the features at every voxel, by weights (K, F)."""
+        total = self.linear_of_context(volume, weights)
+        if self.encoder is not None:
+            for own, data, background in zip(
+                self.of_encoder(weights, len(volume.data)), volume.data, volume.background, strict=True
+            ):
+                total += read_out(self.encoder, data, background, own)
+        return total
+
+    def linear_of_context(self, volume: Volume, weights: np.ndarray) -> np.ndarray:
+        """The part of `linear` that intensities and place contribute."""
+        total = np.zeros((len(weights), *volume.shape), dtype=np.float32)
+        if self.context:
+            places = self._context_columns(len(volume.data))
+            for column, one in zip(places, self._context_maps(volume), strict=True):
+                for number, weight in enumerate(weights[:, column].astype(np.float32)):
+                    total[number] += weight * one
+        return total
+
+    def of_encoder(self, weights: np.ndarray, num_contrasts: int) -> list[np.ndarray]:
+        """The columns of weights (K, F) that are the encoder's, (K, features) for each contrast."""
+        width = self.number(1) - (NUM_POSITION if self.context else 0)
+        return [weights[:, c * width : c * width + self.num_encoder] for c in range(num_contrasts)]
+
+    def _context_columns(self, num_contrasts: int) -> list[int]:
+        width = self.num_encoder + NUM_SCALES
+        scales = [c * width + self.num_encoder + s for c in range(num_contrasts) for s in range(NUM_SCALES)]
+        return [*scales, *range(num_contrasts * width, num_contrasts * width + NUM_POSITION)]
+
+    def _context_maps(self, volume: Volume) -> Iterator[np.ndarray]:
+        for data in volume.data:
+            yield from scale_maps(data, volume.spacing_mm)
+        yield from position_maps(volume.shape)
