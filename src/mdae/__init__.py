@@ -8,15 +8,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdae.errors import MDAEError
 from mdae.version import __version__
 
 if TYPE_CHECKING:
     from mdae.evaluation.features.encoder import Encoder
+    from mdae.inference.fitted import FittedModel
 
-__all__ = ["MDAEError", "__version__", "load"]
+__all__ = ["MDAEError", "__version__", "fit", "load", "load_fitted"]
 
 
 def load(path: str | Path, *, device: str = "cpu") -> Encoder:
@@ -32,3 +33,42 @@ def load(path: str | Path, *, device: str = "cpu") -> Encoder:
     from mdae.evaluation.features.encoder import Encoder  # here, so that `import mdae` is fast
 
     return Encoder.load(path, device=device)
+
+
+def fit(encoder: str | Path, labels: str | Path, out: str | Path, **options: Any) -> FittedModel:
+    """Learn from a few labels what `predict` then says of new scans.
+
+    >>> model = mdae.fit("run/model", "labels.csv", "fitted", label="diagnosis")
+    >>> model.expected["auroc"]  # value, low and high: on new subjects
+    >>> model.predict("scan.nii.gz").row()
+
+    Args:
+        encoder: a model folder, or whatever `mdae fit` takes.
+        labels: a table, a BIDS tree, a folder of masks, or an nnU-Net raw data set.
+        out: the folder to write.
+        options: of `mdae fit`, with underscores; paths may be text.
+
+    Raises:
+        MDAEError: encoder, labels or scans that do not do, or too few subjects.
+    """
+    from mdae.inference.config import FitConfig
+    from mdae.inference.fit import fit as run
+
+    paths = {name: Path(options[name]) for name in ("scans", "subjects", "cache") if options.get(name)}
+    return run(FitConfig(encoder=str(encoder), labels=Path(labels), out=Path(out), **{**options, **paths}))
+
+
+def load_fitted(folder: str | Path, *, encoder: str | Path = "", device: str = "auto") -> FittedModel:
+    """A model that `mdae fit` wrote; nothing in it is run, wherever it comes from.
+
+    Args:
+        folder: of the fitted model.
+        encoder: where its encoder is now, if it is not where it was.
+        device: where to compute.
+
+    Raises:
+        ModelError: no fitted model there, or a damaged one.
+    """
+    from mdae.inference.fitted import load_fitted as read
+
+    return read(folder, encoder=str(encoder), device=device)

@@ -30,6 +30,7 @@ from mdae.evaluation.configs import (
     ReconstructConfig,
     TasksConfig,
 )
+from mdae.inference.config import FitConfig, PredictConfig
 from mdae.interop.configs import ExportConfig
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
@@ -56,6 +57,8 @@ Command = (
     | Annotated[EncodersConfig, tyro.conf.subcommand("encoders", prefix_name=False)]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
+    | Annotated[FitConfig, tyro.conf.subcommand("fit", prefix_name=False)]
+    | Annotated[PredictConfig, tyro.conf.subcommand("predict", prefix_name=False)]
     | Annotated[SweepConfig, tyro.conf.subcommand("sweep", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[ExportConfig, tyro.conf.subcommand("export", prefix_name=False)]
@@ -260,6 +263,25 @@ def _sweep(config: SweepConfig) -> None:
     console.print(f"open {sweep(config)}", soft_wrap=True, highlight=False)
 
 
+def _fit(config: FitConfig) -> None:
+    from mdae.inference.fit import fit
+    from mdae.inference.show import fitted_lines
+
+    for line in fitted_lines(fit(config), config.out):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _predict(config: PredictConfig) -> None:
+    from mdae.inference.predict import predict
+
+    done = predict(config)
+    console.print(
+        f"{len(done.table)} predicted, {len(done.set_aside)} set aside: {done.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def _reconstruct(config: ReconstructConfig) -> None:
     from mdae.inference.reconstruct import reconstruct
 
@@ -300,6 +322,8 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     EncodersConfig: _encoders,
     EvaluateConfig: _evaluate,
     LeaderboardConfig: _leaderboard,
+    FitConfig: _fit,
+    PredictConfig: _predict,
     SweepConfig: _sweep,
     ReconstructConfig: _reconstruct,
     ExportConfig: _export,

@@ -34,12 +34,14 @@ class Extractor(Protocol):
     Attributes:
         name: for tables.
         fingerprint: the same for the same features of the same scan, and only then.
+        identity: what tells its weights from others', wherever and however they compute.
         pretraining: salted hashes of the scans that it was pre-trained on (`mdae.networks.saved.manifest`); None if
             nobody knows.
     """
 
     name: str
     fingerprint: str
+    identity: str
     pretraining: dict[str, Any] | None
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
@@ -61,6 +63,7 @@ class EncoderExtractor:
 
     def __init__(self, encoder: Encoder, name: str, identity: str, window: WindowMode, pool: Pool) -> None:
         self.encoder, self.name, self.window, self.pool = encoder, name, window, pool
+        self.identity = identity
         about = [identity, encoder.contract.to_dict(), list(encoder.patch), window, pool]
         self.fingerprint = _digest(json.dumps(about))
         self.pretraining = encoder.provenance.get("scans")
@@ -86,7 +89,7 @@ class BackboneExtractor:
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self.backbone, self.device, self.name = backbone, device, backbone.name
         self.network = backbone.network.eval().to(device)
-        self.fingerprint = fingerprint_of(backbone)
+        self.fingerprint, self.identity = fingerprint_of(backbone), backbone.identity
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return self.backbone.prepare(entry)
@@ -112,7 +115,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self.contract = Preprocessing()
-        self.fingerprint = _digest(json.dumps([BASELINE, 1, self.contract.to_dict()]))
+        self.fingerprint = self.identity = _digest(json.dumps([BASELINE, 1, self.contract.to_dict()]))
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return prepare_entry(entry, self.contract)

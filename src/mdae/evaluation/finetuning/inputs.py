@@ -48,7 +48,7 @@ class InputExtractor:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.name = backbone, f"inputs of {backbone.name}"
         about = f"inputs 1 {fingerprint_of(backbone)}"
-        self.fingerprint = hashlib.sha256(about.encode()).hexdigest()
+        self.fingerprint, self.identity = hashlib.sha256(about.encode()).hexdigest(), backbone.identity
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         """The scan with the fitted input (D, H, W) as its data; the fitting too is done in the caller's thread.

@@ -127,7 +127,7 @@ def cross_validate(
 ) -> Scored:
     """Each row scored by models that never saw its subject, averaged over repeats; choices made in training parts.
 
-    Classes' scores of all folds are on one scale (`to_one_scale`).
+    Classes' scores, and risks, of all folds are on one scale (`to_one_scale`).
 
     Args:
         protocol: how.
@@ -147,8 +147,9 @@ def cross_validate(
                 chosen.append(best)
                 raw = protocol.fit(features[train], labels[train], best)(features[test])
                 own = raw
-                if protocol.stratified and known is not None:
-                    own = to_one_scale(raw, known, labels[train])
+                if known is not None and (protocol.stratified or protocol.groups):
+                    groups = protocol.groups(labels[train]) if protocol.groups else labels[train]
+                    own = to_one_scale(raw, known, groups)
                 scores[test] += own / repeats
                 probabilities[test] += probability_of(raw, labels[train], protocol) / repeats
     return Scored(scores, probabilities, chosen)

@@ -61,6 +61,8 @@ class Protocol:
         quality: labels and scores to a number that is larger for the better.
         stratified: whether folds keep the classes' shares.
         columns: number of scores a row: one, or of several classes one a class.
+        groups: labels to two groups that a risk tells apart, by which folds are brought to one scale; None where the
+            labels are classes already, or numbers, which are on one scale.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Protocol:
     quality: Callable[[np.ndarray, np.ndarray], float]
     stratified: bool = True
     columns: int = 1
+    groups: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def logistic_model(strength: float) -> Pipeline:

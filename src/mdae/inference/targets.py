@@ -1,0 +1,131 @@
+"""What a column of labels asks for: classes, numbers or times; and how it is scored and fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mdae.errors import DataError
+from mdae.evaluation.probing.cross_validation import Scored
+from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Protocol
+from mdae.evaluation.probing.multiclass import multiclass
+from mdae.evaluation.probing.survival import COX
+from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate
+from mdae.evaluation.statistics.multiclass import multiclass_scores
+from mdae.evaluation.statistics.scores import classification_scores, regression_scores
+from mdae.evaluation.statistics.survival import survival_scores
+from mdae.inference.config import FitKind
+from mdae.inference.labelled import Labelled
+
+FEW = 10  # distinct whole numbers that are still classes
+
+
+@dataclass(frozen=True)
+class Target:
+    """Labels ready to be fitted.
+
+    Attributes:
+        kind: classification, regression or survival.
+        y: (N,): 0 to K - 1; numbers; or times, negative where the subject was lost.
+        classes: K names; none of numbers and times.
+    """
+
+    kind: FitKind
+    y: np.ndarray
+    classes: tuple[str, ...] = ()
+
+    @property
+    def protocol(self) -> Protocol:
+        """What is chosen, and how."""
+        if self.kind == "classification":
+            return LINEAR if len(self.classes) == 2 else multiclass(len(self.classes))
+        return RIDGE if self.kind == "regression" else COX
+
+    def counts(self, subjects: np.ndarray) -> dict[str, int]:
+        """Subjects by class, or with and without the event; of numbers, all."""
+        groups: Mapping[str, np.ndarray] = {"all": np.ones(len(self.y), bool)}
+        if self.kind == "classification":
+            groups = {name: self.y == index for index, name in enumerate(self.classes)}
+        elif self.kind == "survival":
+            groups = {"event": self.y > 0, "lost": self.y < 0}
+        return {name: len(np.unique(subjects[own])) for name, own in groups.items()}
+
+    def require_enough(self, subjects: np.ndarray, folds: int, where: object) -> None:
+        """Raise `DataError` where too few subjects would be scored, as `evaluate` refuses them."""
+        wanted = max(MIN_SUBJECTS, folds)
+        for name, number in self.counts(subjects).items():
+            if number < wanted and name != "lost":
+                of = {"all": "", "event": " with the event"}.get(name, f" of class {name}")
+                raise DataError(
+                    f"{number} subjects{of}, and {wanted} are wanted to tell how well it does on new ones",
+                    where=str(where),
+                    mend="label more subjects, or merge classes",
+                )
+
+    def scores(self, scored: Scored, subjects: np.ndarray, widening: float, seed: int) -> dict[str, Estimate]:
+        """The figures of cross-validated scores, with intervals."""
+        options: dict[str, Any] = {"widening": widening, "seed": seed}
+        if self.kind == "regression":
+            return regression_scores(self.y, scored.scores, subjects, **options)
+        if self.kind == "survival":
+            return survival_scores(self.y, scored.scores, subjects, **options)
+        if len(self.classes) > 2:
+            return multiclass_scores(self.y, scored.scores, scored.probabilities, subjects, **options)
+        return classification_scores(self.y, scored.scores, scored.probabilities, subjects, **options)
+
+
+def target_of(labelled: Labelled, kind: FitKind, where: object) -> Target:
+    """Read a column as what it is, or as it is asked to be.
+
+    Raises:
+        DataError: one value alone, no numbers where numbers are wanted, or events that are neither 0 nor 1.
+    """
+    values, numbers = labelled.values, pd.to_numeric(labelled.values, errors="coerce")
+    all_numbers = bool(numbers.notna().all())
+    if labelled.events is not None or kind == "survival":
+        return _survival(labelled, numbers, where)
+    if kind == "auto":
+        whole = all_numbers and bool((numbers == numbers.round()).all())
+        few = values.nunique() <= FEW
+        kind = "classification" if not all_numbers or (whole and few) else "regression"
+    if values.nunique() < 2:
+        raise DataError(
+            f"every {labelled.label} is {values.iloc[0]}", where=str(where), mend="choose another column"
+        )
+    if kind == "regression":
+        if not all_numbers:
+            raise DataError(
+                f"{labelled.label} {values[numbers.isna()].iloc[0]!r} is no number",
+                where=str(where),
+                mend="mend it, or give --kind classification",
+            )
+        return Target("regression", numbers.to_numpy(dtype=float))
+    names = sorted(values.unique(), key=None if all_numbers and values.dtype.kind in "iuf" else str)
+    index = {name: number for number, name in enumerate(names)}
+    return Target(
+        "classification", values.map(index).to_numpy(dtype=int), tuple(_plain(name) for name in names)
+    )
+
+
+def _plain(name: object) -> str:
+    """1.0, which a table with gaps makes of 1, as 1."""
+    return f"{name:g}" if isinstance(name, float) else str(name)
+
+
+def _survival(labelled: Labelled, times: pd.Series, where: object) -> Target:
+    if labelled.events is None:
+        raise DataError("survival without --event", where=str(where), mend="name the column of events")
+    events = pd.to_numeric(labelled.events, errors="coerce")
+    if not events.isin([0, 1]).all():
+        odd = labelled.events[~events.isin([0, 1])].iloc[0]
+        raise DataError(
+            f"{labelled.event} is {str(odd)!r}", where=str(where), mend="write 1 for the event and 0 for lost"
+        )
+    if not (times > 0).all():
+        odd = labelled.values[~(times > 0)].iloc[0]
+        raise DataError(f"{labelled.label} is {str(odd)!r}", where=str(where), mend="give times above 0")
+    return Target("survival", np.where(events == 1, times, -times).astype(float))
