@@ -25,6 +25,7 @@ FLOORS = [
         "figures",
         "devices",
         "child",
+        "foreground",
     },
     {"data"},
     {"tasks"},

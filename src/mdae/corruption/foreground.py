@@ -7,28 +7,41 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mdae.corruption.mask import any_in_blocks, expand_blocks
+from mdae.foreground import is_foreground
 from mdae.tensors import Batch, Mask
 from mdae.types import Shape3
 
-ABOVE_BACKGROUND = 0.25  # standard deviations above the darkest voxel, to count as foreground
+CONSTANT = 0.25  # of a crop: a value that so many voxels share is no tissue's
+ENOUGH = 4096  # voxels to find it
 
 
 def foreground(clean: Batch, known: Mask | None, *, per_channel: bool) -> Mask:
-    """Voxels that are brighter than their sample's (and channel's) darkest known voxel by more than a trifle.
-
-    Background is dark and flat in a z-scored scan. A crop without any has few voxels as dark as its darkest, and
-    blocks of such alone are rarer still, so that it counts as foreground nearly whole.
+    """Voxels that differ from their sample's (and channel's) background (`mdae.foreground`).
 
     Args:
         clean: X0, (B, C, D, H, W).
         known: voxels that count, (B, 1 or C, D, H, W); unknown ones are no foreground. None for all.
         per_channel: whether each channel has its own, else what any channel shows is foreground of all.
     """
-    floor = clean if known is None else clean.masked_fill(~known, torch.inf)
-    bright = clean > floor.amin((2, 3, 4), keepdim=True) + ABOVE_BACKGROUND
+    there = is_foreground(clean, find_background(clean, known))
     if known is not None:
-        bright = bright & known
-    return bright if per_channel else bright.any(1, keepdim=True)
+        there = there & known
+    return there if per_channel else there.any(1, keepdim=True)
+
+
+def find_background(clean: Batch, known: Mask | None = None) -> Tensor:
+    """The background of each sample and channel of a batch of crops, (B, C, 1, 1, 1).
+
+    It is what is constant (padding, air that was clipped, the zeros around a brain), else the darkest. A crop without
+    any background has few voxels as dark as its darkest, and blocks of such alone are rarer still, so that it counts
+    as foreground nearly whole.
+    """
+    values = clean if known is None else clean.masked_fill(~known, torch.inf)
+    flat = values.flatten(2)
+    sparse = flat[..., :: max(1, flat.shape[2] // ENOUGH)]
+    common = sparse.mode(dim=2, keepdim=True).values
+    constant = ((sparse == common).float().mean(2, keepdim=True) >= CONSTANT) & common.isfinite()
+    return torch.where(constant, common, flat.amin(2, keepdim=True))[..., None, None]
 
 
 def foreground_blocks(

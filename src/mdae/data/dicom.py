@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mdae.data.catalogue import ScanEntry, safe_name
 from mdae.data.external import find_program, last_complaint, run_program
-from mdae.data.io import MIN_SIDE, Scan, Series, read_scan
+from mdae.data.io import MIN_SLICES, Scan, Series, read_scan
 from mdae.data.set_aside import SetAside
 from mdae.errors import ScanError
 from mdae.progress import Progress
@@ -64,7 +64,7 @@ class Header:
 
 
 def list_series(
-    files: Iterable[Path], source: Path, *, derived: bool
+    files: Iterable[Path], source: Path, *, derived: bool, min_slices: int = MIN_SLICES
 ) -> tuple[list[ScanEntry], list[SetAside]]:
     """The DICOM series among some files, and those that are no volume to learn from.
 
@@ -72,6 +72,7 @@ def list_series(
         files: any files; those without a DICOM header are passed over.
         source: the folder they lie below.
         derived: take derived series (reformatted, maps) as well.
+        min_slices: leave out series of fewer.
     """
     candidates = [path for path in files if _may_be_dicom(path)]
     if not candidates:
@@ -94,7 +95,7 @@ def list_series(
     for uid, header in headers.items():
         parts = sorted(found[uid].values())
         slices = tuple(part.path for part in parts)
-        if reason := _unfit(header, sum(part.frames for part in parts), derived=derived):
+        if reason := _unfit(header, sum(part.frames for part in parts), derived=derived, least=min_slices):
             left_out.append(SetAside(str(slices[0].parent), f"series {_title(header)}: {reason}"))
         else:
             entries.append(_entry(header, slices, source))
@@ -156,7 +157,7 @@ def _read_header(path: Path) -> tuple[Header, str, _Slice]:
     return header, text["SOPInstanceUID"] or str(path), _Slice(instance, path, frames)
 
 
-def _unfit(header: Header, slices: int, *, derived: bool) -> str | None:
+def _unfit(header: Header, slices: int, *, derived: bool, least: int) -> str | None:
     """Why a series is left out, if it is."""
     if header.modality not in MODALITIES:
         return f"modality {header.modality or 'unknown'} is no volume"
@@ -164,7 +165,7 @@ def _unfit(header: Header, slices: int, *, derived: bool) -> str | None:
         return "a localiser"
     if not derived and {"DERIVED", "SECONDARY"} & set(header.image_type[:2]):
         return f"derived from other images ({'/'.join(header.image_type)}); take it with --derived"
-    if slices < MIN_SIDE:
+    if slices < least:
         return f"only {slices} slices"
     return None
 
@@ -204,12 +205,13 @@ def guess_contrast(description: str, *, agent: str = "") -> str:
     return f"{contrast}-gd" if with_agent else contrast
 
 
-def read_series(entry: ScanEntry, *, series: Series = "set_aside") -> Scan:
+def read_series(entry: ScanEntry, *, series: Series = "set_aside", min_slices: int = MIN_SLICES) -> Scan:
     """Convert a DICOM series and read it as `read_scan` does.
 
     Args:
         entry: with its slices.
         series: what to do where one series holds several volumes (echoes, phases): refuse it, or take the first.
+        min_slices: as in `read_scan`.
 
     Raises:
         ScanError: dcm2niix cannot convert it, slices are missing, or it is unfit as a scan.
@@ -222,7 +224,7 @@ def read_series(entry: ScanEntry, *, series: Series = "set_aside") -> Scan:
             (folder / "in" / f"{number:06d}.dcm").symlink_to(path.absolute())
         volume = _convert(folder, entry.path, series)
         try:
-            return replace(read_scan(volume, series=series), path=entry.path)
+            return replace(read_scan(volume, series=series, min_slices=min_slices), path=entry.path)
         except ScanError as error:
             raise ScanError(error.what, where=entry.path, mend=error.mend) from error
 

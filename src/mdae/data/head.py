@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from mdae.types import Shape3
+from mdae.types import Shape3, shape3
 
 COARSE_MM = 4.0  # the grid on which the head is found
 HEAD_THRESHOLD = 0.1  # of the way from the 2nd to the 98th percentile, as BET's first estimate (Smith 2002)
@@ -25,6 +26,11 @@ class Head:
     mask: np.ndarray
     steps: Shape3
 
+    @classmethod
+    def whole(cls) -> Head:
+        """All of a scan, whatever its size."""
+        return cls(np.ones((1, 1, 1), dtype=bool), (1, 1, 1))
+
     def at(self, shape: tuple[int, ...], strides: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:
         """The head in a volume of `shape`, at every `strides`-th voxel; bool."""
         out = self.mask
@@ -32,6 +38,53 @@ class Head:
             index = np.minimum(np.arange(0, side, stride) // step, out.shape[axis] - 1)
             out = np.take(out, index, axis=axis)
         return out
+
+    def box(self, shape: tuple[int, ...], spacing: np.ndarray, *, margin_mm: float, height_mm: float) -> Box:
+        """What to keep of a volume in RAS: its bounding box with a margin, no more than a height from the top down.
+
+        Args:
+            shape: of the volume.
+            spacing: of its voxels in mm.
+            margin_mm: kept around it.
+            height_mm: at most kept below its highest point, the vertex of a head.
+        """
+        low, high, cut = [], [], 0.0
+        for axis, (side, step) in enumerate(zip(shape, self.steps, strict=True)):
+            others = tuple(other for other in range(3) if other != axis)
+            where = np.flatnonzero(self.mask.any(axis=others))
+            first, last = int(where[0]) * step, (int(where[-1]) + 1) * step
+            if int(where[-1]) + 1 == self.mask.shape[axis]:  # with the last partial block
+                last = side
+            if axis == 2:  # z grows upwards in RAS: from the vertex down
+                lowest, extent = first, last - first
+                first = max(first, last - round(min(height_mm / spacing[2], side)))
+                cut = (first - lowest) / extent
+            margin = round(margin_mm / spacing[axis])
+            low.append(max(0, first - margin))
+            high.append(min(side, last + margin))
+        return Box(shape3(low), shape3(high), cut)
+
+
+class Box(NamedTuple):
+    """Part of a volume.
+
+    Attributes:
+        low, high: first and one past the last voxel along each axis.
+        cut: the share of the anatomy's height that lies below.
+    """
+
+    low: Shape3
+    high: Shape3
+    cut: float = 0.0
+
+    @property
+    def shape(self) -> Shape3:
+        return shape3(b - a for a, b in zip(self.low, self.high, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        x, y, z = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
+        return x, y, z
 
 
 def find_head(data: np.ndarray, spacing: np.ndarray) -> Head:

@@ -21,7 +21,7 @@ from mdae.errors import ScanError
 from mdae.files import atomic_write
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd")
-MIN_SIDE = 8  # voxels; fewer slices are no volume
+MIN_SLICES = 8  # voxels along any axis; fewer are no volume, unless somebody says so
 SPACING_MM = (0.1, 20.0)
 Series = Literal["set_aside", "first"]
 
@@ -53,12 +53,13 @@ def scan_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def read_scan(path: str | Path, *, series: Series = "set_aside") -> Scan:
+def read_scan(path: str | Path, *, series: Series = "set_aside", min_slices: int = MIN_SLICES) -> Scan:
     """Read a volume and check that it is a usable 3D scan.
 
     Args:
         path: .nii, .nii.gz, .mgh, .mgz or .nrrd.
         series: what to do with a file of several volumes: refuse it, or take the first.
+        min_slices: least number of voxels along every axis.
 
     Raises:
         ScanError: missing, truncated, damaged, not 3D, not finite, constant, too few slices, or with an affine
@@ -66,7 +67,7 @@ def read_scan(path: str | Path, *, series: Series = "set_aside") -> Scan:
     """
     path = Path(path)
     image = _parse(_read_bytes(path), path)
-    _check_header(image, path, series)
+    _check_header(image, path, series, min_slices)
     data = _voxels(image, path)
     _check_voxels(data, path)
     return Scan(data, np.asarray(image.affine, dtype=np.float64), path)
@@ -159,7 +160,7 @@ def _parse_nrrd(raw: bytes) -> nib.Nifti1Image:
     return nib.Nifti1Image(data.astype(np.float32), affine)
 
 
-def _check_header(image: Any, path: Path, series: Series) -> None:
+def _check_header(image: Any, path: Path, series: Series, min_slices: int) -> None:
     shape, dtype = image.shape, image.get_data_dtype()
     if dtype.fields is not None or dtype.kind == "c":
         raise ScanError(
@@ -175,9 +176,11 @@ def _check_header(image: Any, path: Path, series: Series) -> None:
         )
     if len(shape) > 3 and min(shape[3:]) < 1:
         raise ScanError(f"no volume in shape {shape}", where=path, mend=_AGAIN)
-    if min(shape[:3]) < MIN_SIDE:
+    if min(shape[:3]) < min_slices:
         raise ScanError(
-            f"only {min(shape[:3])} slices", where=path, mend=f"give a volume of at least {MIN_SIDE}"
+            f"only {min(shape[:3])} slices",
+            where=path,
+            mend=f"give a volume of at least {min_slices}, or --min-slices",
         )
     affine = np.asarray(image.affine)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:

@@ -104,6 +104,7 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         contrasts=config.contrasts,
         max_quality_score=config.max_quality_score,
         derived=config.derived,
+        min_slices=config.preprocessing.min_slices,
     )
     entries = listing.entries
     contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing

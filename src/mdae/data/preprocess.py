@@ -1,13 +1,13 @@
 """From a raw scan to what the network sees, and the way back. Everything here is pure.
 
-A scan is turned to RAS, cropped to the head, resampled to one spacing and z-scored over the head. The record of a
-prepared scan maps every voxel back to its source.
+A scan is turned to RAS, cropped to its anatomy, resampled to one spacing, and its intensities are standardised. The
+record of a prepared scan maps every voxel back to its source.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,18 +16,27 @@ from nibabel import orientations
 from nibabel.affines import from_matvec, voxel_sizes
 from scipy import ndimage
 
-from mdae.data.head import Head, find_head
-from mdae.data.io import Scan, Series
+from mdae.data.head import Box, Head, find_head
+from mdae.data.intensity import (
+    ROBUST_PERCENTILES,
+    IntensityOption,
+    Sample,
+    ZScore,
+    find_scaling,
+    intensity_from_dict,
+    intensity_to_dict,
+)
+from mdae.data.io import MIN_SLICES, Scan, Series
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.errors import ConfigError, ScanError
 from mdae.types import Shape3, Spacing, shape3
 
-ROBUST_PERCENTILES = (0.5, 99.5)  # intensities beyond do not enter mean and standard deviation
-Z_RANGE = (-5.0, 10.0)  # vessels and fat are bright; nothing of use lies beyond
 TOUCHED = 0.01  # of a voxel's weight on defaced voxels, from which it is unknown
 LONG = 96  # voxels a side, from which every second is enough for statistics
 SAME_MM = 1e-3  # spacings that differ by less are the same
+MUCH_CUT = 1 / 3  # of the anatomy's height, from which it is told
 Strip = Literal["none", "hd-bet", "synthstrip"]
+Anatomy = Literal["auto", "head", "body", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +45,27 @@ class Preprocessing:
 
     spacing_mm: Spacing = (1.0, 1.0, 1.0)
     """Voxel spacing in mm along x, y, z."""
-    crop: Literal["head", "nonzero", "none"] = "head"
-    """Crop to the head's bounding box, to what is not 0, or keep the field of view."""
+    anatomy: Anatomy = "auto"
+    """What to look for: a head, a body (which is kept in its whole height), or nothing. By itself a head, and where
+    none can be told from the background, the scan is taken whole."""
+    crop: Literal["anatomy", "nonzero", "none"] = "anatomy"
+    """Crop to the anatomy's bounding box, to what is not 0, or keep the field of view."""
     margin_mm: float = 5.0
-    """Kept around the head."""
+    """Kept around the anatomy."""
     height_mm: float = 200.0
-    """How far below the top of the head the crop reaches at most; what is below is neck."""
-    normalise: Literal["head", "box"] = "head"
-    """Take mean and standard deviation over the head, robustly, or over all that was kept, as nnssl does."""
+    """How far below the top of a head the crop reaches at most; what is below is neck."""
+    intensity: IntensityOption = field(default_factory=ZScore)
+    """Of MRI: zscore:head (mean and standard deviation of the anatomy, robustly), zscore:foreground, zscore:box (of
+    all that was kept, as nnssl does), or percentile:0.5,99.5. Of CT: ct-brain, ct-lung, ct-soft, ct-bone, or any
+    window:LOW,HIGH in HU."""
     order: Literal[1, 3] = 3
     """Order of the spline that resamples."""
     series: Series = "set_aside"
     """Set files of several volumes aside, or take the first volume."""
     strip: Strip = "none"
     """Keep the brain alone, by HD-BET or SynthStrip, which have to be installed."""
+    min_slices: int = MIN_SLICES
+    """Least number of voxels along every axis of a scan; thinner ones are set aside."""
 
     def __post_init__(self) -> None:
         if len(self.spacing_mm) != 3 or not all(0.1 <= spacing <= 20 for spacing in self.spacing_mm):
@@ -58,19 +74,36 @@ class Preprocessing:
             )
         if self.margin_mm < 0 or self.height_mm <= 0:
             raise ConfigError("a negative margin or no height", mend="give margin_mm >= 0 and height_mm > 0")
+        if self.min_slices < 2:
+            raise ConfigError(
+                f"{self.min_slices} slices at least", mend="give min_slices 2 or more: 3D volumes"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
-        return {**asdict(self), "spacing_mm": list(self.spacing_mm)}
+        plain = {**asdict(self), "spacing_mm": list(self.spacing_mm)}
+        return {**plain, "intensity": intensity_to_dict(self.intensity)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`; unknown or missing keys raise `TypeError` or `KeyError`."""
+        """The inverse of `to_dict`, of earlier versions' too; raises `TypeError` or `KeyError` for other keys."""
+        values = _renamed(values)
         x, y, z = values["spacing_mm"]
-        return cls(**{**values, "spacing_mm": (float(x), float(y), float(z))})
+        intensity = intensity_from_dict(values["intensity"])
+        return cls(**{**values, "spacing_mm": (float(x), float(y), float(z)), "intensity": intensity})
 
 
-NNSSL = Preprocessing(crop="nonzero", normalise="box", margin_mm=0.0, height_mm=10_000.0)
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """A contract's fields under their names of today."""
+    out = {"intensity": {"kind": "zscore"}, **values}
+    if "normalise" in out:
+        out["intensity"] = {"kind": "zscore", "over": out.pop("normalise")}
+    if out.get("crop") == "head":
+        out["crop"] = "anatomy"
+    return out
+
+
+NNSSL = Preprocessing(crop="nonzero", intensity=ZScore("box"), margin_mm=0.0, height_mm=10_000.0)
 """The nearest to nnssl's own preprocessing at 1 mm, for scans that a model trained on its volumes is given.
 
 nnssl keeps the file's orientation and takes the nearest slice across thick ones; this does neither.
@@ -87,10 +120,11 @@ class PreparedRecord:
         source_shape, source_affine: of the file.
         crop_start, crop_shape: the box kept, in voxels of the scan turned to RAS.
         shape, affine: of the prepared volume; the affine maps to the same world millimetres as the source's.
-        mean, std: of the head's intensities; a z-score times std plus mean is the intensity.
-        foreground: the share of the box that is head.
-        background: the z-score of the background, the value of padding.
+        mean, std: a prepared value times std plus mean is the intensity.
+        foreground: the share of the box that is anatomy.
+        background: the prepared value of the background, and of padding.
         unknown: the share of the prepared volume that an anonymisation mask marks as defaced; NaN there.
+        notes: what a person should be told of it, "KIND: detail" each.
     """
 
     source: str
@@ -106,6 +140,7 @@ class PreparedRecord:
     foreground: float
     background: float
     unknown: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -116,7 +151,7 @@ class PreparedRecord:
         """The inverse of `to_dict`."""
         shapes = ("source_shape", "crop_start", "crop_shape", "shape")
         tuples = {name: shape3(values[name]) for name in shapes}
-        return cls(**{**values, **tuples})
+        return cls(**{**values, **tuples, "notes": tuple(values.get("notes", ()))})
 
     @property
     def source_spacing_mm(self) -> Spacing:
@@ -172,53 +207,78 @@ def prepare_scan(
     data, ras_affine = to_ras(stripped, scan.affine)
     spacing = voxel_sizes(ras_affine)
     hidden = None if anonymised is None else to_ras(anonymised, scan.affine)[0]
-    if anatomy is not None:
-        head = Head(to_ras(anatomy, scan.affine)[0], (1, 1, 1))
-    elif contract.crop == "nonzero":
-        head = Head(ndimage.binary_fill_holes(data != 0), (1, 1, 1))
-    else:
-        head = find_head(data, spacing)
-    if not head.mask.any():
-        raise ScanError("no head can be told from the background", where=scan.path, mend="look at the file")
-    low, high = _box(head, data.shape, spacing, contract)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    mean, std, background, foreground = _intensities(data, head, hidden, box)
-    if contract.normalise == "box":
-        kept = data[box] if hidden is None else data[box][~hidden[box]]
-        mean, std = float(kept.mean(dtype=np.float64)), float(kept.std(dtype=np.float64))
-    if not std > 0:
-        raise ScanError("the head's intensities are constant", where=scan.path, mend="look at the file")
-    crop_shape = tuple(int(b - a) for a, b in zip(low, high, strict=True))
+    given = None if anatomy is None else to_ras(anatomy, scan.affine)[0]
+    head, notes = _anatomy(data, spacing, contract, given, scan)
+    box = _box(head, data.shape, spacing, contract)
+    if box.cut > MUCH_CUT:
+        notes += (f"cut below {contract.height_mm:g} mm from the top: {box.cut:.0%} of its height",)
+    kept = data[box.slices] if hidden is None else data[box.slices][~hidden[box.slices]]
+    sample, foreground = _sample(data, head, hidden, box)
+    scaling = find_scaling(contract.intensity, sample, kept)
+    if not scaling.std > 0:
+        raise ScanError("the anatomy's intensities are constant", where=scan.path, mend="look at the file")
     x, y, z = (
         _axis(n, _new_size(n, old, new), old, new)
-        for n, old, new in zip(crop_shape, spacing.tolist(), contract.spacing_mm, strict=True)
+        for n, old, new in zip(box.shape, spacing.tolist(), contract.spacing_mm, strict=True)
     )
-    z_scores = resample(data[box], (x, y, z), order=contract.order) - np.float32(mean)
-    z_scores /= np.float32(std)
-    np.clip(z_scores, *Z_RANGE, out=z_scores)
+    values = scaling(resample(data[box.slices], (x, y, z), order=contract.order))
     unknown = 0.0
     if hidden is not None:
-        touched = resample(hidden[box], (x, y, z), order=1) > TOUCHED
-        z_scores[touched] = np.nan
+        touched = resample(hidden[box.slices], (x, y, z), order=1) > TOUCHED
+        values[touched] = np.nan
         unknown = float(touched.mean())
-    affine = ras_affine @ from_matvec(np.eye(3), low)
+    affine = ras_affine @ from_matvec(np.eye(3), box.low)
     affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
     record = PreparedRecord(
         source=str(scan.path),
         content=content_hash(scan.data),
         source_shape=shape3(scan.data.shape),
         source_affine=scan.affine.tolist(),
-        crop_start=shape3(low),
-        crop_shape=shape3(crop_shape),
-        shape=shape3(z_scores.shape),
+        crop_start=box.low,
+        crop_shape=box.shape,
+        shape=shape3(values.shape),
         affine=affine.tolist(),
-        mean=mean,
-        std=std,
+        mean=scaling.mean,
+        std=scaling.std,
         foreground=foreground,
-        background=float(np.clip((background - mean) / std, *Z_RANGE)),
+        background=scaling.at(sample.background),
         unknown=unknown,
+        notes=notes,
     )
-    return PreparedScan(z_scores, affine, record)
+    return PreparedScan(values, affine, record)
+
+
+def _anatomy(
+    data: np.ndarray, spacing: np.ndarray, contract: Preprocessing, given: np.ndarray | None, scan: Scan
+) -> tuple[Head, tuple[str, ...]]:
+    """Where the anatomy is, and what is to be told of it."""
+    if given is not None:
+        head = Head(given, (1, 1, 1))
+    elif contract.crop == "nonzero":
+        head = Head(ndimage.binary_fill_holes(data != 0), (1, 1, 1))
+    elif contract.anatomy == "none":
+        return Head.whole(), ()
+    else:
+        head = find_head(data, spacing)
+    if head.mask.any():
+        return head, ()
+    asked = contract.crop != "none" and contract.anatomy in ("head", "body")
+    if given is not None or asked:
+        raise ScanError(
+            f"no {contract.anatomy if asked else 'anatomy'} can be told from the background",
+            where=scan.path,
+            mend="look at the file; --anatomy none takes it whole",
+        )
+    notes = () if contract.crop == "none" else ("no head can be told from the background: prepared whole",)
+    return Head.whole(), notes
+
+
+def _box(head: Head, shape: tuple[int, ...], spacing: np.ndarray, contract: Preprocessing) -> Box:
+    """What is kept of a volume."""
+    if contract.crop == "none" or contract.anatomy == "none":
+        return Box((0, 0, 0), shape3(shape))
+    height_mm = np.inf if contract.anatomy == "body" else contract.height_mm
+    return head.box(shape, spacing, margin_mm=contract.margin_mm, height_mm=height_mm)
 
 
 def content_hash(data: np.ndarray) -> str:
@@ -249,31 +309,8 @@ def _ras_geometry(shape: Shape3, affine: np.ndarray) -> tuple[np.ndarray, np.nda
     return orientation, affine @ orientations.inv_ornt_aff(orientation, shape)
 
 
-def _box(
-    head: Head, shape: tuple[int, ...], spacing: np.ndarray, contract: Preprocessing
-) -> tuple[list[int], list[int]]:
-    """First and one past the last voxel to keep along each axis."""
-    if contract.crop == "none":
-        return [0, 0, 0], list(shape)
-    low, high = [], []
-    for axis, (side, step) in enumerate(zip(shape, head.steps, strict=True)):
-        others = tuple(other for other in range(3) if other != axis)
-        where = np.flatnonzero(head.mask.any(axis=others))
-        first, last = int(where[0]) * step, (int(where[-1]) + 1) * step
-        if int(where[-1]) + 1 == head.mask.shape[axis]:  # with the last partial block
-            last = side
-        if axis == 2:  # z grows upwards in RAS: from the vertex down
-            first = max(first, last - round(contract.height_mm / spacing[2]))
-        margin = round(contract.margin_mm / spacing[axis])
-        low.append(max(0, first - margin))
-        high.append(min(side, last + margin))
-    return low, high
-
-
-def _intensities(
-    data: np.ndarray, head: Head, hidden: np.ndarray | None, box: tuple[slice, ...]
-) -> tuple[float, float, float, float]:
-    """Robust mean and standard deviation of the head, the background, and the share of the box that is head.
+def _sample(data: np.ndarray, head: Head, hidden: np.ndarray | None, box: Box) -> tuple[Sample, float]:
+    """Intensities enough for statistics, and the share of the box that is anatomy.
 
     From every second voxel along long axes: hundreds of thousands are enough, and eight times fewer to sort.
     """
@@ -282,24 +319,15 @@ def _intensities(
     values, inside_head = data[sparse], head.at(data.shape, strides)
     inner = tuple(
         slice(-(-part.start // stride), -(-part.stop // stride))
-        for part, stride in zip(box, strides, strict=True)
+        for part, stride in zip(box.slices, strides, strict=True)
     )
     foreground = float(inside_head[inner].mean())
-    if hidden is not None:
-        inside_head = inside_head & ~hidden[sparse]
-    if not inside_head.any():
-        return 0.0, 0.0, 0.0, foreground
-    mean, std = _robust_moments(values[inside_head])
-    outside = values[~inside_head] if hidden is None else values[~inside_head & ~hidden[sparse]]
+    known = np.ones(values.shape, dtype=bool) if hidden is None else ~hidden[sparse]
+    outside = values[~inside_head & known]
     background = float(np.median(outside)) if outside.size > values.size // 100 else float(data.min())
-    return mean, std, background, foreground
-
-
-def _robust_moments(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the values between two percentiles."""
-    low, high = np.percentile(values, ROBUST_PERCENTILES)
-    kept = values[(values >= low) & (values <= high)]
-    return float(kept.mean(dtype=np.float64)), float(kept.std(dtype=np.float64))
+    in_box = np.zeros(values.shape, dtype=bool)
+    in_box[inner] = known[inner]
+    return Sample(values, inside_head & known, in_box, background), foreground
 
 
 def _new_size(size: int, old: float, new: float) -> int:
@@ -347,5 +375,5 @@ def to_prepared(data: np.ndarray, record: PreparedRecord, *, order: int = 0) -> 
 
 
 def denormalise(data: np.ndarray, record: PreparedRecord) -> np.ndarray:
-    """Z-scores to the source's intensities."""
+    """Prepared values to the source's intensities."""
     return data * np.float32(record.std) + np.float32(record.mean)

@@ -15,11 +15,11 @@ import numpy as np
 
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
+from mdae.foreground import is_foreground
 from mdae.seeding import numpy_generator
 from mdae.types import Shape3
 
 ATTEMPTS = 8  # at a crop with enough foreground
-ABOVE_BACKGROUND = 0.25  # standard deviations: more than noise in air, less than nearly all tissue
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class CropDataset:
 def _foreground(crop: np.ndarray, scan: StoredScan) -> float:
     """The share of a crop that differs from the background; unknown voxels do not count."""
     sparse = crop[::2, ::2, ::2].astype(np.float32)
-    return float((np.abs(sparse - scan.background) > ABOVE_BACKGROUND).mean())
+    return float(is_foreground(sparse, scan.background).mean())
 
 
 def rank_batches(

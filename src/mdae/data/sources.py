@@ -18,7 +18,7 @@ from pathlib import Path
 from mdae.data import nnssl_list, openmind
 from mdae.data.catalogue import ScanEntry, list_folder, optional_path, quality_score, safe_name, unique
 from mdae.data.dicom import list_series
-from mdae.data.io import is_scan, scan_stem
+from mdae.data.io import MIN_SLICES, is_scan, scan_stem
 from mdae.data.set_aside import SetAside
 from mdae.errors import DataError
 
@@ -42,9 +42,9 @@ class Listing:
     left_out: list[SetAside]
 
 
-def discover(source: Path) -> list[ScanEntry]:
+def discover(source: Path, *, min_slices: int = MIN_SLICES) -> list[ScanEntry]:
     """The scans of a source of any kind, sorted by `scan_id`; raises as `list_source`."""
-    return list_source(source).entries
+    return list_source(source, min_slices=min_slices).entries
 
 
 def list_source(
@@ -53,6 +53,7 @@ def list_source(
     contrasts: tuple[str, ...] = (),
     max_quality_score: float | None = None,
     derived: bool = False,
+    min_slices: int = MIN_SLICES,
 ) -> Listing:
     """Recognise a source and list its scans.
 
@@ -61,6 +62,7 @@ def list_source(
         contrasts: take these alone; all if empty.
         max_quality_score: leave out scans with a higher (worse) score; those without one are taken.
         derived: take DICOM series that were computed from others as well.
+        min_slices: leave out DICOM series of fewer.
 
     Raises:
         DataError: no such source, one that cannot be read as what it claims to be, or no scan in it.
@@ -68,7 +70,7 @@ def list_source(
     source = Path(source)
     if not source.exists():
         raise DataError("no such file or folder", where=source, mend="check the path")
-    kind, entries, left_out = _recognised(source, derived=derived)
+    kind, entries, left_out = _recognised(source, derived=derived, min_slices=min_slices)
     taken = []
     for entry in entries:
         if reason := unwanted(entry, contrasts, max_quality_score):
@@ -87,7 +89,9 @@ def list_source(
     return Listing(kind, unique(taken, source if source.is_dir() else source.parent), left_out)
 
 
-def _recognised(source: Path, *, derived: bool) -> tuple[str, list[ScanEntry], list[SetAside]]:
+def _recognised(
+    source: Path, *, derived: bool, min_slices: int
+) -> tuple[str, list[ScanEntry], list[SetAside]]:
     """Kind, entries and left-out files of a source."""
     if table := _named(source, openmind.TABLE):
         return "OpenMind", *_present(openmind.openmind_rows(table, openmind.openmind_folder(table)))
@@ -103,7 +107,7 @@ def _recognised(source: Path, *, derived: bool) -> tuple[str, list[ScanEntry], l
         raise DataError(
             "neither a scan nor a list of scans", where=source, mend="give a folder or a manifest"
         )
-    return _folder(source, derived=derived)
+    return _folder(source, derived=derived, min_slices=min_slices)
 
 
 def _named(source: Path, name: str) -> Path | None:
@@ -158,10 +162,10 @@ def _manifest_rows(path: Path) -> Iterator[ScanEntry]:
         )
 
 
-def _folder(source: Path, *, derived: bool) -> tuple[str, list[ScanEntry], list[SetAside]]:
+def _folder(source: Path, *, derived: bool, min_slices: int) -> tuple[str, list[ScanEntry], list[SetAside]]:
     """The scans and DICOM series below a folder, and participants without a scan."""
     entries, left_out, others = list_folder(source)
-    series, unfit = list_series(others, source, derived=derived)
+    series, unfit = list_series(others, source, derived=derived, min_slices=min_slices)
     entries += series
     left_out += unfit
     if (source / PARTICIPANTS).is_file():

@@ -31,9 +31,9 @@ def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
         DataError: a program that is needed is not installed.
     """
     if entry.slices:
-        scan = read_series(entry, series=contract.series)
+        scan = read_series(entry, series=contract.series, min_slices=contract.min_slices)
     else:
-        scan = read_scan(entry.path, series=contract.series)
+        scan = read_scan(entry.path, series=contract.series, min_slices=contract.min_slices)
     anatomy, anonymised = (
         read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
     )

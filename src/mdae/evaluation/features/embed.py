@@ -89,7 +89,7 @@ def list_items(source: Path, encoder: Encoder) -> list[Item]:
 
     return [
         Item(e.scan_id, e.subject, e.session, e.contrast, str(e.path), lambda e=e: prepare(e))  # type: ignore[misc]
-        for e in discover(source)
+        for e in discover(source, min_slices=encoder.contract.min_slices)
     ]
 
 

@@ -14,6 +14,7 @@ from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_starts
+from mdae.foreground import is_foreground
 from mdae.interop.raw import prepare_by
 from mdae.networks import ResidualEncoder
 from mdae.networks.saved import SavedModel, load_model
@@ -21,7 +22,6 @@ from mdae.networks.unet import pad_to_stride
 from mdae.types import Shape3
 
 MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
-ABOVE_BACKGROUND = 0.25  # standard deviations, to count as foreground
 COARSE = 6.0  # times the contract's spacing: thicker slices than this deserve a warning
 SMALL = 0.5  # of the patch: a field of view smaller than this is mostly padding
 
@@ -106,7 +106,7 @@ class Encoder:
         Every stage's output is pooled over its voxels, the stages side by side, finest first.
 
         Args:
-            volume: z-scores, of any size.
+            volume: prepared values, of any size.
             background: their value outside the head, used as padding.
             window: "slide" averages windows of the training patch, which cover the volume evenly, by how much head
                 each holds; "centre" takes the middle one alone; "whole" takes the volume in one piece.
@@ -119,7 +119,7 @@ class Encoder:
             return self._pooled(batch, pool)[0].numpy()
         starts = window_starts(volume.shape, self.patch, centre_only=window == "centre")
         windows = torch.stack([cut_window(x, start, self.patch, background) for start in starts])[:, None]
-        weights = (windows > background + ABOVE_BACKGROUND).float().mean(dim=(1, 2, 3, 4))
+        weights = is_foreground(windows, background).float().mean(dim=(1, 2, 3, 4))
         kept = weights >= min(MIN_FOREGROUND, float(weights.max()))
         weights = weights[kept].double().clamp_min(1e-9)
         pooled = self._pooled(windows[kept], pool).double()

@@ -16,7 +16,8 @@ from mdae.data.workers import prepare_entry
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.backbone import backbone_of
-from mdae.evaluation.features.encoder import ABOVE_BACKGROUND, Encoder, resolve_device
+from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.foreground import is_foreground
 from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import file_identity
 from mdae.interop.strangers import open_stranger
@@ -121,7 +122,7 @@ class Histogram:
         return prepare_entry(entry, self.contract)
 
     def features(self, prepared: PreparedScan) -> np.ndarray:
-        head = prepared.data[prepared.data > prepared.record.background + ABOVE_BACKGROUND]
+        head = prepared.data[is_foreground(prepared.data, prepared.record.background)]
         shares = np.histogram(head, bins=HISTOGRAM, density=True)[0]
         sizes = np.array([head.size / 1e6, *(side / 100 for side in prepared.data.shape)])
         moments = np.array([head.mean(), head.std(), *np.percentile(head, [1, 10, 50, 90, 99])])
