@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from mdae.data.background import Background, find_background, padding_of
 from mdae.types import Shape3, shape3
 
 COARSE_MM = 4.0  # the grid on which the head is found
+FEWEST = (
+    24  # blocks a side, where it has as many voxels: a specimen, an organ or a slab is smaller than a head
+)
 HEAD_THRESHOLD = 0.1  # of the way from the 2nd to the 98th percentile, as BET's first estimate (Smith 2002)
 
 
@@ -21,15 +25,19 @@ class Head:
     Attributes:
         mask: (d, h, w) bool, of blocks; a last partial block counts as the one before.
         steps: voxels of a block.
+        background: of the scan, as it was found.
     """
 
     mask: np.ndarray
     steps: Shape3
+    background: Background = Background()
 
     @classmethod
-    def whole(cls) -> Head:
-        """All of a scan, whatever its size."""
-        return cls(np.ones((1, 1, 1), dtype=bool), (1, 1, 1))
+    def whole(cls, data: np.ndarray) -> Head:
+        """All of a scan (D, H, W) but its padding."""
+        padding = padding_of(data)
+        mask = np.ones((1, 1, 1), dtype=bool) if padding is None else data != padding
+        return cls(mask, (1, 1, 1))
 
     def at(self, shape: tuple[int, ...], strides: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:
         """The head in a volume of `shape`, at every `strides`-th voxel; bool."""
@@ -88,25 +96,40 @@ class Box(NamedTuple):
 
 
 def find_head(data: np.ndarray, spacing: np.ndarray) -> Head:
-    """The head (or the brain of a stripped scan), its holes filled.
+    """The head (or the brain of a stripped scan, or a body), its holes filled.
 
-    On a grid of about 4 mm: above a tenth of the robust range, the largest piece, closed and filled.
+    On a grid of about 4 mm: what differs from the background by a tenth of the robust range, or is no padding; of that
+    the largest piece, closed and filled.
     """
     x, y, z = (
-        int(min(max(1, round(COARSE_MM / s)), side)) for s, side in zip(spacing, data.shape, strict=True)
+        max(1, min(round(COARSE_MM / s), side // FEWEST)) for s, side in zip(spacing, data.shape, strict=True)
     )
-    coarse = _block_means(data, (x, y, z))
-    low, high = np.percentile(coarse, [2, 98])
-    if low == high:  # a small object in a large field of view
-        low, high = float(coarse.min()), float(coarse.max())
-    mask = coarse > low + HEAD_THRESHOLD * (high - low)
-    mask = ndimage.binary_opening(mask) if mask.sum() > 1000 else mask  # cuts threads to ghosts and labels
+    background = find_background(data)
+    mask = _blocks(data, background, (x, y, z))
+    if mask.sum() > 1000:  # cuts threads to ghosts and labels
+        mask = ndimage.binary_opening(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1, 1:-1]
     pieces, count = ndimage.label(mask)
     if count == 0:
         return Head(mask, (x, y, z))
     mask = pieces == 1 + int(np.argmax(ndimage.sum_labels(mask, pieces, range(1, count + 1))))
     mask = ndimage.binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2, 2:-2]
-    return Head(np.asarray(ndimage.binary_fill_holes(mask)), (x, y, z))
+    return Head(np.asarray(ndimage.binary_fill_holes(mask)), (x, y, z), background)
+
+
+def _blocks(data: np.ndarray, background: Background, steps: Shape3) -> np.ndarray:
+    """Which blocks of voxels are no background, (d, h, w) bool."""
+    if background.inside and background.air is None:
+        return _block_means(data != background.padding, steps) > 0.5
+    if background.inside:
+        data = np.where(data == background.padding, np.float32(background.air), data)
+    coarse = _block_means(data, steps)
+    low, high = np.percentile(coarse, [2, 98])
+    if background.padding is not None and not background.inside:  # of which there may be little
+        low, high = min(low, background.padding), max(high, background.padding)
+    if low == high:  # a small object in a large field of view
+        low, high = float(coarse.min()), float(coarse.max())
+    edge = HEAD_THRESHOLD * (high - low)
+    return np.asarray(coarse < high - edge if background.inverted else coarse > low + edge)
 
 
 def _block_means(data: np.ndarray, steps: Shape3) -> np.ndarray:

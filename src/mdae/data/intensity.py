@@ -180,10 +180,10 @@ class Scaling(NamedTuple):
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Values scaled, in a new array, float32."""
-        out: np.ndarray = np.clip(values, np.float32(self.low), np.float32(self.high))
-        out -= np.float32(self.mean)
+        out: np.ndarray = values - np.float32(self.mean)
         out /= np.float32(self.std)
-        return out
+        ends = ((self.low - self.mean) / self.std, (self.high - self.mean) / self.std)
+        return np.clip(out, *np.float32(ends), out=out)
 
     def at(self, intensity: float) -> float:
         """One intensity scaled."""

@@ -257,7 +257,7 @@ def _anatomy(
     elif contract.crop == "nonzero":
         head = Head(ndimage.binary_fill_holes(data != 0), (1, 1, 1))
     elif contract.anatomy == "none":
-        return Head.whole(), ()
+        return Head.whole(data), ()
     else:
         head = find_head(data, spacing)
     if head.mask.any():
@@ -270,7 +270,7 @@ def _anatomy(
             mend="look at the file; --anatomy none takes it whole",
         )
     notes = () if contract.crop == "none" else ("no head can be told from the background: prepared whole",)
-    return Head.whole(), notes
+    return Head.whole(data), notes
 
 
 def _box(head: Head, shape: tuple[int, ...], spacing: np.ndarray, contract: Preprocessing) -> Box:
@@ -317,6 +317,8 @@ def _sample(data: np.ndarray, head: Head, hidden: np.ndarray | None, box: Box) -
     strides = tuple(2 if side >= LONG else 1 for side in data.shape)
     sparse = tuple(slice(None, None, stride) for stride in strides)
     values, inside_head = data[sparse], head.at(data.shape, strides)
+    if head.background.inside:  # blocks at its edge hold padding too
+        inside_head &= values != head.background.padding
     inner = tuple(
         slice(-(-part.start // stride), -(-part.stop // stride))
         for part, stride in zip(box.slices, strides, strict=True)
@@ -324,7 +326,9 @@ def _sample(data: np.ndarray, head: Head, hidden: np.ndarray | None, box: Box) -
     foreground = float(inside_head[inner].mean())
     known = np.ones(values.shape, dtype=bool) if hidden is None else ~hidden[sparse]
     outside = values[~inside_head & known]
-    background = float(np.median(outside)) if outside.size > values.size // 100 else float(data.min())
+    background = head.background.air
+    if background is None:
+        background = float(np.median(outside)) if outside.size > values.size // 100 else float(data.min())
     in_box = np.zeros(values.shape, dtype=bool)
     in_box[inner] = known[inner]
     return Sample(values, inside_head & known, in_box, background), foreground
