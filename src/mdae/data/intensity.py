@@ -182,8 +182,8 @@ class Scaling(NamedTuple):
         """Values scaled, in a new array, float32."""
         out: np.ndarray = values - np.float32(self.mean)
         out /= np.float32(self.std)
-        ends = ((self.low - self.mean) / self.std, (self.high - self.mean) / self.std)
-        return np.clip(out, *np.float32(ends), out=out)
+        low, high = (np.float32((end - self.mean) / self.std) for end in (self.low, self.high))
+        return np.clip(out, low, high, out=out)
 
     def at(self, intensity: float) -> float:
         """One intensity scaled."""
