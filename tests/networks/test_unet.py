@@ -8,7 +8,7 @@ from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 
 from mdae.errors import ConfigError
 from mdae.networks import PRESETS, NetworkConfig, ResidualUNet, preset
-from mdae.networks.blocks import Modulation, modulated_instance_norm
+from mdae.networks.norm import Modulation, norm_act
 from mdae.networks.unet import pad_to_stride
 from mdae.seeding import torch_generator
 
@@ -131,7 +131,7 @@ def test_conditioning_starts_as_the_identity_and_can_learn():
 def test_modulation_is_film_on_the_output_of_an_instance_norm():
     x = volume(3, 5, 4, 6, 4)
     weight, bias, gamma, beta = volume(5), volume(5) + 1, volume(3, 5) / 2, volume(3, 5)
-    out = modulated_instance_norm(x, weight, bias, Modulation(gamma, beta))
+    out = norm_act(x, weight, bias, Modulation(gamma, beta))
     h = torch.nn.functional.instance_norm(x, weight=weight, bias=bias, eps=1e-5)
     expected = h * (gamma + 1)[:, :, None, None, None] + beta[:, :, None, None, None]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)

@@ -11,7 +11,8 @@ import torch
 from mdae.corruption import expand_blocks
 from mdae.errors import ConfigError
 from mdae.networks import NetworkConfig, ResidualUNet
-from mdae.networks.blocks import ConvNorm, Modulation, modulated_instance_norm
+from mdae.networks.blocks import ConvNorm
+from mdae.networks.norm import Modulation, norm_act
 from mdae.networks.sparse import sparse_conv_norm, sparse_features, sparse_instance_norm
 from mdae.objectives import build_objective
 from mdae.objectives.spark import SparK, SparKConfig, blockwise, normalised_blocks, whole_volume
@@ -281,7 +282,7 @@ def test_the_sparse_encoder_has_no_parameters_of_its_own():
     built = objective()
     own = {name for name, _ in built.named_parameters() if not name.startswith("network.")}
     assert own == {"mask_tokens.0", "mask_tokens.1", "mask_tokens.2"}
-    dense = modulated_instance_norm(volumes(1, 4), torch.ones(4), torch.zeros(4), None)
+    dense = norm_act(volumes(1, 4), torch.ones(4), torch.zeros(4))
     sparse = sparse_instance_norm(
         volumes(1, 4), torch.ones(1, 1, *SHAPE).bool(), torch.ones(4), torch.zeros(4)
     )

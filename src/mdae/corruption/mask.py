@@ -49,8 +49,7 @@ def draw_count(count: int, grid: Shape3, generator: torch.Generator) -> Bool[Ten
     total = grid[0] * grid[1] * grid[2]
     order = torch.rand(total, generator=generator, device=generator.device).argsort()
     blocks = torch.zeros(total, dtype=torch.bool, device=generator.device)
-    blocks[order[: max(1, min(count, total - 1))]] = True
-    return blocks.view(1, *grid)
+    return blocks.index_fill_(0, order[: max(1, min(count, total - 1))], True).view(1, *grid)
 
 
 def expand_blocks(

@@ -22,7 +22,7 @@ from mdae.errors import ConfigError
 from mdae.files import atomic_write
 from mdae.interop.backbone import inflate_stem
 from mdae.networks import NetworkConfig, ResidualUNet
-from mdae.networks.blocks import NORM_EPS
+from mdae.networks.norm import NORM_EPS
 from mdae.types import Shape3, Spacing
 
 CONFIGURATION = "3d_fullres"

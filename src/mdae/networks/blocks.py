@@ -1,4 +1,4 @@
-"""The pieces of the residual U-Net: convolution, instance normalisation with FiLM, residual block, FiLM itself.
+"""The pieces of the residual U-Net: convolution with normalisation, residual block, FiLM.
 
 Parameter names are those of dynamic-network-architectures, so that weights travel to nnU-Net and nnssl unchanged.
 """
@@ -7,50 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from mdae.networks.norm import Modulation, norm_act
 from mdae.tensors import Batch, PerSample
 
-NORM_EPS = 1e-5
-NEGATIVE_SLOPE = 0.01
 FEW_CHANNELS = (
     16  # up to here oneDNN is faster on channels-last volumes, copies included: 1.8 times at 8 channels
 )
-
-
-class Modulation(NamedTuple):
-    """FiLM's parameters for one normalisation at the batch's times, (B, C) each; both 0 are the identity (6)."""
-
-    gamma: Tensor
-    beta: Tensor
-
-
-def modulated_instance_norm(
-    x: Batch, weight: Float[Tensor, "C"], bias: Float[Tensor, "C"], film: Modulation | None
-) -> Batch:
-    """Instance normalisation and FiLM (6) in one pass: `(norm(x) * weight + bias) * (gamma + 1) + beta`.
-
-    FiLM is affine per channel and so is the end of the normalisation, hence both are one affine map per sample
-    and channel. Laying the batch into the channel axis lets the ordinary kernel apply it: conditioning costs no
-    pass over the voxels. Outside of training the same two lines are the fold (see `fold_film`).
-    """
-    b, c = x.shape[:2]
-    if film is None:
-        scale, shift = weight.repeat(b), bias.repeat(b)
-    else:
-        scale = (weight * (film.gamma + 1)).flatten()
-        shift = (bias * (film.gamma + 1) + film.beta).flatten()
-    rows = x.reshape(1, b * c, *x.shape[2:])
-    if x.is_cuda:  # group_norm leaves bfloat16 under autocast there, batch_norm does not
-        rows = F.batch_norm(rows, None, None, scale, shift, training=True, eps=NORM_EPS)
-    else:
-        rows = F.group_norm(rows, b * c, scale, shift, eps=NORM_EPS)
-    return rows.view_as(x)
 
 
 class InstanceNorm(nn.Module):
@@ -61,8 +30,14 @@ class InstanceNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Batch, film: Modulation | None = None) -> Batch:
-        return modulated_instance_norm(x, self.weight, self.bias, film)
+    def forward(
+        self,
+        x: Batch,
+        film: Modulation | None = None,
+        residual: Batch | None = None,
+        act: bool = False,
+    ) -> Batch:
+        return norm_act(x, self.weight, self.bias, film, residual, act)
 
     @torch.no_grad()
     def fold_film(self, film: Modulation) -> None:
@@ -91,9 +66,10 @@ class ConvNorm(nn.Module):
         self.norm = InstanceNorm(channels)
         self.act = act
 
-    def forward(self, x: Batch, film: Modulation | None = None) -> Batch:
-        x = self.norm(self.convolve(x), film)
-        return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True) if self.act else x
+    def forward(self, x: Batch, film: Modulation | None = None, residual: Batch | None = None) -> Batch:
+        """With a residual, it is added before the leaky ReLU, which is then always applied."""
+        normed: Tensor = self.norm(self.convolve(x), film, residual, self.act or residual is not None)
+        return normed
 
     def convolve(self, x: Batch) -> Batch:
         """The convolution alone, without its bias."""
@@ -119,15 +95,36 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: Batch, film: Modulation | None = None) -> Batch:
-        out = self.conv2(self.conv1(x, film))
-        return F.leaky_relu(out.add_(self.skip(x)), NEGATIVE_SLOPE, inplace=True)
+        out: Tensor = self.conv2(self.conv1(x, film), residual=self.shortcut(x))
+        return out
+
+    def shortcut(self, x: Batch) -> Batch:
+        """The skip connection.
+
+        On a GPU pooling and the convolution after it are one convolution with a stride, whose weight is the latter's
+        spread over the voxels that are pooled: x is read once, and stays channels-last, which pooling does not keep.
+        """
+        if not x.is_cuda or len(self.skip) < 2:
+            skipped: Tensor = self.skip(x)
+            return skipped
+        stride = self.conv1.conv.stride
+        last = self.skip[-1]
+        assert isinstance(last, ConvNorm)
+        spread = last.conv.weight.expand(-1, -1, *stride) / math.prod(stride)
+        normed: Tensor = last.norm(F.conv3d(x, spread, None, stride))
+        return normed
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution; the first may take a stride."""
+    """Residual blocks at one resolution; the first may take a stride.
+
+    Attributes:
+        recompute: whether a block's activations are computed again in the backward pass instead of being kept.
+    """
 
     def __init__(self, in_channels: int, channels: int, num_blocks: int, stride: int) -> None:
         super().__init__()
+        self.recompute = False
         first = ResidualBlock(in_channels, channels, stride)
         self.blocks = nn.ModuleList(
             [first, *(ResidualBlock(channels, channels, 1) for _ in range(num_blocks - 1))]
@@ -135,19 +132,32 @@ class Stage(nn.Module):
 
     def forward(self, x: Batch, films: Sequence[Modulation] | None = None) -> Batch:
         for index, block in enumerate(self.blocks):
-            x = block(x, None if films is None else films[index])
+            film = None if films is None else films[index]
+            x = recomputed(block, x, film) if self.recompute else block(x, film)
         return x
 
 
+def recomputed(module: nn.Module, x: Batch, film: Modulation | None) -> Batch:
+    """A module's output; of its activations its input alone is kept for the backward pass (Chen et al. 2016)."""
+    out: Tensor = checkpoint(module, x, film, use_reentrant=False, preserve_rng_state=False)
+    return out
+
+
 class Stack(nn.Module):
-    """A single convolution under the key `convs.0`, as the stem and the decoder's stages are named."""
+    """A single convolution under the key `convs.0`, as the stem and the decoder's stages are named.
+
+    Attributes:
+        recompute: as of a `Stage`.
+    """
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
+        self.recompute = False
         self.convs = nn.ModuleList([ConvNorm(in_channels, channels, bias=True, act=True)])
 
     def forward(self, x: Batch, film: Modulation | None = None) -> Batch:
-        out: Tensor = self.convs[0](x, film)
+        conv = self.convs[0]
+        out: Tensor = recomputed(conv, x, film) if self.recompute else conv(x, film)
         return out
 
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mdae.networks.blocks import NEGATIVE_SLOPE, NORM_EPS, ConvNorm, Modulation, ResidualBlock
+from mdae.networks.blocks import ConvNorm, ResidualBlock
+from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, NORM_EPS, Modulation
 from mdae.networks.unet import ResidualEncoder
 from mdae.tensors import Batch
 
@@ -44,6 +45,8 @@ def sparse_features(
         films: one modulation a residual block, in order; None for a plain encoder.
     """
     encoder.config.check_shape((x.shape[2], x.shape[3], x.shape[4]))
+    if x.is_cuda:
+        x = x.to(memory_format=CHANNELS_LAST)
     stem = encoder.stem.convs[0]
     assert isinstance(stem, ConvNorm)
     x = sparse_conv_norm(stem, x.masked_fill(~visible, 0.0), visible)

@@ -12,18 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdae.networks.blocks import (
-    NEGATIVE_SLOPE,
-    ConvNorm,
-    FiLM,
-    InstanceNorm,
-    Modulation,
-    ResidualBlock,
-    Stack,
-    Stage,
-)
+from mdae.errors import ConfigError
+from mdae.networks.blocks import ConvNorm, FiLM, InstanceNorm, ResidualBlock, Stack, Stage
+from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, Modulation
 from mdae.networks.presets import NetworkConfig
 from mdae.tensors import Batch, PerSample
+
+INDEXABLE = 2**31  # elements of one tensor
 
 
 class ResidualEncoder(nn.Module):
@@ -53,6 +48,9 @@ class ResidualEncoder(nn.Module):
             films: one modulation a residual block, in order; None for a plain (or folded) encoder.
         """
         self.config.check_shape((x.shape[2], x.shape[3], x.shape[4]))
+        if x.is_cuda:  # tensor cores want channels last, and nothing inside changes the layout
+            check_index(x, self.config.features[0])
+            x = x.to(memory_format=CHANNELS_LAST)
         x = self.stem(x)
         features = []
         taken = 0
@@ -94,7 +92,10 @@ class Decoder(nn.Module):
         """What the last head predicts from, (B, features[0], D, H, W)."""
         x = features[-1]
         for index, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
-            x = torch.cat([up(x), features[-2 - index]], dim=1)
+            finer = features[-2 - index]
+            if x.is_cuda:
+                check_index(finer, 2 * finer.shape[1])
+            x = torch.cat([up(x), finer], dim=1)
             x = stage(x, None if films is None else films[index])
         return x
 
@@ -127,6 +128,12 @@ class ResidualUNet(nn.Module):
     def stride(self) -> int:
         """Every side of an input must be a multiple of this."""
         return self.config.stride
+
+    def recompute(self, wanted: bool = True) -> None:
+        """Keep each block's input alone for the backward pass, and compute the rest again: less memory, more time."""
+        for module in self.modules():
+            if isinstance(module, Stage | Stack):
+                module.recompute = wanted
 
     def forward(self, x: Batch, t: PerSample | None) -> Batch:
         """Predict the clean volume from a corrupted one at times t, (B,); None leaves time, and FiLM, out."""
@@ -173,6 +180,17 @@ def initialise(network: ResidualUNet, generator: torch.Generator) -> None:
         if isinstance(module, ResidualBlock):
             nn.init.zeros_(module.conv2.norm.weight)
     nn.init.zeros_(network.film.project.weight)
+
+
+def check_index(x: Batch, channels: int) -> None:
+    """Raise `ConfigError` where x with this many channels has elements that CUDA's convolutions cannot count."""
+    each = x[0, 0].numel() * channels
+    if len(x) * each >= INDEXABLE:
+        raise ConfigError(
+            f"{len(x)} volumes of {tuple(x.shape[2:])} with {channels} channels hold {len(x) * each:,} elements, "
+            f"and a GPU's convolutions count to {INDEXABLE:,}",
+            mend=f"give a device {(INDEXABLE - 1) // each} at once, by a smaller --batch or a larger --accumulate",
+        )
 
 
 def pad_to_stride(x: Batch, stride: int, value: float = 0.0) -> Batch:

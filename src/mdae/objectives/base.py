@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mdae.errors import ConfigError
 from mdae.networks import ResidualUNet
-from mdae.networks.blocks import NEGATIVE_SLOPE
+from mdae.networks.norm import NEGATIVE_SLOPE
 from mdae.tensors import Batch, Mask
 
 

@@ -6,6 +6,7 @@ intensities, and noise inside or outside of a union of windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,11 +88,21 @@ def _draw_sample(
     u = torch.rand(9, generator=generator, device=device)
     painted = _draw_painted(u[7] < config.paint, u[8] < config.outside, spatial, generator)
     noise = torch.rand(shape, generator=generator, device=device)
-    if u[6] < config.shuffle:
-        source = draw_shuffle(config.num_windows, spatial, generator)
-    else:
-        source = torch.arange(spatial[0] * spatial[1] * spatial[2], device=device)
+    source = _draw_source(u[6] < config.shuffle, config.num_windows, spatial, generator)
     return source, u[:4].view(2, 2), u[4] < config.nonlinear, u[5] < 0.5, painted, noise
+
+
+def _draw_source(
+    shuffled: Tensor, num_windows: int, shape: Shape3, generator: torch.Generator
+) -> Int[Tensor, "N"]:
+    """Where each voxel's value comes from; itself, unless the sample is shuffled.
+
+    A GPU shuffles either way and then chooses, because to ask it is to wait for it. A CPU has nothing to wait for.
+    """
+    itself = torch.arange(shape[0] * shape[1] * shape[2], device=generator.device)
+    if generator.device.type == "cpu" and not shuffled:
+        return itself
+    return torch.where(shuffled, draw_shuffle(num_windows, shape, generator), itself)
 
 
 def draw_shuffle(num_windows: int, shape: Shape3, generator: torch.Generator) -> Int[Tensor, "N"]:
@@ -106,21 +117,37 @@ def draw_shuffle(num_windows: int, shape: Shape3, generator: torch.Generator) ->
     tenth = (shape[0] // 10, shape[1] // 10, shape[2] // 10)
     start, stop = draw_windows(num_windows, (1, 1, 1), tenth, shape, generator)
     size = stop - start
+    # All windows' voxels in one list, window by window; its end belongs to no window.
     volume = size.prod(dim=1)
-    # All windows' voxels in one list, window by window.
-    owner = torch.repeat_interleave(torch.arange(num_windows, device=device), volume)
-    entries = torch.arange(len(owner), device=device)
-    nth = entries - (volume.cumsum(0) - volume)[owner]
+    end = volume.cumsum(0)
+    entries = torch.arange(_room(num_windows, tenth), device=device)
+    order = torch.searchsorted(end, entries, right=True)
+    owner = order.clamp_max(num_windows - 1)
+    nth = entries - (end - volume)[owner]
     _, high, wide = size[owner].unbind(1)
     offset = torch.stack([nth // (high * wide), nth // wide % high, nth % wide], dim=1)
     d, h, w = (start[owner] + offset).unbind(1)
-    voxel = (d * shape[1] + h) * shape[2] + w
+    number = shape[0] * shape[1] * shape[2]
+    voxel = torch.where(order < num_windows, (d * shape[1] + h) * shape[2] + w, number)
     # The same list with each window's voxels in random order: sorted by window, then by 40 random bits.
     bits = torch.randint(2**40, (len(owner),), generator=generator, device=device)
-    shuffled = voxel[((owner << 40) | bits).argsort()]
-    number = shape[0] * shape[1] * shape[2]
-    last = torch.full((number,), -1, device=device).scatter_reduce(0, voxel, entries, "amax")
+    shuffled = voxel[((order << 40) | bits).argsort()]
+    last = torch.full((number + 1,), -1, device=device).scatter_reduce(0, voxel, entries, "amax")[:number]
     return torch.where(last < 0, torch.arange(number, device=device), shuffled[last])
+
+
+def _room(num_windows: int, largest: Shape3) -> int:
+    """A list's length that holds all windows' voxels, without asking the device how many there are.
+
+    Twelve standard deviations above their mean number, and four of the largest windows; never more than there can be.
+    """
+    sides = [max(1, side) for side in largest]
+    most = math.prod(sides)
+    mean = math.prod((side + 1) / 2 for side in sides)
+    variance = math.prod((side + 1) * (2 * side + 1) / 6 for side in sides) - mean**2
+    return min(
+        num_windows * most, math.ceil(num_windows * mean + 12 * math.sqrt(num_windows * variance)) + 4 * most
+    )
 
 
 def _draw_painted(

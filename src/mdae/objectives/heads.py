@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mdae.networks import ResidualUNet
-from mdae.networks.blocks import NORM_EPS
+from mdae.networks.norm import NORM_EPS
 
 
 def encoder_only(network: ResidualUNet) -> None:

@@ -18,7 +18,7 @@ from mdae.objectives.heads import Projection, encoder_only, nt_xent
 from mdae.objectives.regions import region_mean
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.objectives.views import quarter_turned
-from mdae.tensors import Batch, Mask
+from mdae.tensors import Batch, Mask, constant
 from mdae.types import Shape3
 
 BOXES = 192  # cut out of a view at most; of the published sizes they hold half of it
@@ -92,7 +92,7 @@ def boxes(settings: SwinUNETRConfig, u: Tensor, patch: Shape3) -> tuple[Tensor, 
     Each side is uniform between the settings' bounds; each place is uniform where the smallest box would fit, larger
     ones are cut at the border.
     """
-    sides = torch.tensor(patch, device=u.device)
+    sides = constant(patch, u.device)
     least = (settings.box_min * sides).round().clamp_min(1)
     most = torch.maximum((settings.box_max * sides).round(), least)
     starts = (u[:, :, 0] * (sides - least + 1)).floor()

@@ -18,7 +18,7 @@ from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.heads import Projection, encoder_only, pooled
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.objectives.views import quarter_turned
-from mdae.tensors import Batch, Mask
+from mdae.tensors import Batch, Mask, constant
 from mdae.types import Shape3
 
 CLOSE = 1e-6  # keeps the logarithm of (3) finite where prediction and label are as far apart as can be
@@ -91,12 +91,12 @@ def draw(settings: VoCoConfig, patch: Shape3, generators: Sequence[torch.Generat
     device = generators[0].device
     number = math.prod(settings.grid) + settings.targets
     u = torch.stack([torch.rand(number, 8, generator=g, device=g.device) for g in generators])
-    side = torch.tensor(region_side(settings.grid, patch), device=device)
-    cells = torch.tensor(list(itertools.product(*map(range, settings.grid))), device=device)
-    room = side * (torch.tensor(settings.grid, device=device) - 1)
+    side = constant(region_side(settings.grid, patch), device)
+    cells = constant(tuple(itertools.product(*map(range, settings.grid))), device)
+    room = side * (constant(settings.grid, device) - 1)
     base = (side * cells).expand(len(generators), -1, -1)
     target = (u[:, len(cells) :, :3] * (room + 1)).long()
-    origin = (torch.tensor(patch, device=device) - room - side) // 2
+    origin = (constant(patch, device) - room - side) // 2
     quarters = 1 + (3 * u[:, :, 7]).long()
     return Regions(
         starts=origin + torch.cat([base, target], dim=1),
@@ -110,7 +110,7 @@ def overlaps(
 ) -> Float[Tensor, "B m n"]:
     """The share of each target's voxels that lies in each base region, from their first voxels."""
     apart = (target[:, :, None] - base[:, None]).abs()
-    sides = torch.tensor(side, device=base.device)
+    sides = constant(side, base.device)
     return ((sides - apart).clamp_min(0) / sides).prod(dim=-1)
 
 

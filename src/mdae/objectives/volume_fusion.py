@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -149,7 +148,8 @@ def segmentation_terms(
     log_p = logits.log_softmax(dim=1)
     cross_entropy = region_mean(-log_p.gather(1, classes), counted)
     p = log_p.exp()
-    truth = F.one_hot(classes[:, 0], logits.shape[1]).movedim(-1, 1).to(p.dtype)
+    levels = torch.arange(logits.shape[1], device=classes.device).view(1, -1, 1, 1, 1)
+    truth = (classes == levels).to(p.dtype)
     if counted is not None:
         p, truth = p * counted, truth * counted
     voxels = (2, 3, 4)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mdae.tensors import constant
 from mdae.types import Shape3
 
 
@@ -31,7 +32,7 @@ def draw_windows(
         margin: voxels that stay free at each end, as far as a box leaves room for them.
     """
     device = generator.device
-    sides, smallest, largest = (torch.tensor(values, device=device) for values in (shape, low, high))
+    sides, smallest, largest = (constant(values, device) for values in (shape, low, high))
     u = torch.rand(number, 6, generator=generator, device=device)
     smallest = torch.minimum(smallest.clamp_min(1), sides)
     largest = torch.minimum(torch.maximum(largest, smallest), sides)
@@ -44,7 +45,9 @@ def draw_windows(
 def whole(u: Tensor, number: Tensor | int) -> Int[Tensor, "..."]:
     """Uniform integers in [0, number) from uniform numbers in [0, 1)."""
     scaled = torch.floor(u * number).long()
-    return torch.minimum(scaled, torch.as_tensor(number, device=u.device) - 1)  # u * number may round up
+    if isinstance(number, int):
+        return scaled.clamp_max(number - 1)  # u * number may round up
+    return torch.minimum(scaled, number - 1)
 
 
 def inside(start: Tensor, stop: Tensor, shape: Shape3) -> Bool[Tensor, "B 1 D H W"]:
