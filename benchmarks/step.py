@@ -1,23 +1,25 @@
 """One training step of ours against a MAE step made as nnssl's trainer makes it, in turn in one process.
 
-    python -m benchmarks.step                      # CPU, float32; on a GPU bf16 at 160^3, batches 1, 2, 4, 8
+    python -m benchmarks.step                      # float32 on a CPU; `benchmarks/gpu.sh` is for a GPU
     python -m benchmarks.step --network tiny       # one network only
 
-Ours: MDAE, drawn and applied on the device, one wait for the host every ten steps, AdamW. The peer's: the network of
-dynamic-network-architectures, masks drawn on the CPU, gradient norm clipped at 12, SGD with Nesterov momentum, the loss
-copied to the host at every step; fp16 autocast with a scaler on CUDA, float32 elsewhere. Written from a description of
-that trainer; nothing of it is used.
+Ours: MDAE, the very step that `mdae pretrain` makes, one wait for the host every two steps, AdamW. The peer's: the
+network of dynamic-network-architectures, masks drawn on the CPU, gradient norm clipped at 12, SGD with Nesterov
+momentum (fused, as ours, lest the optimiser decide), the loss copied to the host at every step; fp16 autocast with a
+scaler on CUDA, float32 elsewhere. Written from a description of that trainer; nothing of it is used.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import (
@@ -29,15 +31,14 @@ from benchmarks.common import (
     save,
     show,
 )
-from mdae.devices import keep_freed_memory
+from mdae.devices import keep_freed_memory, uses_bf16
 from mdae.networks import NetworkConfig, ResidualUNet, preset
 from mdae.objectives import build_objective
 from mdae.seeding import torch_generator
-from mdae.training.optimiser import build_optimiser
+from mdae.training.step import Learner, MicroBatch, StepSettings
 
 CPU_CASES = [("tiny", 48, 4), ("small", 64, 2), ("resenc-l", 64, 1)]
-GPU_CASES = [("resenc-l", 160, batch) for batch in (1, 2, 4, 8)]
-STEPS_A_ROUND = 10  # between two looks of ours at the loss
+STEPS_A_ROUND = 2
 
 
 def peer_network(config: NetworkConfig) -> ResidualEncoderUNet:
@@ -61,43 +62,41 @@ def peer_network(config: NetworkConfig) -> ResidualEncoderUNet:
     )
 
 
-def our_steps(network: str, volumes: torch.Tensor, number: int) -> Callable[[], None]:
-    """A function that makes `number` MDAE steps."""
+def our_steps(
+    network: str, volumes: Tensor, objective: str = "mdae", *, recompute: bool = False
+) -> Callable[[int], None]:
+    """A function that makes so many steps of an objective, by the code that `mdae pretrain` runs."""
     device = volumes.device
-    objective = build_objective("mdae", ResidualUNet(preset(network).network)).to(device)
-    optimiser = build_optimiser(objective, lr=1e-3, weight_decay=0.01)
-    seen = [0]
+    unet = ResidualUNet(preset(network).network, generator=torch_generator(0, "weights"))
+    unet.recompute(recompute)
+    method = build_objective(objective, unet, generator=torch_generator(0, "heads")).to(device)
+    learner = Learner(method, StepSettings(bf16=uses_bf16(device)), lr=1e-3)
+    counter = itertools.count()
 
-    def steps() -> None:
+    def steps(number: int) -> None:
         losses = []
         for _ in range(number):
-            first, seen[0] = seen[0], seen[0] + len(volumes)
-            generators = [
-                torch_generator(0, "corruption", first + i, device=device) for i in range(len(volumes))
-            ]
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss = objective(volumes, generators).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(objective.parameters(), 12.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
+            step = next(counter)
+            batch = MicroBatch(volumes, range(step * len(volumes), (step + 1) * len(volumes)))
+            losses.append(learner.step([batch], 1e-3, step + 1)["loss"])
         torch.stack(losses).tolist()
 
     return steps
 
 
-def peer_steps(network: str, volumes: torch.Tensor, number: int) -> Callable[[], None]:
-    """A function that makes `number` MAE steps the peer's way."""
+def peer_steps(network: str, volumes: Tensor, dtype: torch.dtype = torch.float16) -> Callable[[int], None]:
+    """A function that makes so many MAE steps the peer's way; on a GPU in autocast of `dtype`, its own being float16."""
     device, side = volumes.device, volumes.shape[-1]
     model = peer_network(preset(network).network).to(device)
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5, fused=True
+    )
     on_gpu = device.type == "cuda"
-    scaler = torch.amp.GradScaler(enabled=on_gpu)  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(enabled=on_gpu and dtype == torch.float16)  # type: ignore[attr-defined]
     grid = side // 16
     hidden = int(0.75 * grid**3)
 
-    def visible() -> torch.Tensor:
+    def visible() -> Tensor:
         masks = torch.ones(len(volumes), grid**3)
         for mask in masks:
             mask[torch.randperm(grid**3)[:hidden]] = 0
@@ -106,11 +105,11 @@ def peer_steps(network: str, volumes: torch.Tensor, number: int) -> Callable[[],
             mask = mask.repeat_interleave(16, dim=axis)
         return mask
 
-    def steps() -> None:
+    def steps(number: int) -> None:
         for _ in range(number):
             keep = visible()
             optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+            with torch.autocast(device.type, dtype, enabled=on_gpu):
                 output = model(volumes * keep)
                 loss = ((output - volumes) ** 2 * (1 - keep)).sum() / (1 - keep).sum()
             scaler.scale(loss).backward()
@@ -123,25 +122,24 @@ def peer_steps(network: str, volumes: torch.Tensor, number: int) -> Callable[[],
     return steps
 
 
-def count_tflop(network: str, volumes: torch.Tensor) -> float:
+def count_tflop(network: str, volumes: Tensor) -> float:
     """Arithmetic of one step, forward and backward, in TFLOP."""
-    steps = our_steps(network, volumes, 1)
+    steps = our_steps(network, volumes)
     with FlopCounterMode(display=False) as counter:
-        steps()
+        steps(1)
     return counter.get_total_flops() / 1e12
 
 
 def measure(network: str, side: int, batch: int, device: torch.device) -> dict[str, Any]:
     """One row: seconds a step, ratio, arithmetic rate and peak memory of both."""
     volumes = torch.randn(batch, 1, side, side, side, device=device)
-    number = STEPS_A_ROUND if device.type == "cuda" else 2
-    seconds = in_turn(
-        {"ours": our_steps(network, volumes, number), "peer": peer_steps(network, volumes, number)}, rounds=5
-    )
+    number = STEPS_A_ROUND
+    ours_by, peer_by = our_steps(network, volumes), peer_steps(network, volumes)
+    seconds = in_turn({"ours": lambda: ours_by(number), "peer": lambda: peer_by(number)}, rounds=5)
     ours = sorted(seconds["ours"])[2] / number
     peer = sorted(seconds["peer"])[2] / number
     tflop = count_tflop(network, volumes)
-    limit = matmul_tflops(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    limit = matmul_tflops(device, torch.float32)
     where = ["-m", "benchmarks.step", "--network", network, "--side", str(side), "--batch", str(batch)]
     return {
         "network": network,
@@ -169,19 +167,16 @@ def main() -> None:
     parser.add_argument("--only", choices=["ours", "peer"], help="two steps of one side, for its memory")
     parser.add_argument("--report-memory", action="store_true")
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.benchmark = True
-    if device.type == "cpu":
-        keep_freed_memory()  # for both sides alike: it is the process's
+    device = torch.device("cpu")
+    keep_freed_memory()  # for both sides alike: it is the process's
     if options.only:
         side, batch = options.side, options.batch
         volumes = torch.randn(batch, 1, side, side, side, device=device)
         make = our_steps if options.only == "ours" else peer_steps
-        make(options.network, volumes, 2)()
+        make(options.network, volumes)(2)
         print(own_peak_memory_gib())
         return
-    cases = GPU_CASES if device.type == "cuda" else CPU_CASES
-    cases = [case for case in cases if options.network in (None, case[0])]
+    cases = [case for case in CPU_CASES if options.network in (None, case[0])]
     rows = []
     for case in cases:
         rows.append(measure(*case, device))

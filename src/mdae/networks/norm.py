@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdae.tensors import Batch
 
@@ -30,6 +30,13 @@ NEGATIVE_SLOPE = 0.01
 CHANNELS_LAST = torch.channels_last_3d
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
+
+
+def lay_channels_last(module: nn.Module) -> None:
+    """Lay the weights of a module's convolutions channels-last, in place, so that no step has to turn them."""
+    for parameter in module.parameters():
+        if parameter.dim() == 5:
+            parameter.data = parameter.data.to(memory_format=CHANNELS_LAST)
 
 
 class Modulation(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdae.data import augment
+from mdae.networks.norm import lay_channels_last
 from mdae.objectives import Objective
 from mdae.objectives.base import StepOutput
 from mdae.options import AugmentOptions
@@ -83,8 +84,10 @@ class Learner:
         distributed: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         self.raw, self.settings = objective, settings
-        self.module = objective if distributed is None else distributed(objective)
         self.device = next(objective.parameters()).device
+        if self.device.type == "cuda":
+            lay_channels_last(objective)
+        self.module = objective if distributed is None else distributed(objective)
         self.trainable = [p for p in objective.parameters() if p.requires_grad]
         self.optimiser = build_optimiser(objective, lr=lr, weight_decay=weight_decay)
         self.average = MovingAverage(self.trainable, ema)
