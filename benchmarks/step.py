@@ -85,7 +85,7 @@ def our_steps(
 
 
 def peer_steps(network: str, volumes: Tensor, dtype: torch.dtype = torch.float16) -> Callable[[int], None]:
-    """A function that makes so many MAE steps the peer's way; on a GPU in autocast of `dtype`, its own being float16."""
+    """A function that makes so many MAE steps the peer's way, on a GPU in autocast of `dtype`; float16 is its own."""
     device, side = volumes.device, volumes.shape[-1]
     model = peer_network(preset(network).network).to(device)
     optimiser = torch.optim.SGD(
