@@ -168,7 +168,7 @@ def _own_us(event: Any) -> float:
 
 
 GROUPS = {  # the first whose pattern is in a kernel's name
-    "normalisation": r"_apply|_sum_statistics|_sum_gradients|_join_|batch_norm|group_norm",
+    "normalisation": r"^_apply|^_sum_|^_join_|batch_norm|group_norm",
     "layout": r"nchwToNhwc|nhwcToNchw|[tT]ranspose|permute",
     "convolution": r"conv|xmma|implicit|wgrad|dgrad|fprop|cutlass|nvjet|gemm|sm90|sm80|cudnn",
     "optimiser": r"[aA]dam|multi_tensor|foreach|lpnorm",

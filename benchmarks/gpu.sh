@@ -2,7 +2,8 @@
 # Every figure that needs a GPU, in one call of at most ten minutes: benchmarks/gpu.sh [FOLDER] [--smoke]
 #
 # The most telling parts come first, each has its own time, and one that fails or runs out of time leaves the others
-# alone; PARTS="step:60 where:60" chooses some and their seconds. FOLDER (benchmarks/results if left out) takes gpu-DATE-NAME.json, and gpu.log with all that was printed.
+# alone; PARTS="step:60 where:60" chooses some and their seconds. FOLDER (benchmarks/results if left out) takes
+# gpu-DATE-NAME.json, and gpu.log with all that was printed.
 set -u
 cd "$(dirname "$0")/.."
 export BENCHMARK_RESULTS="${1:-$PWD/benchmarks/results}"
