@@ -16,6 +16,7 @@ from mdae.version import __version__
 if TYPE_CHECKING:
     from mdae.evaluation.features.encoder import Encoder
     from mdae.inference.fitted import FittedModel
+    from mdae.inference.masks import FittedMasks
 
 __all__ = ["MDAEError", "__version__", "fit", "load", "load_fitted"]
 
@@ -35,7 +36,9 @@ def load(path: str | Path, *, device: str = "cpu") -> Encoder:
     return Encoder.load(path, device=device)
 
 
-def fit(encoder: str | Path, labels: str | Path, out: str | Path, **options: Any) -> FittedModel:
+def fit(
+    encoder: str | Path, labels: str | Path, out: str | Path, **options: Any
+) -> FittedModel | FittedMasks:
     """Learn from a few labels what `predict` then says of new scans.
 
     >>> model = mdae.fit("run/model", "labels.csv", "fitted", label="diagnosis")
@@ -58,7 +61,9 @@ def fit(encoder: str | Path, labels: str | Path, out: str | Path, **options: Any
     return run(FitConfig(encoder=str(encoder), labels=Path(labels), out=Path(out), **{**options, **paths}))
 
 
-def load_fitted(folder: str | Path, *, encoder: str | Path = "", device: str = "auto") -> FittedModel:
+def load_fitted(
+    folder: str | Path, *, encoder: str | Path = "", device: str = "auto"
+) -> FittedModel | FittedMasks:
     """A model that `mdae fit` wrote; nothing in it is run, wherever it comes from.
 
     Args:
@@ -69,6 +74,6 @@ def load_fitted(folder: str | Path, *, encoder: str | Path = "", device: str = "
     Raises:
         ModelError: no fitted model there, or a damaged one.
     """
-    from mdae.inference.fitted import load_fitted as read
+    from mdae.inference.load import load_fitted as read
 
     return read(folder, encoder=str(encoder), device=device)

@@ -19,7 +19,7 @@ from mdae.evaluation.probing.probe import feature_matrix
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.evaluation.statistics.scores import classification_scores
 from mdae.inference.fit import fit
-from mdae.inference.fitted import load_fitted
+from mdae.inference.load import load_fitted
 from mdae.seeding import key
 from tests.inference.small import config, write_tables
 

@@ -12,7 +12,8 @@ import safetensors.numpy
 
 from mdae.errors import DataError, ModelError
 from mdae.inference.fit import fit
-from mdae.inference.fitted import RECORD, TENSORS, load_fitted
+from mdae.inference.load import load_fitted
+from mdae.inference.record import RECORD, TENSORS
 from tests.inference.small import config, write_tables
 
 

@@ -19,8 +19,8 @@ import pytest
 import mdae
 from mdae.errors import DataError, ModelError
 from mdae.inference.config import FitConfig, PredictConfig
+from mdae.inference.encoders import BUNDLED
 from mdae.inference.fit import fit
-from mdae.inference.fitted import BUNDLED
 from mdae.inference.predict import predict
 from tests.inference.small import clinic, config, write_tables
 

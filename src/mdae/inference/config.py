@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
+from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.options import require_words
 
 FitKind = Literal["auto", "classification", "regression", "survival", "segmentation"]
@@ -57,6 +58,8 @@ class FitConfig:
     """Folder of features that were computed once; ~/.cache/mdae/features if left out."""
     seed: int = 0
     """Of folds and intervals."""
+    few: FewLabelOptions = field(default_factory=FewLabelOptions)
+    """Of masks."""
 
     def __post_init__(self) -> None:
         require_words(self)

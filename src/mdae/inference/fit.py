@@ -13,16 +13,33 @@ from mdae.evaluation.probing.cross_validation import choose, cross_validate, fol
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.files import require_writable
 from mdae.inference.config import FitConfig
-from mdae.inference.fitted import FittedModel, bundle_encoder, encoder_record
+from mdae.inference.encoders import bundle_encoder, encoder_record
+from mdae.inference.fit_masks import fit_masks
+from mdae.inference.fitted import FittedModel
 from mdae.inference.heads import HEADS, Head
 from mdae.inference.labelled import Labelled, gather, is_table
+from mdae.inference.mask_cases import is_masks
+from mdae.inference.masks import FittedMasks
 from mdae.inference.novelty import Novelty
 from mdae.inference.targets import Target, target_of
 from mdae.networks.saved import manifest
 from mdae.seeding import key
 
 
-def fit(config: FitConfig) -> FittedModel:
+def fit(config: FitConfig) -> FittedModel | FittedMasks:
+    """Fit what LABELS holds, write the folder, and say how well it does on new subjects.
+
+    Raises:
+        DataError: labels or scans that do not do, or too few subjects.
+        ModelError, ConfigError: no such encoder, or what cannot be carried out.
+    """
+    masks = config.kind == "segmentation" or (
+        config.kind == "auto" and not config.label and is_masks(config.labels)
+    )
+    return fit_masks(config) if masks else fit_table(config)
+
+
+def fit_table(config: FitConfig) -> FittedModel:
     """Fit, write the folder, and say how well it does on new subjects.
 
     Raises:
@@ -50,7 +67,10 @@ def _encoder(config: FitConfig, extractor: Extractor | None, labelled: Labelled)
     """What the record says of whose features they are."""
     if extractor is None:
         return {"name": Path(config.encoder).name, "columns": labelled.columns}
-    return encoder_record(config.encoder, extractor, config.out, bundled=config.bundle)
+    settings = {"window": getattr(extractor, "window", "slide"), "pool": getattr(extractor, "pool", "mean")}
+    return encoder_record(
+        config.encoder, extractor.name, extractor.identity, config.out, bundled=config.bundle, **settings
+    )
 
 
 def fit_features(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mdae.data.ahead import ahead
-from mdae.data.catalogue import ScanEntry, unique
-from mdae.data.sources import list_source
+from mdae.data.preprocess import PreparedScan
 from mdae.data.tables import SUFFIXES, read_table, write_table
 from mdae.errors import DataError, ScanError
 from mdae.inference.config import PredictConfig
-from mdae.inference.fitted import RECORD, TENSORS, FittedModel, load_fitted
+from mdae.inference.fitted import FittedModel
+from mdae.inference.heads import Row
 from mdae.inference.journal import Journal, stamp_of
+from mdae.inference.load import load_fitted
+from mdae.inference.masks import FittedMasks
+from mdae.inference.record import RECORD, TENSORS
+from mdae.inference.visits import Visit, find_visits
+from mdae.inference.write_masks import PARTS, MaskWriter
 from mdae.progress import Progress
 
 TABLE = "predictions.csv"
@@ -32,24 +38,7 @@ class Predicted:
     out: Path
 
 
-@dataclass(frozen=True)
-class Visit:
-    """A subject's scans that are looked at together, by contrast; `name` is one of its own."""
-
-    name: str
-    subject: str
-    session: str
-    scans: dict[str, ScanEntry]
-    note: str = ""
-
-    @property
-    def path(self) -> str:
-        """Its files."""
-        return "; ".join(str(entry.path) for entry in self.scans.values())
-
-    def columns(self) -> dict[str, str]:
-        """Whose it is, for a table."""
-        return {"scan": self.name, "subject": self.subject, "session": self.session, "path": self.path}
+Say = Callable[[Visit, list[PreparedScan], list[str]], Row]
 
 
 def predict(config: PredictConfig) -> Predicted:
@@ -63,37 +52,59 @@ def predict(config: PredictConfig) -> Predicted:
     """
     model = load_fitted(config.model, encoder=config.encoder, device=config.device)
     out = config.out if config.out.suffix.lower() in SUFFIXES else config.out / TABLE
+    if isinstance(model, FittedMasks):
+        if out == config.out:
+            raise DataError("masks go into a folder", where=out, mend="give --out one")
+        return _of_scans(model, config, out, MaskWriter(model, config))
     if model.columns is not None:
         return _written(_of_tables(model, config.scans), [], out)
-    visits, aside = find_visits(config.scans, model.contrasts)
     _ = model.extractor  # opened here: a missing encoder is no scan's fault, and threads share one
+    return _of_scans(model, config, out, functools.partial(_said, model))
+
+
+def _said(model: FittedModel, visit: Visit, prepared: list[PreparedScan], notes: list[str]) -> Row:
+    features, known = model.features(prepared, notes)
+    return model.predict_features(features[None], [known])[0].row()
+
+
+def _of_scans(model: FittedModel | FittedMasks, config: PredictConfig, out: Path, say: Say) -> Predicted:
+    """Predict scan after scan; what an earlier start noted is not done again."""
+    visits, aside = find_visits(config.scans, model.contrasts)
+    maker = _identity(Path(config.model), config)
     with (
-        Journal(out.with_name(f".{out.name}.done.jsonl"), _identity(Path(config.model))) as journal,
+        Journal(out.with_name(f".{out.name}.done.jsonl"), maker) as journal,
         Progress("predicting", len(visits)) as progress,
     ):
         known = {visit.name: journal.done.get(_stamp(visit)) for visit in visits}
-        rows = {name: row for name, row in known.items() if row is not None}
+        rows = {name: row for name, row in known.items() if row is not None and _is_there(row, out)}
         if rows:
             progress.update(len(rows), "done before")
         waiting = [visit for visit in visits if visit.name not in rows]
         for visit, found in ahead(waiting, lambda visit: model.prepare(visit.scans), config.workers):
             try:
-                features, notes = model.features(*found.result())
-                notes = [visit.note, *notes] if visit.note else notes
-                rows[visit.name] = model.predict_features(features[None], [notes])[0].row()
+                prepared, notes = found.result()
+                rows[visit.name] = say(visit, prepared, [visit.note, *notes] if visit.note else notes)
                 journal.note(_stamp(visit), rows[visit.name])
             except (ScanError, DataError) as error:
                 aside.append(
                     {"path": error.where or visit.path, "reason": error.what, "mend": error.mend or ""}
                 )
             progress.advance(f"{len(aside)} set aside")
-    said = [{**visit.columns(), **rows[visit.name]} for visit in visits if visit.name in rows]
-    return _written(pd.DataFrame(said), aside, out)
+    predicted = [visit for visit in visits if visit.name in rows]
+    parts = [{"scan": v.name, **part} for v in predicted for part in rows[v.name].pop(PARTS, ())]
+    if parts:
+        write_table(out.with_name("parts.csv"), pd.DataFrame(parts))
+    return _written(pd.DataFrame([{**v.columns(), **rows[v.name]} for v in predicted]), aside, out)
 
 
-def _identity(folder: Path) -> str:
-    """What tells a fitted model from another."""
-    digest = hashlib.sha256()
+def _is_there(row: Row, out: Path) -> bool:
+    """Whether the mask that a row names, if it does, still is."""
+    return "mask" not in row or (out.parent / str(row["mask"])).is_file()
+
+
+def _identity(folder: Path, config: PredictConfig) -> str:
+    """What tells a fitted model from another, and what is written of each scan."""
+    digest = hashlib.sha256(repr((config.probabilities, config.pictures)).encode())
     for name in (RECORD, TENSORS):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()
@@ -143,59 +154,3 @@ def _written(table: pd.DataFrame, aside: list[dict[str, str]], out: Path) -> Pre
         raise DataError(what, where=aside[0]["path"] if aside else out, mend="look at the file")
     write_table(out, table)
     return Predicted(table, excluded, out)
-
-
-# -- what is looked at ------------------------------------------------------------------------------------------------
-
-
-def find_visits(
-    sources: Sequence[Path], contrasts: tuple[str, ...]
-) -> tuple[list[Visit], list[dict[str, str]]]:
-    """The scans of sources as a model of these contrasts wants them, and what is not taken with the reasons."""
-    aside: list[dict[str, str]] = []
-    entries: list[ScanEntry] = []
-    for source in sources:
-        listing = list_source(source)
-        aside += [{"path": row.path, "reason": row.reason, "mend": row.mend} for row in listing.left_out]
-        entries += listing.entries
-    entries = unique(entries, Path.cwd())
-    if len(contrasts) > 1:
-        return _complete(entries, contrasts, aside), aside
-    (wanted,) = contrasts
-    own = [entry for entry in entries if entry.contrast in (wanted, "") or not wanted]
-    others = [entry for entry in entries if entry not in own]
-    if not own:  # no name says that it is of the contrast: the user does
-        note = f"its name does not say that it is {wanted}, which was fitted on"
-        return [_alone(entry, wanted, note) for entry in others], aside
-    aside += [
-        {"path": str(e.path), "reason": f"of contrast {e.contrast}; {wanted} was fitted on", "mend": ""}
-        for e in others
-    ]
-    return [_alone(entry, wanted, "") for entry in own], aside
-
-
-def _alone(entry: ScanEntry, contrast: str, note: str) -> Visit:
-    return Visit(entry.scan_id, entry.subject, entry.session, {contrast: entry}, note)
-
-
-def _complete(
-    entries: Sequence[ScanEntry], contrasts: tuple[str, ...], aside: list[dict[str, str]]
-) -> list[Visit]:
-    """A visit a subject's session that has each contrast once."""
-    found: dict[tuple[str, str], dict[str, list[ScanEntry]]] = {}
-    for entry in entries:
-        if entry.contrast in contrasts:
-            found.setdefault((entry.subject, entry.session), {}).setdefault(entry.contrast, []).append(entry)
-    visits = []
-    for (subject, session), own in sorted(found.items()):
-        odd = next((name for name in contrasts if len(own.get(name, ())) != 1), "")
-        if odd:
-            reason = f"{len(own.get(odd, ()))} scans of {odd} in one visit; one is wanted"
-            aside.append({"path": str(next(iter(own.values()))[0].path), "reason": reason, "mend": ""})
-        else:
-            name = "__".join(part for part in (subject, session) if part)
-            visits.append(Visit(name, subject, session, {name: own[name][0] for name in contrasts}))
-    if not visits:
-        reason = f"no visit has a scan of each of {', '.join(contrasts)}"
-        raise DataError(reason, where=entries[0].path if entries else None, mend="check the scans' names")
-    return visits

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.inference.fitted import FittedModel
+from mdae.inference.masks import FittedMasks
 
 
-def fitted_lines(model: FittedModel, out: Path) -> Iterator[str]:
+def fitted_lines(model: FittedModel | FittedMasks, out: Path) -> Iterator[str]:
     """What was read, how well it does on new subjects, and where it is."""
     about = model.about
     counts = about["fitted_on"]["subjects_by_label"]
@@ -19,6 +20,7 @@ def fitted_lines(model: FittedModel, out: Path) -> Iterator[str]:
         f" ({shown})" if len(counts) > 1 else ""
     )
     for name, figure in model.expected.items():
-        yield f"  {name.replace('_', ' ')} on new subjects: {Estimate(**figure)}"
+        known = f"{figure['value']:.3f}" if figure["low"] is None else str(Estimate(**figure))
+        yield f"  {name.replace('_', ' ')} on new subjects: {known}"
     yield f"  {about['expected']['how']}"
     yield f"fitted: {out}"

@@ -1,0 +1,144 @@
+"""Masks and the scans that they lie on: of an nnU-Net raw data set, or of two folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.io import is_scan, scan_stem
+from mdae.data.sources import list_source
+from mdae.errors import DataError
+from mdae.evaluation.nnunet.labels import LabelScheme, described_labels, found_labels
+from mdae.inference.config import FitConfig
+from mdae.tasks.layouts import Case
+from mdae.tasks.nnunet_raw import channel_names, is_nnunet_raw, nnunet_raw, read_description
+
+# what is put behind a scan's name for its mask
+MASK_WORDS = re.compile(
+    r"(?:[_.-](?:mask|masks|seg|segs|dseg|segmentation|label|labels|lesion|lesions|roi|gt|label-[A-Za-z0-9]+"
+    r"|desc-[A-Za-z0-9]+|space-[A-Za-z0-9]+))+$",
+    re.IGNORECASE,
+)
+CHANNEL = re.compile(r"_\d{4}$")
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Labelled cases.
+
+    Attributes:
+        cases: with a mask and a scan of every contrast.
+        contrasts: in the order in which they stand side by side.
+        described: what `dataset.json` says of the labels; None where nobody has described them.
+    """
+
+    cases: list[Case]
+    contrasts: tuple[str, ...]
+    described: LabelScheme | None
+
+    def scheme(self, values: set[int]) -> LabelScheme:
+        """The labels, of masks that hold these values."""
+        return self.described or found_labels(values)
+
+
+def is_masks(labels: Path) -> bool:
+    """Whether LABELS is a folder of masks or an nnU-Net raw data set, rather than a table or a BIDS tree."""
+    if not labels.is_dir():
+        return False
+    return is_nnunet_raw(labels) or any(is_scan(path) for path in labels.rglob("*"))
+
+
+def find_masks(config: FitConfig) -> Masks:
+    """The cases that LABELS and the scans come to.
+
+    Raises:
+        DataError: no mask with a scan, or a choice between contrasts.
+    """
+    described = None
+    if is_nnunet_raw(config.labels):
+        about = read_description(config.labels)
+        cases = [case for case in nnunet_raw(config.labels) if case.mask is not None]
+        contrasts = config.contrasts or tuple(channel_names(about))
+        described = described_labels(about)
+    else:
+        cases, contrasts = _two_folders(config)
+    cases = [_of_contrasts(case, contrasts) for case in cases if set(contrasts) <= set(case.scans)]
+    if not cases:
+        raise DataError(
+            f"no mask with a scan of {', '.join(contrasts)}",
+            where=config.labels,
+            mend="check the files' names, or name --contrasts",
+        )
+    return Masks(cases, contrasts, described)
+
+
+def _of_contrasts(case: Case, contrasts: Sequence[str]) -> Case:
+    return replace(case, scans={name: case.scans[name] for name in contrasts})
+
+
+def _two_folders(config: FitConfig) -> tuple[list[Case], tuple[str, ...]]:
+    """The cases of a folder of masks and one of scans."""
+    if config.scans is None:
+        raise DataError("masks without their scans", where=config.labels, mend="name the scans with --scans")
+    masks = {path: mask_name(path) for path in sorted(config.labels.rglob("*")) if is_scan(path)}
+    entries = [
+        entry for entry in list_source(config.scans).entries if entry.path not in masks and not entry.slices
+    ]
+    contrasts = _contrasts(entries, config)
+    by_name, by_visit = _index(entries)
+    cases: dict[str, Case] = {}
+    missing = []
+    for path, name in masks.items():
+        scans = by_name.get(name) or by_visit.get(_visit(name))
+        if not scans:
+            missing.append(path)
+            continue
+        first = next(iter(scans.values()))
+        key = f"{first.subject}\0{first.session}\0{name}"
+        cases[key] = Case(first.subject, dict(scans), mask=path)
+    if not cases:
+        raise DataError(
+            f"none of {len(masks)} masks has the name of one of {len(entries)} scans, "
+            f"e.g. {missing[0].name} and {entries[0].path.name}",
+            where=config.labels,
+            mend="call masks as their scans, with _mask or _seg behind if you like",
+        )
+    return list(cases.values()), contrasts
+
+
+def mask_name(path: Path) -> str:
+    """The name of the scan that a mask is of, as far as the mask's own tells."""
+    return CHANNEL.sub("", MASK_WORDS.sub("", scan_stem(path)))
+
+
+def _contrasts(entries: Sequence[ScanEntry], config: FitConfig) -> tuple[str, ...]:
+    found = tuple(sorted({entry.contrast for entry in entries}))
+    if config.contrasts or len(found) == 1:
+        return config.contrasts or found
+    raise DataError(
+        f"scans of {len(found)} contrasts ({', '.join(found[:8])})",
+        where=config.scans,
+        mend="name one with --contrasts, or several to put side by side",
+    )
+
+
+def _index(
+    entries: Sequence[ScanEntry],
+) -> tuple[Mapping[str, Mapping[str, ScanEntry]], Mapping[str, Mapping[str, ScanEntry]]]:
+    """Scans by contrast, by the name that a mask of them may have, and by subject and session in BIDS's manner."""
+    by_name: dict[str, dict[str, ScanEntry]] = {}
+    by_visit: dict[str, dict[str, ScanEntry]] = {}
+    for entry in entries:
+        by_name.setdefault(mask_name(entry.path), {})[entry.contrast] = entry
+        if visit := _visit(scan_stem(entry.path)):
+            by_visit.setdefault(visit, {}).setdefault(entry.contrast, entry)
+    return by_name, by_visit
+
+
+def _visit(name: str) -> str:
+    """sub-X_ses-Y of a BIDS name; "" of others."""
+    match = re.match(r"sub-[^_]+(?:_ses-[^_]+)?", name)
+    return match[0] if match else ""
