@@ -13,6 +13,7 @@ import pytest
 from nibabel.affines import apply_affine, voxel_sizes
 
 import mdae
+from mdae.data.intensity import ZScore
 from mdae.data.io import Scan, write_nifti
 from mdae.data.preprocess import Preprocessing, denormalise, prepare_scan
 from mdae.errors import ConfigError, DataError, ModelError
@@ -217,7 +218,7 @@ def test_masks_land_where_the_affine_says(matrix):
     data = (100 + 100 / (1 + np.exp(away - 11)) + np.random.default_rng(0).normal(0, 1, shape)).astype(
         np.float32
     )
-    contract = Preprocessing(crop="none", normalise="box")
+    contract = Preprocessing(crop="none", intensity=ZScore("box"))
     prepared = prepare_scan(Scan(data, affine, Path("ball.nii.gz")), contract)
     about = {"labels": {"values": [0, 7]}, "fitted_on": {"scans": {"salt": "", "hashes": []}}}
     found = FittedMasks(Bright(), Encoder(made.model()), about).segment([prepared])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from mdae.data.intensity import ZScore
 from mdae.data.io import Scan
 from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.evaluation.segment.volumes import LabelledVolume, labelled
@@ -15,7 +16,7 @@ from mdae.networks.saved import SavedModel
 from mdae.seeding import numpy_generator, torch_generator
 from mdae.types import Shape3
 
-CONTRACT = Preprocessing(crop="none", normalise="box")
+CONTRACT = Preprocessing(crop="none", intensity=ZScore("box"))
 LABELS = ("background", "left", "right")
 
 

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mdae.data.intensity import ZScore
 from mdae.data.io import Scan
 from mdae.data.preprocess import Preprocessing, prepare_scan
 from mdae.evaluation.segment.volumes import (
@@ -60,7 +61,8 @@ def test_contrasts_of_other_boxes_meet_where_their_voxels_lie():
     data[6:18, 7:17, 5:20] = 100 + rng.standard_normal((12, 10, 15))
     whole, cut = (
         prepare_scan(
-            Scan(data, np.eye(4), Path("a.nii")), Preprocessing(crop=crop, normalise="box", margin_mm=0)
+            Scan(data, np.eye(4), Path("a.nii")),
+            Preprocessing(crop=crop, intensity=ZScore("box"), margin_mm=0),
         )  # type: ignore[arg-type]
         for crop in ("none", "nonzero")
     )
