@@ -18,7 +18,8 @@ from mdae.child import end_with_parent, tell_parent
 from mdae.data.check import CheckConfig
 from mdae.data.download import DownloadConfig
 from mdae.data.prepare import PrepareConfig
-from mdae.data.sources import Listing
+from mdae.data.set_aside import by_reason
+from mdae.data.sources import Listing, in_words
 from mdae.data.splits import SplitConfig
 from mdae.data.synth import SynthConfig
 from mdae.errors import DataError, MDAEError
@@ -120,7 +121,7 @@ def _download(config: DownloadConfig) -> None:
 def _prepare(config: PrepareConfig) -> None:
     from mdae.data.prepare import prepare
 
-    summary = prepare(config)
+    summary = prepare(config, say=lambda line: console.print(line, soft_wrap=True, highlight=False))
     if config.dry_run:
         _print_listing(summary.listing)
     for line in summary.plan.lines() if summary.plan else ():
@@ -133,12 +134,11 @@ def _prepare(config: PrepareConfig) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    for row in summary.set_aside[:10]:
-        console.print(f"  set aside: {row.path}: {row.reason}", soft_wrap=True, highlight=False)
+    unseen = [row for row in summary.listing.left_out if row.unseen]
+    for line in by_reason([*summary.set_aside, *unseen]):
+        console.print(line, soft_wrap=True, highlight=False)
     if summary.set_aside:
-        console.print(
-            f"  reasons and mends: {config.store / 'set_aside.csv'}", soft_wrap=True, highlight=False
-        )
+        console.print(f"  all of them: {config.store / 'set_aside.csv'}", soft_wrap=True, highlight=False)
     if summary.prepared + summary.unchanged == 0:
         raise DataError(
             "no scan could be prepared", where=config.store / "set_aside.csv", mend="see the reasons"
@@ -160,12 +160,21 @@ def _print_listing(listing: Listing) -> None:
             console.print(f"left out: {path}: {reason}", soft_wrap=True, highlight=False)
         if len(paths) > SHOWN:
             console.print(f"left out: {len(paths) - SHOWN} more: {reason}", highlight=False)
-    subjects = len({entry.subject for entry in listing.entries})
+    if listing.passed_over:
+        console.print(f"passed over: {in_words(listing.passed_over)}", soft_wrap=True, highlight=False)
+    subjects = f"{listing.reading.num_subjects} {'cases' if listing.reading.cases else 'subjects'}"
     console.print(
-        f"{listing.kind}: {len(listing.entries)} scans of {subjects} subjects would be prepared, "
-        f"{len(listing.left_out)} left out",
+        f"{listing.kind}: {len(listing.entries)} scans of {subjects} would be prepared, {_left_out(listing)}",
+        soft_wrap=True,
         highlight=False,
     )
+
+
+def _left_out(listing: Listing) -> str:
+    number, maps = len(listing.left_out), listing.num_label_maps
+    if maps and maps == number:
+        return f"{maps} label maps left out"
+    return f"{number} left out" + (f", {maps} of them label maps" if maps else "")
 
 
 def _check(config: CheckConfig) -> None:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdae.data.io import is_scan, read_scan, scan_stem, write_nifti
+from mdae.data.formats import is_scan, scan_stem
+from mdae.data.io import read_scan, write_nifti
 from mdae.errors import ScanError
 from mdae.seeding import numpy_generator
 

@@ -1,4 +1,4 @@
-"""Scans and whose they are: what a folder's names tell, and who is held out."""
+"""Scans and whose they are, and who is held out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mdae.data.io import is_scan, scan_stem
-from mdae.data.set_aside import SetAside
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
 
-SKIPPED_FOLDERS = ("derivatives", "sourcedata", "code", "stimuli")
-NO_SCAN = re.compile(
-    r"(^|[_-])(mask|dseg|seg|probseg|label|labels|lesion|brainmask)$|[_-]label-", re.IGNORECASE
-)
 MAX_NAME = 200  # characters of a `scan_id`: file systems take 255 bytes with what is put around it
-ENTITY = re.compile(r"(?:^|_)(sub|ses|ce)-([A-Za-z0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +28,8 @@ class ScanEntry:
         anonymisation_mask: a mask on its grid of voxels that were defaced, if there is one.
         quality: a score of its quality, lower is better; None where there is none.
         slices: all files of a DICOM series, of which `path` is the first; empty for scans in one file.
+        told_by: what told the subject, in words.
+        keep_labels: take it though its voxels are those of a label map.
     """
 
     scan_id: str
@@ -46,64 +41,13 @@ class ScanEntry:
     anonymisation_mask: Path | None = None
     quality: float | None = None
     slices: tuple[Path, ...] = ()
+    told_by: str = ""
+    keep_labels: bool = False
 
     def stamp(self) -> tuple[int, int]:
         """Bytes and time of the last change (ns), which tell whether a scan is as it was; raises `OSError`."""
         states = [path.stat() for path in self.slices or (self.path,)]
         return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
-
-
-def list_folder(source: Path) -> tuple[list[ScanEntry], list[SetAside], list[Path]]:
-    """The scans of a BIDS tree, of a folder of scans, or a single file; what is left out; and the other files.
-
-    - BIDS names give subject, session and contrast (the suffix; `ce-gd` is added to it: `T1w-gd`). In a folder of
-      several BIDS trees the tree is part of the subject (`ds1/01`): sub-01 of another tree is another person.
-    - In other folders a file directly in the source is a subject of its own; in a subfolder, the first folder is the
-      subject and the rest of the file's name the contrast.
-
-    Derivatives, masks, segmentations and hidden files are left out.
-    """
-    if source.is_file():
-        return [_entry(source, source.parent)], [], []
-    left_out: list[SetAside] = []
-    scans, others = [], []
-    for path in _files(source, left_out):
-        if not is_scan(path):
-            others.append(path)
-        elif NO_SCAN.search(scan_stem(path)):
-            left_out.append(SetAside(str(path), "a mask or segmentation by its name"))
-        else:
-            scans.append(_entry(path, source))
-    return scans, left_out, others
-
-
-def _files(source: Path, left_out: list[SetAside]) -> Iterator[Path]:
-    """Files at any depth; links to folders are followed, loops are not."""
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        skipped = [name for name in subfolders if name in SKIPPED_FOLDERS]
-        left_out += [SetAside(str(Path(folder) / name), f"{name} of a BIDS tree") for name in sorted(skipped)]
-        subfolders[:] = sorted(d for d in subfolders if d not in skipped and not d.startswith("."))
-        yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
-
-
-def _entry(path: Path, source: Path) -> ScanEntry:
-    stem, folders = scan_stem(path), path.relative_to(source).parts[:-1]
-    entities = dict(ENTITY.findall(stem))
-    if "sub" in entities:
-        contrast = stem.rsplit("_", 1)[-1] + (f"-{entities['ce']}" if "ce" in entities else "")
-        depth = next((depth for depth, name in enumerate(folders) if name.startswith("sub-")), 0)
-        name, subject = "__".join([*folders[:depth], stem]), "/".join([*folders[:depth], entities["sub"]])
-        return ScanEntry(safe_name(name), subject, entities.get("ses", ""), contrast, path)
-    if folders:
-        contrast = stem.removeprefix(folders[-1]).strip("_-. ") or stem
-        return ScanEntry(safe_name("__".join([*folders, stem])), folders[0], "", contrast, path)
-    return ScanEntry(safe_name(stem), stem, "", "", path)
 
 
 def unique(entries: list[ScanEntry], source: Path) -> list[ScanEntry]:

@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from mdae.data.cluster import ShardNote, read_notes, set_aside_by_shards
-from mdae.data.set_aside import SetAside, read_table
+from mdae.data.set_aside import SetAside, by_reason, read_table
 from mdae.data.store import Store
 from mdae.errors import DataError, MDAEError
 from mdae.progress import Progress
@@ -36,6 +36,7 @@ class StoreCheck:
         store: with its volumes.
         num_bytes: of the volumes on disk; what nnssl has preprocessed does not count.
         set_aside: scans that were not taken.
+        unseen: what was not looked at: folders that are left out whole, participants without a scan.
         shards: those of the last submission that are not done.
         damaged: files that are no volumes, and volumes that cannot be read, if they were tried.
     """
@@ -43,6 +44,7 @@ class StoreCheck:
     store: Store
     num_bytes: int
     set_aside: list[SetAside]
+    unseen: list[SetAside]
     shards: list[ShardNote]
     damaged: list[MDAEError]
 
@@ -62,9 +64,7 @@ class StoreCheck:
         yield "contrasts: " + ", ".join(f"{number} {name}" for name, number in contrasts)
         yield from (f"split: {path}" for path in sorted((self.store.path / "splits").glob("*.csv")))
         yield f"set aside: {len(self.set_aside)}"
-        for reason, number in Counter(row.reason for row in self.set_aside).most_common():
-            row = next(row for row in self.set_aside if row.reason == reason)
-            yield f"  {number} x {reason}{f' ({row.mend})' if row.mend else ''}, e.g. {row.path}"
+        yield from by_reason([*self.set_aside, *self.unseen])
         yield from (_shard_line(note) for note in self.shards)
         yield from (f"damaged: {error}" for error in self.damaged)
 
@@ -86,7 +86,8 @@ def check(config: CheckConfig) -> StoreCheck:
     return StoreCheck(
         store=store,
         num_bytes=sum(_size(store.volume_path(scan.scan_id)) for scan in store.scans),
-        set_aside=[row for row in aside.values() if row.path not in taken],
+        set_aside=[row for row in aside.values() if row.path not in taken and not row.unseen],
+        unseen=[row for row in aside.values() if row.unseen],
         shards=[note for note in read_notes(store.path) if note.state != "done"],
         damaged=[*_strays(store), *(_damaged(store) if config.volumes else [])],
     )

@@ -74,7 +74,7 @@ def list_series(
         derived: take derived series (reformatted, maps) as well.
         min_slices: leave out series of fewer.
     """
-    candidates = [path for path in files if _may_be_dicom(path)]
+    candidates = [path for path in files if may_be_dicom(path)]
     if not candidates:
         return [], []
     found: dict[str, dict[str, _Slice]] = defaultdict(dict)
@@ -96,7 +96,8 @@ def list_series(
         parts = sorted(found[uid].values())
         slices = tuple(part.path for part in parts)
         if reason := _unfit(header, sum(part.frames for part in parts), derived=derived, least=min_slices):
-            left_out.append(SetAside(str(slices[0].parent), f"series {_title(header)}: {reason}"))
+            where, what = str(slices[0].parent), f"series {_title(header)}: {reason}"
+            left_out.append(SetAside(where, what, num_files=str(len(slices))))
         else:
             entries.append(_entry(header, slices, source))
     return entries, left_out
@@ -114,7 +115,7 @@ class _NotDicomError(Exception):
     """Why a file is no DICOM image."""
 
 
-def _may_be_dicom(path: Path) -> bool:
+def may_be_dicom(path: Path) -> bool:
     """By its name, or, where that says nothing, by the four letters that DICOM files begin with."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES and not suffix[1:].isdigit():

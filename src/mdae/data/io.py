@@ -20,7 +20,6 @@ from nibabel.affines import voxel_sizes
 from mdae.errors import ScanError
 from mdae.files import atomic_write
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd")
 MIN_SLICES = 8  # voxels along any axis; fewer are no volume, unless somebody says so
 SPACING_MM = (0.1, 20.0)
 Series = Literal["set_aside", "first"]
@@ -39,18 +38,6 @@ class Scan:
     data: np.ndarray
     affine: np.ndarray
     path: Path
-
-
-def is_scan(path: Path) -> bool:
-    """Whether a file's name is that of a volume in a format that is read."""
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-
-
-def scan_stem(path: Path) -> str:
-    """A scan's file name without its suffixes."""
-    lower = path.name.lower()
-    suffix = next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)]
 
 
 def read_scan(path: str | Path, *, series: Series = "set_aside", min_slices: int = MIN_SLICES) -> Scan:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdae.data.catalogue import ScanEntry, safe_name
-from mdae.data.io import scan_stem
+from mdae.data.formats import scan_stem
 from mdae.errors import DataError
 
 RAW_LIST = "pretrain_data.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mdae.data.catalogue import ScanEntry, optional_path, quality_score, safe_name
-from mdae.data.io import scan_stem
+from mdae.data.formats import scan_stem
 from mdae.errors import DataError
 
 TABLE = "openneuro_metadata.csv"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,11 +12,13 @@ from tyro.conf import Positional, arg
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.cluster import clear_notes, outcomes_of_jobs, set_aside_by_shards
+from mdae.data.label_maps import REASON as LABEL_MAP
 from mdae.data.plan import Plan, measure
 from mdae.data.preprocess import NNSSL, Preprocessing
-from mdae.data.set_aside import SetAside, read_set_aside, write_set_aside
+from mdae.data.set_aside import SetAside, read_set_aside, read_table, write_set_aside
 from mdae.data.sources import NNSSL_PREPARED, Listing, list_source
 from mdae.data.store import Store, StoredScan
+from mdae.data.subjects import warn_of
 from mdae.data.workers import outcomes
 from mdae.errors import ConfigError
 from mdae.progress import Progress
@@ -42,6 +44,13 @@ class PrepareConfig:
     """Leave out scans with a higher quality score (OpenMind's image_quality_score: lower is better)."""
     derived: bool = False
     """Take DICOM series that were computed from others (reformatted, maps) as well."""
+    keep_labels: bool = False
+    """Take label maps (masks, segmentations) as well; they are told by name, by folder and by their voxels."""
+    subject_from: str = "auto"
+    """What tells the subject: auto (decided from the whole tree, and said), folder, name, or a regular expression
+    searched in the path below SOURCE, whose first group is the subject."""
+    subjects: Path | None = None
+    """Table with columns `scan` and `subject`, which comes before what names tell."""
     workers: int = 0
     """Processes; 0 for one a core that this process may use."""
     cluster: Literal["none", "slurm", "local"] = "none"
@@ -76,7 +85,7 @@ class PrepareSummary:
 
     Attributes:
         found, prepared, unchanged: numbers of scans.
-        set_aside: those that could not be taken.
+        set_aside: what was looked at and not taken, while listing or while reading.
         seconds: wall time.
         listing: what the source holds.
         plan: what preparing all would take, if that was asked.
@@ -91,21 +100,31 @@ class PrepareSummary:
     plan: Plan | None = None
 
 
-def prepare(config: PrepareConfig) -> PrepareSummary:
+def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: None) -> PrepareSummary:
     """Bring a store up to date with a source.
+
+    Args:
+        config: what to do.
+        say: is given the line that tells how the subjects were read, before anything is prepared.
 
     Raises:
         DataError: no scans, a store of another contract, a full disk, or a process that was killed.
         KeyboardInterrupt: after the store was left in order.
     """
     started = time.monotonic()
+    source = str(config.source.absolute())
     listing = list_source(
-        config.source.absolute(),
+        Path(source),
         contrasts=config.contrasts,
         max_quality_score=config.max_quality_score,
         derived=config.derived,
         min_slices=config.preprocessing.min_slices,
+        keep_labels=config.keep_labels,
+        subject_from=config.subject_from,
+        subjects=config.subjects,
     )
+    say(listing.reading.line())
+    warn_of(listing.reading, config.source)
     entries = listing.entries
     contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing
     if config.dry_run or config.measure:
@@ -125,7 +144,8 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         store.refresh(stored)
         copies = _drop_duplicates(store)
         store.write_manifest(stored)
-        write_set_aside(config.store, [*aside, *copies])
+        found = [replace(row, source=source) for row in (*listing.left_out, *aside, *copies)]
+        write_set_aside(config.store, [*_of_other_sources(config.store, source), *found])
     clear_notes(config.store)  # whatever earlier jobs left undone is done
     if config.contact_sheet:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
@@ -133,7 +153,14 @@ def prepare(config: PrepareConfig) -> PrepareSummary:
         write_contact_sheet(store, config.contact_sheet)
     prepared = len({scan.source for scan in stored} - {copy.path for copy in copies})
     seconds = time.monotonic() - started
-    return PrepareSummary(len(entries), prepared, unchanged, [*aside, *copies], seconds, listing)
+    told = [row for row in (*listing.left_out, *aside, *copies) if not row.unseen]
+    return PrepareSummary(len(entries), prepared, unchanged, told, seconds, listing)
+
+
+def _of_other_sources(store: Path, source: str) -> list[SetAside]:
+    """What was set aside of other sources than this, as long as those are there."""
+    rows = (row for row in read_table(store) if row.source not in ("", source))
+    return [row for row in rows if Path(row.source).exists()]
 
 
 def _to_do(entries: list[ScanEntry], store: Store, *, retry: bool) -> tuple[list[ScanEntry], list[SetAside]]:
@@ -145,7 +172,9 @@ def _to_do(entries: list[ScanEntry], store: Store, *, retry: bool) -> tuple[list
         stored = known.get(entry.scan_id)
         if _unchanged(entry, stored):
             continue
-        row = remembered.get(str(entry.path)) or _clash(entry, stored)
+        row = remembered.get(str(entry.path))
+        if row is None or (entry.keep_labels and row.reason.startswith(LABEL_MAP)):
+            row = _clash(entry, stored)
         if row is None:
             wanted.append(entry)
         else:

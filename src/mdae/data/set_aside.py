@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from mdae.files import atomic_write
 
 TABLE = "set_aside.csv"
+NOT_LOOKED = "not looked into: "  # begins the reasons of folders that are left out whole
+NO_SCAN = "a participant without a scan"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class SetAside:
 
     Attributes:
         size, modified_ns: of the file when it was looked at; "" if it is to be looked at again.
+        num_files: how many files it stands for: a series has many, a folder that is left out whole too.
+        source: what `prepare` was given when it was left out.
     """
 
     path: str
@@ -25,10 +30,17 @@ class SetAside:
     mend: str = ""
     size: str = ""
     modified_ns: str = ""
+    num_files: str = "1"
+    source: str = ""
 
     def stamped(self) -> SetAside:
         """The same, remembered until the file changes."""
         return replace(self, **_stamp(self.path))
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it stands for what was not looked at: a folder that is left out whole, or somebody without a scan."""
+        return self.reason.startswith(NOT_LOOKED) or self.reason == NO_SCAN
 
     @property
     def stands(self) -> bool:
@@ -64,3 +76,15 @@ def read_table(store: Path) -> list[SetAside]:
 def read_set_aside(store: Path) -> dict[str, SetAside]:
     """The rows by path whose files are as they were."""
     return {row.path: row for row in read_table(store) if row.stands}
+
+
+def by_reason(rows: Iterable[SetAside]) -> Iterator[str]:
+    """Lines for people: how many share a reason, its mend, and one of them."""
+    first: dict[str, SetAside] = {}
+    counts: Counter[str] = Counter()
+    for row in rows:
+        first.setdefault(row.reason, row)
+        counts[row.reason] += 1
+    for reason, number in counts.most_common():
+        row = first[reason]
+        yield f"  {number} x {reason}{f' ({row.mend})' if row.mend else ''}, e.g. {row.path}"

@@ -11,15 +11,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.data import nnssl_list, openmind
-from mdae.data.catalogue import ScanEntry, list_folder, optional_path, quality_score, safe_name, unique
-from mdae.data.dicom import list_series
-from mdae.data.io import MIN_SLICES, is_scan, scan_stem
-from mdae.data.set_aside import SetAside
+from mdae.data.catalogue import ScanEntry, unique
+from mdae.data.folder import Choice, Found, list_folder
+from mdae.data.formats import is_scan
+from mdae.data.io import MIN_SLICES
+from mdae.data.label_maps import REASON as LABEL_MAP
+from mdae.data.manifest import list_manifest, not_there
+from mdae.data.set_aside import NO_SCAN, SetAside
+from mdae.data.subject_table import with_subjects
+from mdae.data.subjects import CASES, Reading, check_rule, describe
 from mdae.errors import DataError
 
 NNSSL_RAW, NNSSL_PREPARED = "nnssl's raw list", "preprocessed by nnssl"
@@ -35,11 +41,20 @@ class Listing:
         kind: what it was recognised as.
         entries: the scans, sorted by `scan_id`.
         left_out: files and rows that are not taken, with reasons.
+        reading: whose the scans are, and what told it.
+        passed_over: how many files beside them hold no image, by suffix; hidden ones too.
     """
 
     kind: str
     entries: list[ScanEntry]
     left_out: list[SetAside]
+    reading: Reading
+    passed_over: Counter[str]
+
+    @property
+    def num_label_maps(self) -> int:
+        """How many of those left out are label maps."""
+        return sum(row.reason.startswith(LABEL_MAP) for row in self.left_out)
 
 
 def discover(source: Path, *, min_slices: int = MIN_SLICES) -> list[ScanEntry]:
@@ -54,6 +69,9 @@ def list_source(
     max_quality_score: float | None = None,
     derived: bool = False,
     min_slices: int = MIN_SLICES,
+    keep_labels: bool = False,
+    subject_from: str = "auto",
+    subjects: Path | None = None,
 ) -> Listing:
     """Recognise a source and list its scans.
 
@@ -63,51 +81,91 @@ def list_source(
         max_quality_score: leave out scans with a higher (worse) score; those without one are taken.
         derived: take DICOM series that were computed from others as well.
         min_slices: leave out DICOM series of fewer.
+        keep_labels: take label maps as well.
+        subject_from: what tells the subject, as `mdae.data.subjects.read_people`.
+        subjects: a table with columns `scan` and `subject`, which comes before everything else.
 
     Raises:
         DataError: no such source, one that cannot be read as what it claims to be, or no scan in it.
+        ConfigError: a rule for subjects that is none.
     """
     source = Path(source)
     if not source.exists():
         raise DataError("no such file or folder", where=source, mend="check the path")
-    kind, entries, left_out = _recognised(source, derived=derived, min_slices=min_slices)
+    check_rule(subject_from)
+    choice = Choice(
+        derived=derived, keep_labels=keep_labels, subject_from=subject_from, min_slices=min_slices
+    )
+    kind, found = _recognised(source, choice)
+    left_out = list(found.left_out)
     taken = []
-    for entry in entries:
+    for entry in found.entries:
         if reason := unwanted(entry, contrasts, max_quality_score):
-            left_out.append(SetAside(str(entry.path), reason))
+            num_files = str(len(entry.slices) or 1)
+            left_out.append(
+                SetAside(str(entry.path), reason, "widen the filter to take it", num_files=num_files)
+            )
         else:
             taken.append(entry)
     if not taken:
-        reasons = (
-            f"; {len(left_out)} left out, e.g. {left_out[0].path}: {left_out[0].reason}" if left_out else ""
-        )
-        raise DataError(
-            f"no scan to take there ({kind}{reasons})",
-            where=source,
-            mend="give a folder of scans, a BIDS tree, a manifest, OpenMind or nnssl's list",
-        )
-    return Listing(kind, unique(taken, source if source.is_dir() else source.parent), left_out)
+        raise _nothing(source, kind, left_out, found.passed_over)
+    root = source if source.is_dir() else source.parent
+    if subjects is not None:
+        taken = with_subjects(taken, subjects, root)
+    reading = describe((entry.subject, _shown(entry, root), entry.told_by) for entry in taken)
+    return Listing(kind, unique(taken, root), left_out, reading, found.passed_over)
 
 
-def _recognised(
-    source: Path, *, derived: bool, min_slices: int
-) -> tuple[str, list[ScanEntry], list[SetAside]]:
+def _shown(entry: ScanEntry, root: Path) -> str:
+    """An entry's path below the source."""
+    return entry.path.relative_to(root).as_posix() if entry.path.is_relative_to(root) else str(entry.path)
+
+
+def _nothing(source: Path, kind: str, left_out: list[SetAside], passed_over: Counter[str]) -> DataError:
+    """That there is no scan, and what there is instead."""
+    reasons = f"; {len(left_out)} left out, e.g. {left_out[0].path}: {left_out[0].reason}" if left_out else ""
+    if passed_over:
+        reasons += f"; {in_words(passed_over)}"
+    return DataError(
+        f"no scan to take there ({kind}{reasons})",
+        where=source,
+        mend="give a folder of scans, a BIDS tree, a manifest, OpenMind or nnssl's list",
+    )
+
+
+def in_words(passed_over: Counter[str]) -> str:
+    """How many files beside the scans hold no image, and what they are."""
+    kinds = ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common())
+    return f"{passed_over.total()} files that hold no scan ({kinds})"
+
+
+def _recognised(source: Path, choice: Choice) -> tuple[str, Found]:
     """Kind, entries and left-out files of a source."""
     if table := _named(source, openmind.TABLE):
-        return "OpenMind", *_present(openmind.openmind_rows(table, openmind.openmind_folder(table)))
+        return "OpenMind", _present(openmind.openmind_rows(table, openmind.openmind_folder(table)))
     if listed := _named(source, nnssl_list.PREPARED_LIST):
-        return NNSSL_PREPARED, *_present(nnssl_list.nnssl_images(listed))
+        return NNSSL_PREPARED, _present(nnssl_list.nnssl_images(listed))
     if listed := _named(source, nnssl_list.RAW_LIST):
-        return NNSSL_RAW, *_present(nnssl_list.nnssl_images(listed))
+        return NNSSL_RAW, _present(nnssl_list.nnssl_images(listed))
     if source.is_file() and source.suffix == ".json":
-        return NNSSL_RAW, *_present(nnssl_list.nnssl_images(source))
+        return NNSSL_RAW, _present(nnssl_list.nnssl_images(source))
     if source.is_file() and source.suffix in TABLES:
-        return "manifest", *_present(_manifest_rows(source))
+        return "manifest", list_manifest(source, choice)
     if source.is_file() and not is_scan(source):
         raise DataError(
             "neither a scan nor a list of scans", where=source, mend="give a folder or a manifest"
         )
-    return _folder(source, derived=derived, min_slices=min_slices)
+    found = list_folder(source, choice)
+    return _kind(found), replace(found, left_out=[*found.left_out, *_participants(source, found)])
+
+
+def _kind(found: Found) -> str:
+    """What a folder is called by what it holds."""
+    told = {entry.told_by for entry in found.entries if not entry.slices}
+    series = sum(bool(entry.slices) for entry in found.entries)
+    if not series:
+        return "nnU-Net's or MSD's data set" if told == {CASES} else "folder of scans"
+    return "DICOM" if series == len(found.entries) else "folder of scans and DICOM"
 
 
 def _named(source: Path, name: str) -> Path | None:
@@ -116,17 +174,15 @@ def _named(source: Path, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _present(entries: Iterator[ScanEntry]) -> tuple[list[ScanEntry], list[SetAside]]:
+def _present(entries: Iterable[ScanEntry]) -> Found:
     """Listed scans that are on disk, and the others: a download may be partial."""
     there, missing = [], []
     for entry in entries:
         if entry.path.is_file():
-            there.append(entry)
+            there.append(replace(entry, told_by="the list"))
         else:
-            missing.append(
-                SetAside(str(entry.path), "listed, but no such file", "download it, or mend the list")
-            )
-    return there, missing
+            missing.append(not_there(entry.path))
+    return Found(there, missing)
 
 
 def unwanted(entry: ScanEntry, contrasts: tuple[str, ...], max_quality_score: float | None) -> str | None:
@@ -138,53 +194,20 @@ def unwanted(entry: ScanEntry, contrasts: tuple[str, ...], max_quality_score: fl
     return None
 
 
-def _manifest_rows(path: Path) -> Iterator[ScanEntry]:
-    """Rows with `path` (absolute, or from the manifest's folder) and optionally subject, session, contrast, masks.
-
-    Without a subject each file is a subject of its own.
-    """
-    from mdae.data.tables import read_text_table  # here: most commands need no table
-
-    for row in read_text_table(path, "path").to_dict("records"):
-        file = path.parent / row["path"]
-        stem = scan_stem(file)
-        subject, session, contrast = (row.get(name, "") for name in ("subject", "session", "contrast"))
-        parts = [part for part in (subject, session) if part]
-        yield ScanEntry(
-            scan_id=safe_name("__".join([*parts, stem])),
-            subject=subject or stem,
-            session=session,
-            contrast=contrast,
-            path=file,
-            anatomy_mask=optional_path(path.parent, row.get("anatomy_mask")),
-            anonymisation_mask=optional_path(path.parent, row.get("anonymisation_mask")),
-            quality=quality_score(row.get("quality", ""), path),
-        )
-
-
-def _folder(source: Path, *, derived: bool, min_slices: int) -> tuple[str, list[ScanEntry], list[SetAside]]:
-    """The scans and DICOM series below a folder, and participants without a scan."""
-    entries, left_out, others = list_folder(source)
-    series, unfit = list_series(others, source, derived=derived, min_slices=min_slices)
-    entries += series
-    left_out += unfit
-    if (source / PARTICIPANTS).is_file():
-        left_out += _without_scan(source / PARTICIPANTS, {entry.subject for entry in entries})
-    if not series:
-        return "folder of scans", entries, left_out
-    return "DICOM" if len(series) == len(entries) else "folder of scans and DICOM", entries, left_out
-
-
-def _without_scan(table: Path, subjects: set[str]) -> list[SetAside]:
+def _participants(source: Path, found: Found) -> Iterator[SetAside]:
     """Rows of a BIDS tree's participants.tsv of whom there is no scan."""
     from mdae.data.tables import read_text_table  # here: most commands need no table
 
+    table = source / PARTICIPANTS
+    if not table.is_file():
+        return
+    subjects = {entry.subject for entry in found.entries}
     try:
         names = read_text_table(table, "participant_id")["participant_id"]
     except DataError as error:  # the scans are there all the same
-        return [SetAside(str(table), error.what, error.mend or "")]
-    return [
-        SetAside(f"{table}: {name}", "a participant without a scan")
-        for name in names
-        if name.removeprefix("sub-") not in subjects
-    ]
+        yield SetAside(str(table), error.what, error.mend or "", num_files="0")
+        return
+    for name in names:
+        if name.removeprefix("sub-") not in subjects:
+            mend = "nothing, if there is none to be had"
+            yield SetAside(f"{table}: {name}", NO_SCAN, mend, num_files="0")

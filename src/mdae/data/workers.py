@@ -13,7 +13,9 @@ from threadpoolctl import threadpool_limits
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.dicom import read_series
-from mdae.data.io import read_mask, read_scan
+from mdae.data.io import Scan, read_mask, read_scan
+from mdae.data.label_maps import MEND as KEEP_LABELS
+from mdae.data.label_maps import label_map_by_voxels
 from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
@@ -30,10 +32,18 @@ def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
         ScanError: an unfit one.
         DataError: a program that is needed is not installed.
     """
+    return prepare_read(entry, read_entry(entry, contract), contract)
+
+
+def read_entry(entry: ScanEntry, contract: Preprocessing) -> Scan:
+    """Read a scan; raises `ScanError` for an unfit one."""
     if entry.slices:
-        scan = read_series(entry, series=contract.series, min_slices=contract.min_slices)
-    else:
-        scan = read_scan(entry.path, series=contract.series, min_slices=contract.min_slices)
+        return read_series(entry, series=contract.series, min_slices=contract.min_slices)
+    return read_scan(entry.path, series=contract.series, min_slices=contract.min_slices)
+
+
+def prepare_read(entry: ScanEntry, scan: Scan, contract: Preprocessing) -> PreparedScan:
+    """The rest of `prepare_entry`."""
     anatomy, anonymised = (
         read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
     )
@@ -102,7 +112,10 @@ def prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     try:
         if entry.path.suffix == ".b2nd":
             return store.link(entry)
-        return store.write(entry, prepare_entry(entry, store.contract))
+        scan = read_entry(entry, store.contract)
+        if not entry.keep_labels and (reason := label_map_by_voxels(scan.data)):
+            return SetAside(str(entry.path), reason, KEEP_LABELS).stamped()
+        return store.write(entry, prepare_read(entry, scan, store.contract))
     except ScanError as error:
         if error.where == str(entry.path):
             row = SetAside(str(entry.path), error.what, error.mend or "")

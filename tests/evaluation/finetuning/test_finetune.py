@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mdae.data.catalogue import list_folder
+from mdae.data.sources import discover
 from mdae.errors import ConfigError, DataError, MDAEError, ModelError, ScanError, TrainingError
 from mdae.evaluation.features.backbone import backbone_of
 from mdae.evaluation.features.cache import FeatureCache
@@ -559,7 +559,7 @@ def test_other_scans_labels_or_options_are_another_fit(tmp_path):
 def test_scans_are_prepared_once_and_read_a_subject_at_a_time(model, cohort, tmp_path):
     made = backbone_of(Encoder.load(model), "model", "identity")
     cache = FeatureCache(tmp_path, InputExtractor(made))
-    scans = list_folder(cohort)[0][:4]
+    scans = discover(cohort)[:4]
     assert not cache.fill(scans, workers=1)
     inputs = CachedInputs([[cache.path(scan) for scan in pair] for pair in (scans[:2], scans[2:])])
     assert inputs.shape == (2, 2, *made.patch)
@@ -580,7 +580,7 @@ def test_scans_are_prepared_once_and_read_a_subject_at_a_time(model, cohort, tmp
 def test_an_input_that_is_not_finite_is_set_aside(model, cohort, tmp_path):
     made = backbone_of(Encoder.load(model), "model", "identity")
     made.fit = lambda prepared: np.full(made.patch, 1e6, np.float32)  # beyond float16
-    scan = list_folder(cohort)[0][0]
+    scan = discover(cohort)[0]
     failed = FeatureCache(tmp_path, InputExtractor(made)).fill([scan])
     assert isinstance(failed[str(scan.path)], ScanError) and "not finite" in failed[str(scan.path)].what
 

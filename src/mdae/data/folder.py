@@ -1,0 +1,137 @@
+"""A folder of anything: every file in it is a scan, part of one, left out with the reason, or no image and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mdae.data.catalogue import ScanEntry, safe_name
+from mdae.data.dicom import list_series, may_be_dicom
+from mdae.data.formats import is_scan, not_read, scan_stem, voxels_of
+from mdae.data.io import MIN_SLICES
+from mdae.data.label_maps import MEND, label_map_by_name
+from mdae.data.names import SUBJECT_FOLDER
+from mdae.data.set_aside import SetAside
+from mdae.data.subjects import read_people
+from mdae.data.walk import Tree, walk
+
+HEADERS = "DICOM headers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What of a source is taken.
+
+    Attributes:
+        derived: DICOM series that were computed from others as well.
+        keep_labels: label maps as well.
+        subject_from: what tells the subject, as `read_people`.
+        min_slices: DICOM series of fewer are left out.
+    """
+
+    derived: bool = False
+    keep_labels: bool = False
+    subject_from: str = "auto"
+    min_slices: int = MIN_SLICES
+
+
+EVERYTHING = Choice()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
+
+    Attributes:
+        entries: scans and DICOM series.
+        left_out: what may be a scan and is not taken, with reasons.
+        passed_over: how many other files there are, by suffix; hidden ones too.
+    """
+
+    entries: list[ScanEntry]
+    left_out: list[SetAside]
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+def list_folder(source: Path, choice: Choice = EVERYTHING) -> Found:
+    """The scans and DICOM series below a folder, or a single file."""
+    tree = Tree([source]) if source.is_file() else walk(source)
+    root = source.parent if source.is_file() else source
+    left_out, scans, others = list(tree.left_out), [], []
+    for path in tree.files:
+        if not is_scan(path):
+            others.append(path)
+        elif not choice.keep_labels and source != path and (reason := _label_map(path, root)):
+            left_out.append(SetAside(str(path), reason, MEND))
+        else:
+            scans.append(path)
+    parts = voxels_of((path for path in tree.files if is_scan(path)), others)
+    others = [path for path in others if path not in parts]
+    foreign = {path: row for path in others if (row := not_read(path))}
+    series, unfit = list_series(
+        (path for path in others if path not in foreign),
+        source,
+        derived=choice.derived,
+        min_slices=choice.min_slices,
+    )
+    left_out += [*foreign.values(), *unfit]
+    entries, nameless = _entries(scans, series, root, choice.subject_from)
+    rest = set(others) - foreign.keys() - {path for entry in series for path in entry.slices}
+    if unfit:  # those are told of
+        rest = {path for path in rest if not may_be_dicom(path)}
+    passed_over = tree.passed_over + Counter(path.suffix.lower() or "without a suffix" for path in rest)
+    return Found(
+        [replace(entry, keep_labels=choice.keep_labels) for entry in entries],
+        left_out + nameless,
+        passed_over,
+    )
+
+
+def _label_map(path: Path, root: Path) -> str | None:
+    return label_map_by_name(path, path.relative_to(root).parts[:-1])
+
+
+def _entries(
+    scans: Sequence[Path], series: Sequence[ScanEntry], root: Path, rule: str
+) -> tuple[list[ScanEntry], list[SetAside]]:
+    """Scans with their people, and those in which a user's rule finds nobody; without one DICOM's headers tell."""
+    people = read_people([*scans, *((entry.path for entry in series) if rule != "auto" else ())], root, rule)
+    entries, nameless = [], []
+    for path in scans:
+        person = people[path]
+        if person is None:
+            nameless.append(_nameless(path, rule))
+            continue
+        entries.append(
+            ScanEntry(
+                scan_id=_scan_id(path, root),
+                subject=person.subject,
+                session=person.session,
+                contrast=person.contrast,
+                path=path,
+                told_by=person.how,
+            )
+        )
+    for entry in series:
+        if entry.path not in people:
+            entries.append(replace(entry, told_by=HEADERS))
+        elif person := people[entry.path]:
+            entries.append(replace(entry, subject=person.subject, told_by=person.how))
+        else:
+            nameless.append(replace(_nameless(entry.path, rule), num_files=str(len(entry.slices))))
+    return entries, nameless
+
+
+def _nameless(path: Path, rule: str) -> SetAside:
+    return SetAside(str(path), f"no subject in its path by {rule!r}", "mend --subject-from")
+
+
+def _scan_id(path: Path, root: Path) -> str:
+    """A name from the path alone; folders inside a BIDS subject's repeat what the file says."""
+    folders, stem = path.relative_to(root).parts[:-1], scan_stem(path)
+    if SUBJECT_FOLDER.match(stem):
+        depth = next((depth for depth, name in enumerate(folders) if SUBJECT_FOLDER.match(name)), 0)
+        folders = folders[:depth]
+    return safe_name("__".join([*folders, stem]))
