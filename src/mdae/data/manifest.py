@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mdae.data.catalogue import ScanEntry, optional_path, quality_score, safe_name
 from mdae.data.folder import Choice, Found
@@ -47,7 +49,7 @@ def not_there(path: Path) -> SetAside:
     return SetAside(str(path), f"listed, but {reason}", mend, num_files="0")
 
 
-def _entry(row: dict[str, str], table: Path) -> ScanEntry:
+def _entry(row: Mapping[Any, str], table: Path) -> ScanEntry:
     """A row's scan."""
     file = Path(os.path.normpath(table.parent / Path(row["path"].strip()).expanduser()))
     subject, session, contrast = (row.get(name, "").strip() for name in ("subject", "session", "contrast"))
