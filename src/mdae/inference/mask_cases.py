@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.data.catalogue import ScanEntry
-from mdae.data.io import is_scan, scan_stem
+from mdae.data.formats import is_scan, scan_stem
 from mdae.data.sources import list_source
 from mdae.errors import DataError
 from mdae.evaluation.nnunet.labels import LabelScheme, described_labels, found_labels
