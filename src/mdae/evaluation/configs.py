@@ -43,15 +43,24 @@ class EmbedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Probe features: how well a linear model tells a label from them, with intervals, split by subject."""
+    """Probe features: how well a linear model tells a label from them, with intervals, split by subject.
+
+    Each contrast on its own, and all side by side. Two classes: AUROC and average precision. Several: the mean AUROC of
+    each against the rest, and who is taken for whom. Numbers: mean absolute error, R squared and Pearson's r."""
 
     features: Positional[Annotated[Path, arg(metavar="FEATURES")]]
     """Table that `mdae embed` wrote."""
     labels: Positional[Annotated[Path, arg(metavar="LABELS")]]
-    """Table of labels (.csv, .tsv, .parquet) with a column scan, path, subject or participant_id; a column
-    `split` with train, val and test fixes the split."""
+    """Table of labels (.csv, .tsv, .xlsx, .parquet) with a column scan, path or subject (participant_id, PatientID),
+    and session where they change; a column `split` with train, val and test fixes the split."""
     label: str
-    """Column of the label; two values."""
+    """Column of the label: classes, or numbers."""
+    positive: str = ""
+    """The class to tell from all others; of two, the later one if left out."""
+    kind: Literal["auto", "classes", "number"] = "auto"
+    """What the label is; auto takes words, and up to ten different whole numbers, for classes."""
+    missing: tuple[str, ...] = ()
+    """Words that are no label (unknown, None); blank cells and n/a never are, and no word among numbers."""
     out: Path | None = None
     """JSON file for the results."""
     folds: int = 5
@@ -62,8 +71,11 @@ class ProbeConfig:
     """Of folds and intervals."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         if self.folds < 2 or self.repeats < 1:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
+        if self.positive and self.kind == "number":
+            raise ConfigError("--positive of a number", mend="leave out one of --positive and --kind number")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdae.errors import DataError
+from mdae.errors import ConfigError, DataError
 from mdae.evaluation.configs import ProbeConfig
 from mdae.evaluation.probing.cross_validation import cross_validate, folds_by_subject
 from mdae.evaluation.probing.estimators import LINEAR
@@ -46,13 +46,17 @@ def config(folder: Path, label: str = "lesion", **changes: object) -> ProbeConfi
 def test_an_effect_is_found_and_written_down(tmp_path):
     tables(tmp_path)
     (result,) = probe(config(tmp_path, out=tmp_path / "result.json"))
-    assert result.auroc.low > 0.8 and (result.num_subjects, result.num_scans, result.num_positive) == (
+    assert result.scores["auroc"].low > 0.8 and (
+        result.num_subjects,
+        result.num_scans,
+        result.num_positive,
+    ) == (
         40,
         80,
         40,
     )
     written = json.loads((tmp_path / "result.json").read_text())
-    assert written[0]["auroc"]["value"] == result.auroc.value and written[0]["positive"] == "1"
+    assert written[0]["auroc"]["value"] == result.scores["auroc"].value and written[0]["positive"] == "1"
     assert written[0]["prevalence"] == 0.5
     assert results_table([result]).row_count == 1
 
@@ -114,12 +118,17 @@ def test_text_labels_are_taken(tmp_path):
     ("label", "columns", "said"),
     [
         ("nothing", {}, "no column 'nothing'; it has participant_id, lesion"),
-        ("grade", {"grade": list(range(40))}, "has 40 values"),
-        ("rare", {"rare": [1] * 3 + [0] * 37}, "a class has 3 subjects"),
+        ("grade", {"grade": [f"g{i}" for i in range(40)]}, "has 40 values"),
+        ("same", {"same": ["a"] * 40}, r"has 1 values \(a\)"),
+        ("rare", {"rare": [1] * 3 + [0] * 37}, "class 1 has 3 subjects"),
         ("lesion", {"split": ["left"] * 40}, "column split holds left"),
-        ("lesion", {"split": [None] * 10 + ["train", "test"] * 15}, "column split holds nan, test, train"),
-        ("lesion", {"split": ["train", "test"] * 20}, "its train rows hold one class only"),
-        ("lesion", {"split": ["train"] * 15 + ["val"] + ["test"] * 24}, "its val rows hold one class only"),
+        ("lesion", {"split": [None] * 10 + ["train", "test"] * 15}, "column split holds blank, test, train"),
+        ("lesion", {"split": ["train", "test"] * 20}, "its train rows hold nobody of class 1"),
+        (
+            "lesion",
+            {"split": ["train"] * 15 + ["val"] + ["test"] * 24},
+            "its val rows hold nobody of class 0",
+        ),
         ("session", {"session": ["a", "b"] * 20}, "'session' is in the features table as well"),
     ],
 )
@@ -131,8 +140,8 @@ def test_labels_that_do_not_do_have_one_line(tmp_path, label, columns, said):
 
 def test_tables_that_do_not_do_have_one_line(tmp_path):
     _, labels = tables(tmp_path)
-    pd.DataFrame({"patient": ["a"], "lesion": [1]}).to_csv(labels, sep="\t", index=False)
-    with pytest.raises(DataError, match="no column to join by; it has patient, lesion"):
+    pd.DataFrame({"colour": ["a"], "lesion": [1]}).to_csv(labels, sep="\t", index=False)
+    with pytest.raises(DataError, match="no column to join by; it has colour, lesion"):
         probe(config(tmp_path))
     pd.DataFrame({"subject": ["zz"], "lesion": [1]}).to_csv(labels, sep="\t", index=False)
     with pytest.raises(DataError, match="no subject in common"):
@@ -160,3 +169,131 @@ def test_a_subject_in_two_splits_is_refused(tmp_path):
     table.to_csv(labels, sep="\t", index=False)
     with pytest.raises(DataError, match="more than one split"):
         probe(config(tmp_path))
+
+
+# -- what else a label may be -------------------------------------------------------------------------------------
+
+
+def many(
+    folder: Path, label: list, *, contrasts: tuple[str, ...] = ("T1w",), sessions: int = 1, **columns: object
+) -> None:
+    """Features of names as archives have them; of the first contrast, the first follows the subject's number mod 3."""
+    rng = numpy_generator(1, "many")
+    number = np.arange(len(label)) % 3
+    rows = []
+    for i in range(len(label)):
+        for session in range(sessions):
+            for j, contrast in enumerate(contrasts):
+                values = rng.standard_normal(4) + (2.0 * number[i] * (np.arange(4) == 0) if j == 0 else 0)
+                name = f"ADNI{i:03d}S{i:04d}"
+                rows.append((f"{name}_{session}_{contrast}", name, f"M{6 * session:02d}", contrast, *values))
+    names = ["scan", "subject", "session", "contrast", *(f"f{k:04d}" for k in range(4))]
+    pd.DataFrame(rows, columns=names).to_parquet(folder / "features.parquet")
+    own = [f"ADNI_{i:03d}_S_{i:04d}" for i in range(len(label))]
+    labels = pd.DataFrame({"Patient ID": own, "grade": label, **columns})
+    labels.to_csv(folder / "labels.tsv", sep="\t", index=False, na_rep="None")
+
+
+def test_three_classes_are_three_whatever_one_is_called(tmp_path, caplog):
+    many(tmp_path, [("II", "None", "IV")[i % 3] for i in range(48)])
+    (result,) = probe(config(tmp_path, "grade", folds=3, out=tmp_path / "r.json"))
+    assert result.classes == ("II", "IV", "None") and result.counts == {"II": 16, "IV": 16, "None": 16}
+    assert result.scores["auroc"].low > 0.6 and np.sum(result.confusion) == 48
+    assert np.trace(result.confusion) > 24 and [sum(row) for row in result.confusion] == [16, 16, 16]
+    assert "by letters and digits alone" in caplog.text
+    written = json.loads((tmp_path / "r.json").read_text())[0]
+    assert written["classes"] == ["II", "IV", "None"] and written["notes"] and "positive" not in written
+    assert "taken for II, IV, None" in str(results_table([result]).caption)
+
+
+def test_words_that_the_user_calls_missing_make_two_classes_and_that_is_told(tmp_path, caplog):
+    many(tmp_path, [("II", "None", "IV")[i % 3] for i in range(48)])
+    (result,) = probe(config(tmp_path, "grade", folds=3, missing=("None",)))
+    assert result.classes == ("II", "IV")
+    assert "16 rows say 'None' (16), which is taken for no label" in caplog.text
+
+
+@pytest.mark.parametrize("positive", ["None", "IV"])
+def test_one_class_is_told_from_all_others(tmp_path, positive):
+    many(tmp_path, [("II", "None", "IV")[i % 3] for i in range(48)])
+    (result,) = probe(config(tmp_path, "grade", folds=3, positive=positive))
+    assert result.positive == positive and result.num_positive == 16
+    assert result.classes[0] == f"not {positive}"
+
+
+def test_the_positive_class_is_chosen_and_must_be_there(tmp_path):
+    tables(tmp_path)
+    later, earlier = (probe(config(tmp_path, positive=value))[0] for value in ("1", "0.0"))
+    assert (later.positive, earlier.positive) == ("1", "0")
+    assert earlier.scores["auroc"].value == pytest.approx(later.scores["auroc"].value, abs=0.02)
+    with pytest.raises(DataError, match="nobody's 'lesion' is 'yes'; it holds 0, 1"):
+        probe(config(tmp_path, positive="yes"))
+
+
+def test_numbers_are_a_regression(tmp_path, caplog):
+    ages = [f"{50 + 10 * (i % 3) + i / 50:.2f}".replace(".", ",") for i in range(48)]
+    many(tmp_path, [*ages[:-1], "NA"])
+    (result,) = probe(config(tmp_path, "grade", folds=3))
+    assert result.classes == () and result.scores.keys() == {"mae", "r2", "pearson_r"}
+    assert result.scores["pearson_r"].low > 0.6 and result.scores["mae"].value < 5 and result.num_scans == 47
+    assert "1 rows say 'NA' (1), which is taken for no label" in caplog.text
+    headers = [str(column.header) for column in results_table([result]).columns]
+    assert headers[3:] == ["MAE [95 %]", "R2 [95 %]", "r [95 %]"]
+
+
+def test_few_whole_numbers_are_classes_unless_they_are_said_to_be_numbers(tmp_path):
+    many(tmp_path, [i % 3 for i in range(48)])
+    assert probe(config(tmp_path, "grade", folds=3))[0].classes == ("0", "1", "2")
+    assert probe(config(tmp_path, "grade", folds=3, kind="number"))[0].classes == ()
+    with pytest.raises(ConfigError, match="--positive of a number"):
+        config(tmp_path, "grade", kind="number", positive="1")
+    many(tmp_path, [("a", "b")[i % 2] for i in range(48)])
+    with pytest.raises(DataError, match="'a', which is no number"):
+        probe(config(tmp_path, "grade", kind="number"))
+
+
+def test_several_contrasts_are_seen_side_by_side(tmp_path, caplog):
+    many(tmp_path, [("no", "yes", "yes")[i % 3] for i in range(45)], contrasts=("FLAIR", "T1w"), sessions=2)
+    table = pd.read_parquet(tmp_path / "features.parquet").drop(index=[0])
+    table.to_parquet(tmp_path / "features.parquet")
+    flair, t1w, both = probe(config(tmp_path, "grade", folds=3))
+    assert [r.contrast for r in (flair, t1w, both)] == ["FLAIR", "T1w", "all"]
+    assert (flair.num_scans, t1w.num_scans, both.num_scans) == (89, 90, 89)
+    assert both.scores["auroc"].value > 0.8 and t1w.scores["auroc"].value < 0.75
+    assert both.notes[-1] == "all: 1 sessions without every contrast are left out"
+
+
+def test_a_contrast_with_too_few_subjects_is_refused_and_the_others_are_not(tmp_path):
+    many(tmp_path, [("no", "yes", "yes")[i % 3] for i in range(45)], contrasts=("FLAIR", "T1w"))
+    table = pd.read_parquet(tmp_path / "features.parquet")
+    table[(table["contrast"] == "FLAIR") | (table.index < 12)].to_parquet(tmp_path / "features.parquet")
+    flair, t1w, both = probe(config(tmp_path, "grade", folds=3))
+    assert (
+        flair.scores
+        and "class no has 2 subjects" in t1w.refused
+        and "class no has 2 subjects" in both.refused
+    )
+    assert results_table([flair, t1w, both]).row_count == 3
+
+
+def test_labels_that_change_between_visits_are_scored_by_visit_and_told(tmp_path):
+    many(tmp_path, ["no"] * 48, sessions=2)
+    rows = [
+        (f"ADNI{i:03d}S{i:04d}", visit, "yes" if i % 3 and (i % 3 == 2 or visit == "m06") else "no")
+        for i in range(48)
+        for visit in ("m00", "m06")
+    ]
+    labels = pd.DataFrame(rows, columns=["PatientID", "Visit", "grade"])
+    labels.to_csv(tmp_path / "labels.tsv", sep="\t", index=False)
+    (result,) = probe(config(tmp_path, "grade", folds=3))
+    assert (result.num_subjects, result.num_scans, result.num_positive, result.num_changing) == (
+        48,
+        96,
+        48,
+        16,
+    )
+    assert "16 subjects change between classes" in str(results_table([result]).caption)
+    labels.drop(columns="Visit").to_csv(tmp_path / "labels.tsv", sep="\t", index=False)
+    (result,) = probe(config(tmp_path, "grade", folds=3))
+    assert result.num_subjects == 32 and result.num_changing == 0
+    assert any("are left out, for their rows contradict each other" in note for note in result.notes)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.table import Table
 
-from mdae.data.tables import attach_labels, read_table
+from mdae.data.joining import join_labels
+from mdae.data.tables import read_table
 from mdae.errors import DataError
 from mdae.evaluation.configs import ProbeConfig
-from mdae.evaluation.probing.cross_validation import cross_validate, hold_out
-from mdae.evaluation.probing.estimators import LINEAR
+from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
+from mdae.evaluation.probing.targets import Target, read_target
+from mdae.evaluation.probing.views import View, feature_matrix, views_of
 from mdae.evaluation.statistics.intervals import (
     MIN_SUBJECTS,
     Estimate,
@@ -22,44 +24,83 @@ from mdae.evaluation.statistics.intervals import (
     average_precision,
     cross_validation_widening,
 )
+from mdae.evaluation.statistics.multiclass import confusion, multiclass_scores
+from mdae.evaluation.statistics.scores import regression_scores
 from mdae.files import atomic_write
+
+__all__ = ["ProbeResult", "feature_matrix", "probe", "results_table"]
+
+SHOWN = {
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "balanced_accuracy": "balanced accuracy",
+    "mae": "MAE",
+    "r2": "R2",
+    "pearson_r": "r",
+}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """How well one label is told from one contrast's features.
+    """How well one label is told from one contrast's features, or from those of all contrasts.
 
     Attributes:
-        positive: the value that counts as positive.
-        num_subjects, num_scans, num_positive: what was scored.
+        contrast: its name, or `all`.
+        classes: the label's, in order, of which the later of two is the positive; none of a number.
+        num_subjects, num_scans: what was scored.
+        counts: number of scored scans of each class.
+        num_changing: number of scored subjects with scans of more than one class.
+        scores: figures with intervals, by name; empty if refused.
+        confusion: of several classes, (K, K): how many scans of each (rows) are taken for each.
         selection: how the penalty was chosen and what was scored.
+        notes: what was left out or taken loosely, a line each.
+        refused: why there are no figures; "" if there are.
     """
 
     contrast: str
     label: str
-    positive: str
-    num_subjects: int
-    num_scans: int
-    num_positive: int
-    auroc: Estimate
-    average_precision: Estimate
-    selection: str
+    classes: tuple[str, ...]
+    num_subjects: int = 0
+    num_scans: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    num_changing: int = 0
+    scores: dict[str, Estimate] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    selection: str = ""
+    notes: tuple[str, ...] = ()
+    refused: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able copy, with the prevalence."""
-        return {**asdict(self), "prevalence": self.prevalence}
+    @property
+    def positive(self) -> str:
+        """The class that counts as positive; "" unless there are two."""
+        return self.classes[1] if len(self.classes) == 2 else ""
+
+    @property
+    def num_positive(self) -> int:
+        """Number of scored scans of the positive class."""
+        return self.counts.get(self.positive, 0)
 
     @property
     def prevalence(self) -> float:
         """The share of positive scans: the average precision of chance."""
-        return self.num_positive / self.num_scans
+        return self.num_positive / max(1, self.num_scans)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy: the figures by name, of two classes with the positive one and its prevalence."""
+        about = asdict(self)
+        about |= about.pop("scores")
+        if self.positive:
+            about |= {name: getattr(self, name) for name in ("positive", "num_positive", "prevalence")}
+        return about
 
 
 def probe(config: ProbeConfig) -> list[ProbeResult]:
-    """One result a contrast of the features table.
+    """One result a contrast of the features table, and one of all together if there are several.
 
     Raises:
-        DataError: a table, column or label that does not do.
+        DataError: a table, column or label that does not do, for every contrast.
     """
     features = read_table(config.features)
     missing = [name for name in ("scan", "subject", "contrast") if name not in features.columns]
@@ -67,136 +108,152 @@ def probe(config: ProbeConfig) -> list[ProbeResult]:
         raise DataError(
             f"no column {', '.join(missing)}", where=config.features, mend="make the table with mdae embed"
         )
-    joined = attach_labels(features, read_table(config.labels), config.label, config.labels)
-    results = [
-        _probe_contrast(rows, str(contrast), config)
-        for contrast, rows in joined.fillna({"contrast": ""}).groupby("contrast", sort=True)
-    ]
+    joined = join_labels(
+        features,
+        read_table(config.labels),
+        config.label,
+        config.labels,
+        missing=config.missing,
+        words=config.kind == "classes",
+    )
+    for note in joined.notes:
+        logger.warning("%s: %s", config.labels, note)
+    target = read_target(
+        joined.rows[config.label], config.label, config.labels, kind=config.kind, positive=config.positive
+    )
+    views, left = views_of(joined.rows, target, config.labels)
+    results = [_or_refused(view, target, config) for view in views]
+    results = [replace(result, notes=(*joined.notes, *left)) for result in results]
     if config.out is not None:
         with atomic_write(config.out) as temporary:
             temporary.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n")
     return results
 
 
-def feature_matrix(table: pd.DataFrame) -> np.ndarray:
-    """The columns f0000, f0001, ... of a features table, (N, F).
-
-    Raises:
-        DataError: there are none, or some are not finite.
-    """
-    columns = [name for name in table.columns if name[:1] == "f" and name[1:].isdigit()]
-    if not columns:
-        raise DataError("the features table has no columns f0000, ...", mend="make it with mdae embed")
-    features = table[columns].to_numpy(dtype=np.float64)
-    if spoilt := int((~np.isfinite(features)).any(axis=1).sum()):
-        raise DataError(
-            f"{spoilt} scans have features that are NaN or infinite",
-            mend="make the table again with mdae embed",
-        )
-    return features
+def _or_refused(view: View, target: Target, config: ProbeConfig) -> ProbeResult:
+    """A view's result, or why it has none where other views may have one."""
+    try:
+        return _probe_view(view, target, config)
+    except DataError as error:
+        if view.alone:
+            raise
+        return ProbeResult(view.contrast, config.label, target.classes, refused=error.what)
 
 
-def _probe_contrast(rows: pd.DataFrame, contrast: str, config: ProbeConfig) -> ProbeResult:
-    features, subjects = feature_matrix(rows), rows["subject"].astype(str).to_numpy()
-    labels, positive = binary_labels(rows[config.label], config)
-    if "split" in rows.columns:
-        tested, scores = _given_split(features, labels, subjects, rows["split"].map(str), config)
+def _probe_view(view: View, target: Target, config: ProbeConfig) -> ProbeResult:
+    if view.split is not None:
+        tested = view.split == "test"
+        scored = _given_split(view, target, config)
         widening = 1.0
         selection = "penalty chosen on the train and val rows; test rows scored once"
     else:
-        _require_subjects(labels, subjects, config)
-        scores = cross_validate(
-            LINEAR, features, labels, subjects, folds=config.folds, repeats=config.repeats, seed=config.seed
-        ).scores
-        tested = np.ones(len(labels), dtype=bool)
+        _require_subjects(view, target, config)
+        options = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
+        scored = cross_validate(target.protocol, view.features, view.labels, view.subjects, **options)
+        tested = np.ones(len(view.labels), dtype=bool)
         widening = cross_validation_widening(config.folds)
         selection = (
             f"{config.repeats} x {config.folds}-fold cross-validation by subject; "
             "penalty chosen within each training part; "
             f"intervals over subjects, {widening:.2f} times as wide because models are refitted (Nadeau and Bengio)"
         )
-    scored = (labels[tested], scores[tested], subjects[tested])
-    return ProbeResult(
-        contrast=contrast,
+    labels, subjects = view.labels[tested], view.subjects[tested]
+    changing = view.changing(tested) if target.classes else 0
+    result = ProbeResult(
+        contrast=view.contrast,
         label=config.label,
-        positive=positive,
-        num_subjects=len(np.unique(subjects[tested])),
+        classes=target.classes,
+        num_subjects=len(np.unique(subjects)),
         num_scans=int(tested.sum()),
-        num_positive=int(labels[tested].sum()),
-        auroc=auroc(*scored, widening=widening, seed=config.seed),
-        average_precision=average_precision(*scored, widening=widening, seed=config.seed),
+        counts={name: int((labels == place).sum()) for place, name in enumerate(target.classes)},
+        num_changing=changing,
         selection=selection,
     )
+    return replace(result, **_figures(target, view, scored, tested, widening, config))
 
 
-def binary_labels(values: pd.Series, config: ProbeConfig) -> tuple[np.ndarray, str]:
-    """Labels as 0 and 1, and the value that became 1: the later of the two in order.
+def _figures(
+    target: Target, view: View, scored: Scored, tested: np.ndarray, widening: float, config: ProbeConfig
+) -> dict[str, Any]:
+    """The fields of a result that are figures."""
+    labels, subjects = view.labels[tested], view.subjects[tested]
+    scores = scored.scores[tested]
+    options: dict[str, Any] = {"widening": widening, "seed": config.seed}
+    if not target.classes:
+        return {"scores": regression_scores(labels, scores, subjects, **options)}
+    if len(target.classes) == 2:
+        return {
+            "scores": {
+                "auroc": auroc(labels, scores, subjects, **options),
+                "average_precision": average_precision(labels, scores, subjects, **options),
+            }
+        }
+    figures = multiclass_scores(labels, scores, scored.probabilities[tested], subjects, **options)
+    return {"scores": figures, "confusion": confusion(labels, scores)}
 
-    Raises:
-        DataError: not exactly two values.
-    """
-    names = list(values.unique())
-    names.sort(key=None if pd.api.types.is_numeric_dtype(values) else str)
-    if len(names) != 2:
-        shown = ", ".join(str(name) for name in names[:6]) + (", ..." if len(names) > 6 else "")
+
+def _require_subjects(view: View, target: Target, config: ProbeConfig) -> None:
+    wanted = max(MIN_SUBJECTS, config.folds)
+    fewest, name = view.fewest(target)
+    if fewest < wanted:
+        whose = f"class {name}" if target.classes else "the label"
         raise DataError(
-            f"label {config.label!r} has {len(names)} values ({shown}); a probe needs two",
-            where=config.labels,
-            mend="choose another column, or make it two classes",
-        )
-    return (values == names[1]).to_numpy(dtype=np.int64), str(names[1])
-
-
-def _require_subjects(labels: np.ndarray, subjects: np.ndarray, config: ProbeConfig) -> None:
-    fewest = min(len(np.unique(subjects[labels == value])) for value in (0, 1))
-    if fewest < max(MIN_SUBJECTS, config.folds):
-        raise DataError(
-            f"a class has {fewest} subjects; {config.folds} folds with intervals "
-            f"need {max(MIN_SUBJECTS, config.folds)}",
+            f"{whose} has {fewest} subjects; {config.folds} folds with intervals need {wanted}",
             where=config.labels,
             mend="label more subjects",
         )
 
 
-def _given_split(
-    features: np.ndarray, labels: np.ndarray, subjects: np.ndarray, split: pd.Series, config: ProbeConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows are test rows, and all rows' scores by a model of the others."""
-    names = set(split)
-    if not {"train", "test"} <= names <= {"train", "val", "test"}:
-        raise DataError(
-            f"column split holds {', '.join(sorted(names))}",
-            where=config.labels,
-            mend="use train, val and test",
-        )
-    sides = (
-        pd.DataFrame({"subject": subjects, "split": split.to_numpy()}).groupby("subject")["split"].nunique()
-    )
-    if (sides > 1).any():
-        raise DataError(
-            f"subject {sides.index[sides > 1][0]} is in more than one split",
-            where=config.labels,
-            mend="split by subject",
-        )
-    train, val, test = (split.to_numpy() == name for name in ("train", "val", "test"))
-    for name, part in (("train", train), ("val", val), ("test", test)):
-        if part.any() and len(np.unique(labels[part])) < 2:
+def _given_split(view: View, target: Target, config: ProbeConfig) -> Scored:
+    """All rows' scores by a model of the train and val rows."""
+    assert view.split is not None
+    for part in ("train", "val", "test"):
+        rows = view.split == part
+        present = np.unique(view.labels[rows])
+        if rows.any() and target.classes and len(present) < len(target.classes):
+            absent = next(name for place, name in enumerate(target.classes) if place not in present)
             raise DataError(
-                f"its {name} rows hold one class only",
+                f"its {part} rows hold nobody of class {absent}",
                 where=config.labels,
-                mend="split so that each part holds both",
+                mend="split so that each part holds every class",
             )
-    scored = hold_out(LINEAR, features, labels, subjects, split.to_numpy(), config.seed)
-    return test, scored.scores
+    return hold_out(target.protocol, view.features, view.labels, view.subjects, view.split, config.seed)
 
 
 def results_table(results: list[ProbeResult]) -> Table:
     """The results as a table for people."""
-    table = Table(title=f"linear probe of {results[0].label} (positive: {results[0].positive})")
-    for column in ("contrast", "subjects", "scans", "positive", "prevalence", "AUROC [95 %]", "AP [95 %]"):
+    first = next((result for result in results if not result.refused), results[0])
+    told = f" (positive: {first.positive})" if first.positive else ""
+    table = Table(title=f"linear probe of {first.label}{told}")
+    names = [name for name in first.scores if name != "brier"]
+    counted = ["positive", "prevalence"] if first.positive else []
+    for column in ("contrast", "subjects", "scans", *counted, *(f"{SHOWN[name]} [95 %]" for name in names)):
         table.add_column(column, justify="left" if column == "contrast" else "right")
-    for r in results:
-        counts = (r.num_subjects, r.num_scans, r.num_positive, f"{r.prevalence:.2f}")
-        table.add_row(r.contrast or "-", *map(str, counts), str(r.auroc), str(r.average_precision))
-    table.caption = results[0].selection
+    for result in results:
+        if result.refused:
+            table.add_row(result.contrast or "-", result.refused)
+            continue
+        counts = [str(result.num_subjects), str(result.num_scans)]
+        if first.positive:
+            counts += [str(result.num_positive), f"{result.prevalence:.2f}"]
+        table.add_row(result.contrast or "-", *counts, *(str(result.scores[name]) for name in names))
+    table.caption = "\n".join(_remarks(results, first))
     return table
+
+
+def _remarks(results: list[ProbeResult], first: ProbeResult) -> list[str]:
+    """What a reader of the figures has to know."""
+    remarks = [first.selection]
+    if first.num_changing:
+        remarks.append(
+            f"{first.num_changing} subjects change between classes: each scan counts by its own label, all of a "
+            "subject's are on one side, and the intervals draw the subject among the later class"
+        )
+    for result in results:
+        if result.confusion:
+            rows = zip(result.classes, result.confusion, strict=True)
+            shown = "; ".join(f"{name}: {' '.join(map(str, row))}" for name, row in rows)
+            remarks.append(
+                f"{result.contrast or '-'}: scans of each class taken for {', '.join(result.classes)}: {shown}"
+            )
+    return remarks

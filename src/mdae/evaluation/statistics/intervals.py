@@ -193,15 +193,20 @@ def subject_weights(
 
     Subjects are drawn within their class, so that no replicate is without one.
 
+    Args:
+        subjects: (N,).
+        labels: (N,) of 0 and 1, or 0 to K - 1. A subject with rows of several is in the highest one.
+        seed: of the draws.
+        replicates: their number R.
+
     Raises:
         DataError: fewer than `MIN_SUBJECTS` subjects in a class.
     """
-    names, index = np.unique(subjects, return_inverse=True)
-    ever_positive = np.zeros(len(names), dtype=bool)
-    np.logical_or.at(ever_positive, index, labels == 1)
+    names, index, highest = _classes_of(subjects, labels)
     rng = numpy_generator(seed, "bootstrap")
     counts = np.zeros((replicates, len(names)))
-    for members in (np.flatnonzero(ever_positive), np.flatnonzero(~ever_positive)):
+    for value in _classes(labels):
+        members = np.flatnonzero(highest == value)
         if len(members) < MIN_SUBJECTS:
             raise DataError(
                 f"a class has {len(members)} subjects: an interval needs at least {MIN_SUBJECTS} of each",
@@ -213,10 +218,23 @@ def subject_weights(
     return counts[:, index]
 
 
-def class_sizes(subjects: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
-    """Number of subjects with a positive row, and of those without."""
-    positive = len(np.unique(subjects[labels == 1]))
-    return positive, len(np.unique(subjects)) - positive
+def _classes_of(subjects: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The subjects' names, each row's index among them, and each subject's highest class."""
+    names, index = np.unique(subjects, return_inverse=True)
+    highest = np.zeros(len(names), dtype=int)
+    np.maximum.at(highest, index, labels.astype(int))
+    return names, index, highest
+
+
+def _classes(labels: np.ndarray) -> range:
+    """All classes, highest first; two at least."""
+    return range(max(1, int(labels.max())), -1, -1)
+
+
+def class_sizes(subjects: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:
+    """Number of subjects of each class, the highest first: with a positive row, and without."""
+    _, _, highest = _classes_of(subjects, labels)
+    return tuple(int((highest == value).sum()) for value in _classes(labels))
 
 
 def auroc(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdae.errors import DataError
 from mdae.evaluation.statistics.intervals import (
-    MIN_SUBJECTS,
-    REPLICATES,
     Estimate,
     Weighted,
     bootstrap_estimate,
+    class_sizes,
+    subject_weights,
     weighted_auroc,
 )
-from mdae.seeding import numpy_generator
 
 
 def multiclass_figures(
@@ -54,27 +52,21 @@ def multiclass_scores(
     widening: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """The figures with 95 % intervals; subjects are drawn whole, within their (first) class.
+    """The figures with 95 % intervals; subjects are drawn whole, within their class (`subject_weights`).
 
     Raises:
         DataError: a class has fewer than `MIN_SUBJECTS` subjects.
     """
-    names, first, index = np.unique(subjects, return_index=True, return_inverse=True)
-    rng = numpy_generator(seed, "bootstrap")
-    counts, sizes = np.zeros((REPLICATES, len(names))), []
-    for value in range(scores.shape[1]):
-        members = np.flatnonzero(labels[first] == value)
-        if len(members) < MIN_SUBJECTS:
-            raise DataError(
-                f"a class has {len(members)} subjects: an interval needs at least {MIN_SUBJECTS} of each",
-                mend="label more subjects",
-            )
-        shares = np.full(len(members), 1 / len(members))
-        counts[:, members] = rng.multinomial(len(members), shares, REPLICATES)
-        sizes.append(len(members))
-    weights = counts[:, index]
+    weights, sizes = subject_weights(subjects, labels, seed), class_sizes(subjects, labels)
     figures = multiclass_figures(labels, scores, probabilities)
     return {
-        name: bootstrap_estimate(figure, weights, tuple(sizes), widening=widening)
+        name: bootstrap_estimate(figure, weights, sizes, widening=widening)
         for name, figure in figures.items()
     }
+
+
+def confusion(labels: np.ndarray, scores: np.ndarray) -> list[list[int]]:
+    """How many rows of each class (rows) are taken for each class (columns), (K, K); arguments as above."""
+    counts = np.zeros((scores.shape[1],) * 2, dtype=int)
+    np.add.at(counts, (labels.astype(int), scores.argmax(axis=1)), 1)
+    return [[int(cell) for cell in row] for row in counts]
