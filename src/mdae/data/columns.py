@@ -24,7 +24,7 @@ CALLED = {
     ),
     "session": ("session", "sessionid", "ses", "visit", "visitid", "visitcode", "viscode", "timepoint"),
     "scan": ("scan", "scanid", "scanname"),
-    "path": ("path", "file", "filename", "filepath", "imagepath"),
+    "path": ("path", "filename", "filepath", "imagepath"),
 }
 TEXT = frozenset(name for names in CALLED.values() for name in names) | {"contrast", "split"}  # never numbers
 

@@ -13,7 +13,7 @@ from mdae.data.table_files import EMPTY_WORDS, as_numbers, read_cells
 from mdae.errors import DataError
 from mdae.files import atomic_write
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx")
+SUFFIXES = (".csv", ".tsv", ".parquet")
 JOIN_COLUMNS = ("scan", "path", "subject", "participant_id")
 
 logger = logging.getLogger(__name__)

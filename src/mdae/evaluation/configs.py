@@ -57,7 +57,7 @@ class ProbeConfig:
     """Column of the label: classes, or numbers."""
     positive: str = ""
     """The class to tell from all others; of two, the later one if left out."""
-    kind: Literal["auto", "classes", "number"] = "auto"
+    kind: Literal["auto", "classification", "regression"] = "auto"
     """What the label is; auto takes words, and up to ten different whole numbers, for classes."""
     missing: tuple[str, ...] = ()
     """Words that are no label (unknown, None); blank cells and n/a never are, and no word among numbers."""
@@ -74,8 +74,10 @@ class ProbeConfig:
         require_words(self)
         if self.folds < 2 or self.repeats < 1:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
-        if self.positive and self.kind == "number":
-            raise ConfigError("--positive of a number", mend="leave out one of --positive and --kind number")
+        if self.positive and self.kind == "regression":
+            raise ConfigError(
+                "--positive of a number", mend="leave out one of --positive and --kind regression"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

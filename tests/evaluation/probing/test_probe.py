@@ -244,12 +244,12 @@ def test_numbers_are_a_regression(tmp_path, caplog):
 def test_few_whole_numbers_are_classes_unless_they_are_said_to_be_numbers(tmp_path):
     many(tmp_path, [i % 3 for i in range(48)])
     assert probe(config(tmp_path, "grade", folds=3))[0].classes == ("0", "1", "2")
-    assert probe(config(tmp_path, "grade", folds=3, kind="number"))[0].classes == ()
+    assert probe(config(tmp_path, "grade", folds=3, kind="regression"))[0].classes == ()
     with pytest.raises(ConfigError, match="--positive of a number"):
-        config(tmp_path, "grade", kind="number", positive="1")
+        config(tmp_path, "grade", kind="regression", positive="1")
     many(tmp_path, [("a", "b")[i % 2] for i in range(48)])
     with pytest.raises(DataError, match="'a', which is no number"):
-        probe(config(tmp_path, "grade", kind="number"))
+        probe(config(tmp_path, "grade", kind="regression"))
 
 
 def test_several_contrasts_are_seen_side_by_side(tmp_path, caplog):

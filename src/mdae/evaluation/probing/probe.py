@@ -114,7 +114,7 @@ def probe(config: ProbeConfig) -> list[ProbeResult]:
         config.label,
         config.labels,
         missing=config.missing,
-        words=config.kind == "classes",
+        words=config.kind == "classification",
     )
     for note in joined.notes:
         logger.warning("%s: %s", config.labels, note)

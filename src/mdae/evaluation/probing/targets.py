@@ -13,7 +13,7 @@ from mdae.errors import DataError
 from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Protocol
 from mdae.evaluation.probing.multiclass import multiclass
 
-Kind = Literal["auto", "classes", "number"]
+Kind = Literal["auto", "classification", "regression"]
 MANY = 10  # different whole numbers, from which a label is a number rather than a class
 MOST = 20  # classes
 
@@ -46,7 +46,7 @@ def read_target(
     Args:
         values: a label a row, none of them missing.
         label, where: its column and its file, for what is said.
-        kind: classes or a number; `auto` takes words, and at most `MANY` different whole numbers, for classes.
+        kind: `auto` takes words, and at most `MANY` different whole numbers, for classes.
         positive: the class that all others are told from; 1, 1.0 and 01 are the same.
 
     Raises:
@@ -56,7 +56,7 @@ def read_target(
     names = _in_order(values)
     if positive:
         return _against_rest(values, names, label, where, positive)
-    if kind == "number" or (kind == "auto" and numeric and _is_number(values)):
+    if kind == "regression" or (kind == "auto" and numeric and _is_number(values)):
         if not numeric:
             word = next(name for name in names if not _is_numeral(name))
             raise DataError(
