@@ -164,7 +164,7 @@ BAD = {
     "not nnssl's list of images": not_json,
     "not nnssl's list": other_json,
     "no column 'path'; it has file": lambda f: table_of(f, "x.csv", "file\na\n"),
-    "not a table that can be read": lambda f: table_of(f, "x.csv", ""),
+    "the file is empty": lambda f: table_of(f, "x.csv", ""),
     "a quality score of 'good'": lambda f: table_of(f, "x.csv", "path,quality\na.nii,good\n"),
     "no column 'image_path'": lambda f: table_of(f, "openneuro_metadata.csv", "a\n1\n"),
     "names no subject": lambda f: table_of(f, "openneuro_metadata.csv", "image_path\nx.nii.gz\n"),
