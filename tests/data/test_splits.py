@@ -98,7 +98,7 @@ def test_a_table_of_scans_will_do_for_labels(cohort, copy):
 
 def test_the_data_of_a_run_are_known_by_their_content(copy):
     def data() -> str:
-        return open_run(short_run(copy, Path("unused"), contrasts=("T1w",))).identity["data"]
+        return open_run(short_run(copy, Path("unused"), contrasts=("T1w",))).data
 
     def edit(contrast: str) -> None:
         rows = [json.loads(line) for line in manifest.read_text().splitlines()]
