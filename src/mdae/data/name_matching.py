@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from mdae.data.io import scan_stem
+from mdae.data.formats import scan_stem
 
 Form = Callable[[str], str]
 EXACT = ""  # the name of the reading that needs no telling
