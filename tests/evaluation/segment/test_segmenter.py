@@ -16,7 +16,7 @@ from mdae.evaluation.segment.volumes import UNLABELLED, labelled
 from mdae.evaluation.statistics.overlap import dice
 from tests.evaluation.segment import made
 
-READOUT = FewLabelOptions(steps=0, points=100)
+READOUT = FewLabelOptions(steps=0, points=100, overlap=0.0)
 
 
 @pytest.fixture(scope="module")

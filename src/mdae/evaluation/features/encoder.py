@@ -55,6 +55,11 @@ class Encoder:
                 mend="use a model of one contrast",
             )
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage, finest first."""
+        return self.network.config.features
+
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
         """The encoder of a model folder; raises `ModelError` for anything else, `ConfigError` for no such device."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.segment.volumes import Volume
 from mdae.evaluation.voxel_probe.context import (
     NUM_POSITION,
@@ -19,7 +18,7 @@ from mdae.evaluation.voxel_probe.context import (
     position_maps,
     scale_maps,
 )
-from mdae.evaluation.voxel_probe.features import features_at, read_out
+from mdae.evaluation.voxel_probe.features import MapSource, features_at, read_out
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,17 @@ class VoxelFeatures:
     """Where the features of single voxels come from.
 
     Attributes:
-        encoder: frozen; None for none.
+        encoder: the frozen network that is read; None for none.
         context: whether intensities and place stand beside it.
     """
 
-    encoder: Encoder | None
+    encoder: MapSource | None
     context: bool
 
     @property
     def num_encoder(self) -> int:
         """Features of the encoder for each contrast."""
-        return 0 if self.encoder is None else self.encoder.num_features
+        return 0 if self.encoder is None else sum(self.encoder.widths)
 
     def number(self, num_contrasts: int) -> int:
         """F, of volumes of so many contrasts."""

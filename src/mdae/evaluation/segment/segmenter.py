@@ -1,123 +1,65 @@
-"""A segmenter from few masks: fitted on prepared volumes, kept as tensors and a description, applied to others."""
+"""Fitting a segmenter: the readout, then fine-tuning, then whichever of them is better on subjects left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
-from torch import Tensor
 
-from mdae.data.preprocess import PreparedScan
-from mdae.errors import DataError, ModelError
-from mdae.evaluation.features.encoder import Encoder
+from mdae.errors import DataError
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.segment.features import VoxelFeatures
-from mdae.evaluation.segment.volumes import UNLABELLED, LabelledVolume, Volume, volume_of
+from mdae.evaluation.segment.finetune import Look, finetune
+from mdae.evaluation.segment.fitted import FittedSegmenter, network_of, voxel_features
+from mdae.evaluation.segment.network import SegmentationNetwork
+from mdae.evaluation.segment.patches import Example
+from mdae.evaluation.segment.volumes import UNLABELLED, LabelledVolume
 from mdae.evaluation.voxel_probe.regression import Points, Readout, fit_readout
 from mdae.networks.saved import SavedModel
-from mdae.seeding import numpy_generator
+from mdae.seeding import key, numpy_generator
+
+__all__ = ["FittedSegmenter", "draw_points", "fit_segmenter"]
 
 ALL_POINTS = 60_000  # of all volumes: more hardly move a linear function
-FORMAT = 1
 
 
 @dataclass(frozen=True)
-class FittedSegmenter:
-    """What was learned of a few masks.
+class _Study:
+    """What every fit has in common: the inner ones and the last."""
 
-    Attributes:
-        labels: the names of the numbers from 0, the background.
-        num_contrasts: C of the volumes.
-        features: of single voxels.
-        readout: of them.
-        notes: how it went, JSON-able, for whoever reads the description.
-    """
-
-    labels: tuple[str, ...]
-    num_contrasts: int
+    model: SavedModel
     features: VoxelFeatures
-    readout: Readout
-    notes: Mapping[str, Any]
+    options: FewLabelOptions
+    num_labels: int
+    num_contrasts: int
+    seed: int
+    device: str | torch.device
+    on_step: Callable[[str], Callable[[int, str], None] | None]
 
-    def probabilities(self, scans: PreparedScan | Sequence[PreparedScan] | Volume) -> np.ndarray:
-        """The labels' probabilities (K, D, H, W), float32, of a subject on the (first) prepared scan's grid.
+    def start(self, points: Sequence[Points]) -> tuple[Readout, SegmentationNetwork]:
+        """A readout, and the network that is it."""
+        readout = fit_readout(points, self.num_labels)
+        return readout, network_of(self.model, self.features, readout, self.num_contrasts, self.device)
 
-        The label of the highest is the segmentation; the background is favoured or disfavoured as Dice is best by it.
-
-        Args:
-            scans: prepared by the model's contract, as many contrasts as it was fitted on and in their order.
-
-        Raises:
-            DataError: another number of contrasts.
-        """
-        volume = scans if isinstance(scans, Volume) else volume_of(scans)
-        if len(volume.data) != self.num_contrasts:
-            raise DataError(
-                f"{len(volume.data)} contrasts for a segmenter of {self.num_contrasts}",
-                mend="give every contrast that it was fitted on, in order",
-            )
-        scores = self.features.linear(volume, self.readout.weights)
-        scores += self.readout.biases[:, None, None, None].astype(np.float32)
-        return np.asarray(softmax(scores, axis=0), dtype=np.float32)
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name and a JSON-able description, from which `from_state` makes the same segmenter."""
-        tensors = {
-            "readout.weights": torch.from_numpy(self.readout.weights.astype(np.float32)),
-            "readout.biases": torch.from_numpy(self.readout.biases.astype(np.float32)),
-        }
-        about = {
-            "format": FORMAT,
-            "labels": list(self.labels),
-            "num_contrasts": self.num_contrasts,
-            "encoder": self.features.encoder is not None,
-            "context": self.features.context,
-            "notes": dict(self.notes),
-        }
-        return tensors, about
-
-    @classmethod
-    def from_state(
-        cls,
-        tensors: Mapping[str, Tensor],
-        about: Mapping[str, Any],
-        model: SavedModel | None,
-        *,
-        device: str | torch.device = "cpu",
-    ) -> FittedSegmenter:
-        """The inverse of `state`.
-
-        Args:
-            tensors, about: what `state` gave.
-            model: the pre-trained one that it was fitted with; None if it was fitted without any.
-            device: where to compute.
-
-        Raises:
-            ModelError: tensors or a model that do not fit the description.
-        """
-        try:
-            if about["format"] != FORMAT:
-                raise ValueError(f"format {about['format']}")
-            labels, contrasts = tuple(map(str, about["labels"])), int(about["num_contrasts"])
-            if about["encoder"] and model is None:
-                raise ValueError("it needs its pre-trained model")
-            features = VoxelFeatures(
-                _encoder(model if about["encoder"] else None, device), bool(about["context"])
-            )
-            weights, biases = (tensors[f"readout.{name}"].double().numpy() for name in ("weights", "biases"))
-            shapes = (weights.shape, biases.shape)
-            if shapes != ((len(labels), features.number(contrasts)), (len(labels),)):
-                raise ValueError(f"a readout of shape {weights.shape}")
-            return cls(labels, contrasts, features, Readout(weights, biases), dict(about["notes"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"not a segmenter of this version or of this encoder ({type(error).__name__}: {error})",
-                mend="use the encoder that it was fitted with",
-            ) from error
+    def tune(
+        self,
+        network: SegmentationNetwork,
+        readout: Readout,
+        train: Sequence[LabelledVolume],
+        val: Sequence[LabelledVolume],
+        what: str,
+        until: int | None = None,
+    ) -> list[Look]:
+        """Fine-tune; the looks at val."""
+        examples = [
+            [Example(own, self.features.linear_of_context(own.volume, readout.weights)) for own in part]
+            for part in (train, val)
+        ]
+        seed = key(self.seed, f"few labels {what}") % 2**32
+        return finetune(network, *examples, self.options, seed=seed, until=until, on_step=self.on_step(what))
 
 
 def fit_segmenter(
@@ -126,38 +68,108 @@ def fit_segmenter(
     options: FewLabelOptions,
     labels: Sequence[str],
     *,
+    val: Sequence[LabelledVolume] = (),
     seed: int = 0,
     device: str | torch.device = "cpu",
+    on_step: Callable[[str], Callable[[int, str], None] | None] = lambda what: None,
 ) -> FittedSegmenter:
     """Learn a segmentation from labelled volumes.
 
+    What fine-tuning ends at, the readout that it starts from among it, is chosen on `val`. Without any it is chosen by
+    inner folds of the subjects, and learned again from all of them. From one subject alone nothing can be chosen: the
+    readout is what there is.
+
     Args:
-        subjects: one volume or more, one subject or more; offsets, epochs and whether to fine-tune at all are chosen on
-            some of the subjects that the rest was not learned from.
+        subjects: one volume or more, of one subject or more.
         model: a pre-trained model, whose contract the volumes were prepared by; None for place and intensities alone.
         options: how.
         labels: the names of the numbers from 0, the background.
+        val: volumes of other subjects to choose by.
         seed: of all that is drawn.
         device: where to compute.
+        on_step: told what is fine-tuned next; gives what is told of its steps, or None.
 
     Raises:
-        DataError: no volume, or none with a label.
+        DataError: no volume, or none with a label; contrasts that differ in number.
+        TrainingError: fine-tuning diverged.
     """
+    _check(subjects, val)
+    features = voxel_features(model, options.context, device)
+    points = draw_points(subjects, features, options.points, seed)
+    contrasts = len(subjects[0].volume.data)
+    if model is None:
+        readout, network, tuned, notes = fit_readout(points, len(labels)), None, False, {}
+    else:
+        study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
+        readout, network = study.start(points)
+        tuned, notes = _tuned(study, network, readout, points, subjects, val)
+    about = {"subjects": len({own.subject for own in subjects}), "volumes": len(subjects), **notes}
+    return FittedSegmenter(
+        tuple(labels), contrasts, features, readout, network, tuned, options, about | {"tuned": tuned}
+    )
+
+
+def _check(subjects: Sequence[LabelledVolume], val: Sequence[LabelledVolume]) -> None:
     if not subjects:
         raise DataError("no labelled volume", mend="give one or more scans with a mask")
-    features = VoxelFeatures(_encoder(model, device), options.context or model is None)
-    points = draw_points(subjects, features, options.points, seed)
-    readout = fit_readout(points, len(labels))
-    notes = {
-        "subjects": len({own.subject for own in subjects}),
-        "volumes": len(subjects),
-        "chosen": "readout",
+    if len({len(own.volume.data) for own in (*subjects, *val)}) > 1:
+        raise DataError("subjects with different numbers of contrasts", mend="give every subject the same")
+    if both := {own.subject for own in subjects} & {own.subject for own in val}:
+        raise DataError(f"{min(both)} is both learned from and chosen by", mend="part them by subject")
+
+
+def _tuned(
+    study: _Study,
+    network: SegmentationNetwork,
+    readout: Readout,
+    points: Sequence[Points],
+    subjects: Sequence[LabelledVolume],
+    val: Sequence[LabelledVolume],
+) -> tuple[bool, dict[str, Any]]:
+    """Fine-tune the network in place if that is better than the readout; whether it was, and how it went."""
+    names = sorted({own.subject for own in subjects})
+    if not study.options.steps:
+        return False, {}
+    if val:
+        looks = study.tune(network, readout, subjects, val, "val")
+        best = max(looks, key=lambda look: (look.mean, -look.step))
+        return best.step > 0, _noted(looks, best, "validation subjects")
+    if len(names) < 2:
+        why = "one labelled subject tells nothing of others: the readout is kept, and no Dice can be expected of it"
+        return False, {"chosen_on": why}
+    looks = _inner(study, points, subjects, names)
+    best = max(looks, key=lambda look: (look.mean, -look.step))
+    if best.step:
+        study.tune(network, readout, subjects, (), "all", until=best.step)
+    return best.step > 0, _noted(looks, best, "inner folds")
+
+
+def _inner(
+    study: _Study, points: Sequence[Points], subjects: Sequence[LabelledVolume], names: Sequence[str]
+) -> list[Look]:
+    """The looks at each volume by a network that learned from other subjects, put together by step."""
+    folds = min(study.options.inner_folds, len(names))
+    order = numpy_generator(study.seed, "inner folds").permutation(len(names))
+    found: dict[int, list[float]] = {}
+    for fold in range(folds):
+        out = {names[index] for index in order[fold::folds]}
+        left = [index for index, own in enumerate(subjects) if own.subject not in out]
+        readout, network = study.start([points[index] for index in left])
+        tested = [own for own in subjects if own.subject in out]
+        for look in study.tune(network, readout, [subjects[i] for i in left], tested, f"fold {fold + 1}"):
+            found.setdefault(look.step, []).extend(look.dice)
+    return [Look(step, tuple(values), float("nan")) for step, values in sorted(found.items())]
+
+
+def _noted(looks: Sequence[Look], best: Look, chosen_on: str) -> dict[str, Any]:
+    """What is kept of the looks, JSON-able."""
+    return {
+        "chosen_on": chosen_on,
+        "step": best.step,
+        "readout_dice": looks[0].mean,
+        "best_dice": best.mean,
+        "looks": [[look.step, look.mean] for look in looks],
     }
-    return FittedSegmenter(tuple(labels), len(subjects[0].volume.data), features, readout, notes)
-
-
-def _encoder(model: SavedModel | None, device: str | torch.device) -> Encoder | None:
-    return None if model is None else Encoder(model, device)
 
 
 def draw_points(
@@ -169,20 +181,18 @@ def draw_points(
         rng = numpy_generator(seed, "voxels", index)
         present = np.unique(own.labels[own.labels != UNLABELLED])
         share = max(1, min(number, ALL_POINTS // (len(subjects) * max(1, len(present)))))
-        chosen, stand_for = [], []
+        places, stand_for = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
         for label in present.tolist():
             there = np.flatnonzero(own.labels == label)
-            some = np.sort(rng.choice(there, size=min(len(there), share), replace=False))
-            chosen.append(some)
-            stand_for.append(np.full(len(some), len(there) / len(some)))
-        places = np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
-        voxels = np.stack(np.unravel_index(places, own.labels.shape), axis=1)
-        drawn.append(
-            Points(
-                own.subject,
-                features.at(own.volume, voxels),
-                own.labels[tuple(voxels.T)].astype(np.int64),
-                np.concatenate(stand_for) if stand_for else np.zeros(0),
+            places.append(np.sort(rng.choice(there, size=min(len(there), share), replace=False)))
+            stand_for.append(np.full(len(places[-1]), len(there) / len(places[-1])))
+        voxels = np.stack(np.unravel_index(np.concatenate(places), own.labels.shape), axis=1)
+        labels = own.labels[tuple(voxels.T)].astype(np.int64)
+        found = features.at(own.volume, voxels)
+        if not np.isfinite(found).all():
+            raise DataError(
+                f"{own.subject}: features are NaN or infinite",
+                mend="check the encoder's weights and the scan",
             )
-        )
+        drawn.append(Points(own.subject, found, labels, np.concatenate(stand_for)))
     return drawn

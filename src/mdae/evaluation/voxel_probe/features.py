@@ -7,18 +7,38 @@ instead of hundreds of features.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, map_windows, window_starts
 from mdae.types import Shape3
 
 
+class MapSource(Protocol):
+    """A frozen network whose maps are read, such as an `Encoder`.
+
+    Attributes:
+        patch: the window that it sees.
+        device: where it computes.
+        widths: channels of each map.
+    """
+
+    patch: Shape3
+    device: torch.device
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
+    def stages(self, windows: Tensor) -> list[Tensor]:
+        """The maps of windows (B, 1, D, H, W), each (B, C, d, h, w), on the device."""
+
+
 @torch.inference_mode()
-def features_at(encoder: Encoder, volume: np.ndarray, background: float, points: np.ndarray) -> np.ndarray:
+def features_at(encoder: MapSource, volume: np.ndarray, background: float, points: np.ndarray) -> np.ndarray:
     """The features (P, F), float32, at points of a prepared volume; each is seen in the window whose middle is nearest.
 
     Args:
@@ -32,7 +52,7 @@ def features_at(encoder: Encoder, volume: np.ndarray, background: float, points:
     middles = np.array(starts) + (np.array(patch) - 1) / 2
     from_middle = np.abs(points[:, None] - middles) / np.array(patch)  # in windows, whose sides may differ
     window_of = from_middle.max(axis=2).argmin(axis=1)
-    features = np.zeros((len(points), encoder.num_features), dtype=np.float32)
+    features = np.zeros((len(points), sum(encoder.widths)), dtype=np.float32)
     used = np.unique(window_of)
     for some in np.array_split(used, -(-len(used) // AT_ONCE)):
         windows = torch.stack([cut_window(x, starts[index], patch, background) for index in some])[:, None]
@@ -53,7 +73,7 @@ def _at(stage: Tensor, points: Tensor, patch: Shape3) -> Tensor:
     return F.grid_sample(stage.float(), grid, padding_mode="border", align_corners=False)[0, :, 0, 0]
 
 
-def read_out(encoder: Encoder, volume: np.ndarray, background: float, weights: np.ndarray) -> np.ndarray:
+def read_out(encoder: MapSource, volume: np.ndarray, background: float, weights: np.ndarray) -> np.ndarray:
     """Linear functions of the features at every voxel of a prepared volume: (K, D, H, W), float32.
 
     Args:
@@ -61,7 +81,7 @@ def read_out(encoder: Encoder, volume: np.ndarray, background: float, weights: n
         weights: (K, F).
     """
     kernels = torch.from_numpy(weights.astype(np.float32)).to(encoder.device)
-    parts = torch.split(kernels, list(encoder.network.config.features), dim=1)
+    parts = torch.split(kernels, list(encoder.widths), dim=1)
 
     def of_windows(windows: Tensor) -> Tensor:
         read = [

@@ -49,10 +49,12 @@ class Readout:
         weights: (K, F).
         biases: (K,). The softmax of weights @ features + biases is the probability of each label among the voxels of
             a scan, but for the background, which is favoured or disfavoured as Dice is best by it.
+        spread: (F,), the features' standard deviations among the points.
     """
 
     weights: np.ndarray
     biases: np.ndarray
+    spread: np.ndarray
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """The labels' scores (P, K) of points (P, F)."""
@@ -72,7 +74,7 @@ def fit_readout(points: Sequence[Points], num_labels: int, *, strength: float = 
     """
     plain = _fit(points, num_labels, strength)
     offset = _best_offset(points, num_labels, strength)
-    return Readout(plain.weights, plain.biases + offset * (np.arange(num_labels) == 0))
+    return Readout(plain.weights, plain.biases + offset * (np.arange(num_labels) == 0), plain.spread)
 
 
 def _fit(points: Sequence[Points], num_labels: int, strength: float) -> Readout:
@@ -93,7 +95,7 @@ def _fit(points: Sequence[Points], num_labels: int, strength: float) -> Readout:
     weights, biases = np.zeros((num_labels, x.shape[1])), np.full(num_labels, NEVER)
     weights[seen] = own
     biases[seen] = np.ravel(bias) - own @ scaler.mean_ + _log_odds_of_scans(points, y, seen)
-    return Readout(weights, biases)
+    return Readout(weights, biases, scaler.scale_)
 
 
 def _log_odds_of_scans(points: Sequence[Points], labels: np.ndarray, seen: np.ndarray) -> np.ndarray:

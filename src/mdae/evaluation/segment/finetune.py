@@ -1,0 +1,190 @@
+"""Fine-tuning from a readout: the looks at validation subjects on the way, and the best of them kept.
+
+Epoch 0 is the readout. A network that never gets better on subjects it does not learn from stays what it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from mdae.errors import TrainingError
+from mdae.evaluation.segment.config import FewLabelOptions
+from mdae.evaluation.segment.loss import dice_and_cross_entropy
+from mdae.evaluation.segment.network import SegmentationNetwork
+from mdae.evaluation.segment.patches import Example, PatchSampler
+from mdae.evaluation.segment.volumes import UNLABELLED, Volume
+from mdae.evaluation.statistics.overlap import dice
+from mdae.training.optimiser import learning_rate
+
+AT_ONCE = 4  # windows in a batch
+CLIP = 1.0  # of the gradient's norm
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How well the network did at a step: the mean Dice of each validation volume; the loss since the last look."""
+
+    step: int
+    dice: tuple[float, ...]
+    loss: float
+
+    @property
+    def mean(self) -> float:
+        """Over the volumes that have any label; NaN if none has."""
+        known = [value for value in self.dice if not math.isnan(value)]
+        return float(np.mean(known)) if known else math.nan
+
+
+def finetune(
+    network: SegmentationNetwork,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    options: FewLabelOptions,
+    *,
+    seed: int,
+    until: int | None = None,
+    on_step: Callable[[int, str], None] | None = None,
+) -> list[Look]:
+    """Train a network that is a readout so far; it ends as it was at its best look, or at the last step without any.
+
+    Args:
+        network: changed in place, on its device.
+        train: to learn from.
+        val: of other subjects, to choose by; none for no looks.
+        options: how.
+        seed: of patches and augmentation.
+        until: stop at this step of the schedule; its end if None.
+        on_step: told of the steps done and a note.
+
+    Returns:
+        The looks, that of the readout first; none without val.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    device = network.bias.device
+    sampler = PatchSampler(train, network.maps.patch, options, seed, device)
+    groups = network.layerwise(options)
+    optimiser = torch.optim.AdamW(groups, lr=0.0)
+    looks = [Look(0, agreements(network, val, options), math.nan)] if val else []
+    best = copy.deepcopy(network.state_dict()) if val else {}
+    last = options.steps if until is None else until
+    every, losses = max(1, options.steps // options.looks), []
+    for step in range(last):
+        losses.append(_step(network, optimiser, sampler(step), _share(step, options)))
+        done = step + 1
+        if not done % every or done == last:
+            loss = _finite(torch.stack(losses), done)
+            losses = []
+            if val:
+                looks.append(Look(done, agreements(network, val, options), loss))
+                if looks[-1].mean > max(look.mean for look in looks[:-1]):
+                    best = copy.deepcopy(network.state_dict())
+            if on_step is not None:
+                on_step(
+                    done, f"loss {loss:.3f}" + (f" · validation Dice {looks[-1].mean:.3f}" if looks else "")
+                )
+    if val:
+        network.load_state_dict(best)
+    return looks
+
+
+def _share(step: int, options: FewLabelOptions) -> float:
+    warmup = round(options.warmup * options.steps)
+    return learning_rate(step, peak=1.0, warmup_steps=warmup, total_steps=options.steps)
+
+
+def _step(
+    network: SegmentationNetwork,
+    optimiser: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    share: float,
+) -> Tensor:
+    """One optimiser step; the loss, on the device."""
+    x, context, target = batch
+    for group in optimiser.param_groups:
+        group["lr"] = share * group["peak"]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+        scores = network(x)
+    loss = dice_and_cross_entropy(scores.float() + context, target)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
+def _finite(losses: Tensor, step: int) -> float:
+    values = losses.cpu()
+    if not bool(torch.isfinite(values).all()):
+        raise TrainingError(
+            f"the loss is not finite by step {step} of fine-tuning", mend="lower --few.lr and --few.head-lr"
+        )
+    return float(values.mean())
+
+
+@torch.no_grad()
+def scores_of(network: SegmentationNetwork, volume: Volume, options: FewLabelOptions) -> np.ndarray:
+    """The network's scores (K, D, H, W), float32, of a whole volume: windows blended by Gaussian weights."""
+    device, patch = network.bias.device, network.maps.patch
+    low = [max(0, edge - side) // 2 for side, edge in zip(volume.shape, patch, strict=True)]
+    high = [max(0, edge - side) - a for side, edge, a in zip(volume.shape, patch, low, strict=True)]
+    padded = [
+        np.pad(one, list(zip(low, high, strict=True)), constant_values=value)
+        for one, value in zip(volume.data, volume.background, strict=True)
+    ]
+    x = torch.from_numpy(np.stack(padded))[None]
+
+    def of_windows(windows: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return network(windows).float()
+
+    total = torch.zeros(())
+    flips = FLIPS if options.mirror else FLIPS[:1]
+    for axes in flips:
+        found = sliding_window_inference(
+            x.flip(axes) if axes else x,
+            patch,
+            AT_ONCE,
+            of_windows,
+            overlap=options.overlap,
+            mode="gaussian",
+            sw_device=device,
+            device="cpu",
+        )
+        total = total + (found.flip(axes) if axes else found)
+    x0, y0, z0 = low
+    d, h, w = volume.shape
+    inner = total[0, :, x0 : x0 + d, y0 : y0 + h, z0 : z0 + w] / len(flips)
+    return np.asarray(inner.numpy(), dtype=np.float32)
+
+
+def agreements(
+    network: SegmentationNetwork, examples: Sequence[Example], options: FewLabelOptions
+) -> tuple[float, ...]:
+    """The mean Dice over the labels of each volume, of what the network calls."""
+    return tuple(
+        agreement(scores_of(network, example.own.volume, options) + example.context, example.own.labels)
+        for example in examples
+    )
+
+
+def agreement(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean Dice over the labels but the background, where the highest score (K, D, H, W) is called."""
+    counted = labels != UNLABELLED
+    called = scores.argmax(axis=0)
+    found = [
+        dice((called == label) & counted, labels == label)
+        for label in range(1, len(scores))
+        if (labels == label).any()
+    ]
+    return float(np.mean(found)) if found else math.nan

@@ -1,0 +1,153 @@
+"""The pre-trained U-Net with one linear head on all its maps, which starts as a readout of them.
+
+Every map, the encoder's and the decoder's, is brought to the voxels by trilinear interpolation. A linear head commutes
+with that: it acts on the coarse maps, and a number a label is interpolated instead of hundreds of features. Contrasts
+go through the network one by one, as it was pre-trained, and their maps stand side by side before the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdae.evaluation.segment.config import FewLabelOptions
+from mdae.networks.saved import SavedModel
+from mdae.tensors import Batch
+from mdae.types import Shape3
+
+
+class MapNetwork(nn.Module):
+    """The maps of encoder and decoder, folded at t = 0.
+
+    Args:
+        model: of one contrast; it stays as it is.
+
+    Attributes:
+        widths: channels of each map.
+        patch: the window that it was pre-trained on.
+    """
+
+    def __init__(self, model: SavedModel) -> None:
+        super().__init__()
+        self.encoder = model.network.encoder_at(0.0)
+        self.decoder = model.network.decoder_at(0.0)
+        self.decoder.seg_layers = nn.ModuleList()  # of the pre-training's own output
+        features = model.network.config.features
+        self.widths: tuple[int, ...] = (*features, *features[-2::-1])
+        self.patch: Shape3 = model.patch
+        self.requires_grad_(True)
+
+    def forward(self, x: Batch) -> list[Tensor]:
+        """The maps of windows (B, 1, D, H, W): the encoder's, finest first, then the decoder's, coarsest first."""
+        maps = list(self.encoder(x))
+        y = maps[-1]
+        below = maps[-2::-1]
+        for up, stage, skip in zip(self.decoder.transpconvs, self.decoder.stages, below, strict=True):
+            y = stage(torch.cat([up(y), skip], dim=1))
+            maps.append(y)
+        return maps
+
+    def groups(self) -> list[nn.Module]:
+        """Its parts from input to output, for layer-wise learning rates."""
+        ups = zip(self.decoder.transpconvs, self.decoder.stages, strict=True)
+        return [self.encoder.stem, *self.encoder.stages, *(nn.ModuleList(pair) for pair in ups)]
+
+
+class FrozenMaps:
+    """The maps of a pre-trained network as they are, for readouts.
+
+    Args:
+        model: pre-trained.
+        device: where to compute.
+    """
+
+    def __init__(self, model: SavedModel, device: str | torch.device) -> None:
+        self.device = torch.device(device)
+        self.network = MapNetwork(model).eval().to(self.device)
+        self.patch = self.network.patch
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each map."""
+        return self.network.widths
+
+    @torch.inference_mode()
+    def stages(self, windows: Tensor) -> list[Tensor]:
+        """The maps of windows (B, 1, D, H, W), on the device; bf16 if that is a GPU."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return list(self.network(windows.to(self.device)))
+
+
+class SegmentationNetwork(nn.Module):
+    """Scores of labels from all maps of a pre-trained network.
+
+    Args:
+        model: pre-trained.
+        num_labels: K.
+        num_contrasts: C.
+
+    Attributes:
+        weight: (K, C * sum(widths)), of maps divided by `scale`, so that one learning rate fits all.
+        bias: (K,).
+    """
+
+    scale: Tensor
+
+    def __init__(self, model: SavedModel, num_labels: int, num_contrasts: int) -> None:
+        super().__init__()
+        self.maps = MapNetwork(model)
+        width = num_contrasts * sum(self.maps.widths)
+        self.weight = nn.Parameter(torch.zeros(num_labels, width))
+        self.bias = nn.Parameter(torch.zeros(num_labels))
+        self.register_buffer("scale", torch.ones(width))
+
+    def forward(self, x: Batch) -> Tensor:
+        """The scores (B, K, D, H, W), float32, of contrasts (B, C, D, H, W)."""
+        batch, contrasts = x.shape[:2]
+        maps = self.maps(x.reshape(batch * contrasts, 1, *x.shape[2:]))
+        kernels = (
+            (self.weight / self.scale).view(len(self.weight), contrasts, -1).split(self.maps.widths, dim=2)
+        )
+        total = self.bias.view(1, -1, 1, 1, 1).expand(batch, -1, *x.shape[2:])
+        for kernel, own in zip(kernels, maps, strict=True):
+            side_by_side = own.float().view(batch, -1, *own.shape[2:])  # contrast by contrast, as the weights
+            read = torch.einsum("kc,bcdhw->bkdhw", kernel.flatten(1), side_by_side)
+            if read.shape[2:] != x.shape[2:]:
+                read = F.interpolate(read, size=x.shape[2:], mode="trilinear")
+            total = total + read
+        return total
+
+    @torch.no_grad()
+    def start_from(
+        self, weights: Sequence[np.ndarray], biases: np.ndarray, scale: Sequence[np.ndarray]
+    ) -> None:
+        """Let the head be a readout.
+
+        Args:
+            weights: (K, sum(widths)) for each contrast.
+            biases: (K,).
+            scale: (sum(widths),) for each contrast, by how much the features vary.
+        """
+        wide = torch.from_numpy(np.concatenate(scale)).float()
+        self.scale.copy_(torch.where(wide > 0, wide, torch.ones_like(wide)))
+        own = torch.from_numpy(np.concatenate(weights, axis=1)).to(self.scale)
+        self.weight.copy_(own * self.scale)
+        self.bias.copy_(torch.from_numpy(biases))
+
+    def layerwise(self, options: FewLabelOptions) -> list[dict[str, Any]]:
+        """The optimiser's groups with their `peak` learning rates: group i of G at lr * layer_decay^(G - 1 - i)."""
+        parts = self.maps.groups()
+        peaks = [options.lr * options.layer_decay ** (len(parts) - 1 - depth) for depth in range(len(parts))]
+        groups: list[dict[str, Any]] = []
+        for part, peak in zip(parts, peaks, strict=True):
+            for decayed in (True, False):  # kernels; normalisations and biases
+                own = [p for p in part.parameters() if p.requires_grad and (p.dim() > 1) == decayed]
+                decay = options.weight_decay if decayed else 0.0
+                groups.append({"params": own, "peak": peak, "weight_decay": decay})
+        groups.append({"params": [self.weight, self.bias], "peak": options.head_lr, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
