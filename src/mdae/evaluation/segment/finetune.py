@@ -146,7 +146,7 @@ def scores_of(network: SegmentationNetwork, volume: Volume, options: FewLabelOpt
 
     def of_windows(windows: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return network(windows).float()
+            return torch.as_tensor(network(windows)).float()
 
     total = torch.zeros(())
     flips = FLIPS if options.mirror else FLIPS[:1]

@@ -74,7 +74,7 @@ class FittedSegmenter:
         context = self.features.linear_of_context(volume, self.readout.weights)
         if self.network is None:
             return np.asarray(context + self.readout.biases[:, None, None, None], dtype=np.float32)
-        return context + scores_of(self.network, volume, self.options)
+        return np.asarray(context + scores_of(self.network, volume, self.options))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name and a JSON-able description, from which `from_state` makes the same segmenter.

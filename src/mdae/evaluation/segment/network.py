@@ -110,11 +110,9 @@ class SegmentationNetwork(nn.Module):
         """The scores (B, K, D, H, W), float32, of contrasts (B, C, D, H, W)."""
         batch, contrasts = x.shape[:2]
         maps = self.maps(x.reshape(batch * contrasts, 1, *x.shape[2:]))
-        kernels = (
-            (self.weight / self.scale).view(len(self.weight), contrasts, -1).split(self.maps.widths, dim=2)
-        )
+        kernels = (self.weight / self.scale).view(len(self.weight), contrasts, -1)
         total = self.bias.view(1, -1, 1, 1, 1).expand(batch, -1, *x.shape[2:])
-        for kernel, own in zip(kernels, maps, strict=True):
+        for kernel, own in zip(torch.split(kernels, list(self.maps.widths), dim=2), maps, strict=True):
             side_by_side = own.float().view(batch, -1, *own.shape[2:])  # contrast by contrast, as the weights
             read = torch.einsum("kc,bcdhw->bkdhw", kernel.flatten(1), side_by_side)
             if read.shape[2:] != x.shape[2:]:

@@ -72,13 +72,16 @@ class PatchSampler:
         labels = example.own.labels
         size = [edge + 2 * beyond for edge, beyond in zip(self.patch, self.margin, strict=True)]
         start = _start(labels.shape, self.patch, self.labelled[number], self.options.foreground, rng)
-        start = [first - beyond for first, beyond in zip(start, self.margin, strict=True)]
+        corner = [first - beyond for first, beyond in zip(start, self.margin, strict=True)]
         volume = example.own.volume
         x = np.stack(
-            [_cut(one, start, size, value) for one, value in zip(volume.data, volume.background, strict=True)]
+            [
+                _cut(one, corner, size, value)
+                for one, value in zip(volume.data, volume.background, strict=True)
+            ]
         )
-        context = np.stack([_cut(one, start, size, 0.0) for one in example.context])
-        own = _cut(labels, start, size, UNLABELLED)
+        context = np.stack([_cut(one, corner, size, 0.0) for one in example.context])
+        own = _cut(labels, corner, size, UNLABELLED)
         shares = own[None] == np.arange(len(context))[:, None, None, None]
         return torch.from_numpy(x), torch.from_numpy(context), torch.from_numpy(shares.astype(np.float32))
 
@@ -99,7 +102,7 @@ class PatchSampler:
         everything, _ = augment.apply(
             drawn, everything, None, options=turned, patch=self.patch, spacing_mm=self.spacing
         )
-        x, context, target = everything.split(sizes, dim=1)
+        x, context, target = torch.split(everything, sizes, dim=1)
         x, _ = augment.apply(drawn, x, None, options=coloured, patch=self.patch, spacing_mm=self.spacing)
         return x, context, target
 

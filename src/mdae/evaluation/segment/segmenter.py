@@ -54,12 +54,12 @@ class _Study:
         until: int | None = None,
     ) -> list[Look]:
         """Fine-tune; the looks at val."""
-        examples = [
+        learned, chosen = (
             [Example(own, self.features.linear_of_context(own.volume, readout.weights)) for own in part]
             for part in (train, val)
-        ]
-        seed = key(self.seed, f"few labels {what}") % 2**32
-        return finetune(network, *examples, self.options, seed=seed, until=until, on_step=self.on_step(what))
+        )
+        seed, tell = key(self.seed, f"few labels {what}") % 2**32, self.on_step(what)
+        return finetune(network, learned, chosen, self.options, seed=seed, until=until, on_step=tell)
 
 
 def fit_segmenter(
@@ -98,7 +98,8 @@ def fit_segmenter(
     points = draw_points(subjects, features, options.points, seed)
     contrasts = len(subjects[0].volume.data)
     if model is None:
-        readout, network, tuned, notes = fit_readout(points, len(labels)), None, False, {}
+        readout, network = fit_readout(points, len(labels)), None
+        tuned, notes = False, dict[str, Any]()
     else:
         study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
         readout, network = study.start(points)

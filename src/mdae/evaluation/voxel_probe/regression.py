@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from mdae.errors import DataError
 
-STRENGTH = 0.1  # scikit-learn's C, of standardised features (benchmarks/segment.py)
+STRENGTH = 0.03  # scikit-learn's C, of standardised features (benchmarks/segment.py)
 ITERATIONS = 200
 NEVER = -1e4  # score of a label that was never seen
 OFFSETS = (-4.0, -3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0)  # of the background's score
