@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "mdae"
 # Ground floor first; a room imports from its own and from lower floors.
 FLOORS = [
     {
+        "text",
         "types",
         "options",
         "errors",

@@ -5,6 +5,7 @@ Only option classes are imported here; each command imports what it runs, so tha
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections import Counter
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"mdae {__version__}")
         return
     end_with_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="mdae: %(message)s")
     try:
         config = tyro.cli(
@@ -139,7 +143,7 @@ def _prepare(config: PrepareConfig) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     if summary.set_aside:
         console.print(f"  all of them: {config.store / 'set_aside.csv'}", soft_wrap=True, highlight=False)
-    if summary.prepared + summary.unchanged == 0:
+    if summary.in_store == 0:
         raise DataError(
             "no scan could be prepared", where=config.store / "set_aside.csv", mend="see the reasons"
         )

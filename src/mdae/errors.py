@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mdae.text import printable
+
 
 class MDAEError(Exception):
     """An error with a what, a where and a mend.
@@ -15,8 +17,8 @@ class MDAEError(Exception):
     """
 
     def __init__(self, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
-        self.what = " ".join(what.split())
-        self.where = None if where is None else str(where)
+        self.what = printable(" ".join(what.split()))
+        self.where = None if where is None else printable(str(where))
         self.mend = None if mend is None else " ".join(mend.split())
         place = f"{self.where}: " if self.where else ""
         advice = f" ({self.mend})" if self.mend else ""

@@ -29,6 +29,7 @@ class ScanEntry:
         quality: a score of its quality, lower is better; None where there is none.
         slices: all files of a DICOM series, of which `path` is the first; empty for scans in one file.
         told_by: what told the subject, in words.
+        origin: the source that it was listed in.
         keep_labels: take it though its voxels are those of a label map.
     """
 
@@ -42,6 +43,7 @@ class ScanEntry:
     quality: float | None = None
     slices: tuple[Path, ...] = ()
     told_by: str = ""
+    origin: str = ""
     keep_labels: bool = False
 
     def stamp(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from mdae.data.names import SUBJECT_FOLDER
 from mdae.data.set_aside import SetAside
 from mdae.data.subjects import read_people
 from mdae.data.walk import Tree, walk
+from mdae.text import legible
 
 HEADERS = "DICOM headers"
 
@@ -107,9 +108,9 @@ def _entries(
         entries.append(
             ScanEntry(
                 scan_id=_scan_id(path, root),
-                subject=person.subject,
-                session=person.session,
-                contrast=person.contrast,
+                subject=legible(person.subject),
+                session=legible(person.session),
+                contrast=legible(person.contrast),
                 path=path,
                 told_by=person.how,
             )
@@ -118,7 +119,7 @@ def _entries(
         if entry.path not in people:
             entries.append(replace(entry, told_by=HEADERS))
         elif person := people[entry.path]:
-            entries.append(replace(entry, subject=person.subject, told_by=person.how))
+            entries.append(replace(entry, subject=legible(person.subject), told_by=person.how))
         else:
             nameless.append(replace(_nameless(entry.path, rule), num_files=str(len(entry.slices))))
     return entries, nameless

@@ -15,6 +15,7 @@ from mdae.data.label_maps import MEND, label_map_by_name
 from mdae.data.set_aside import SetAside
 from mdae.data.subjects import read_people
 from mdae.data.walk import no_file
+from mdae.text import legible
 
 ROWS = "the manifest"
 
@@ -94,9 +95,9 @@ def _with_people(entries: list[ScanEntry], rule: str) -> tuple[list[ScanEntry], 
             told.append(
                 replace(
                     entry,
-                    subject=person.subject,
-                    session=entry.session or person.session,
-                    contrast=entry.contrast or person.contrast,
+                    subject=legible(person.subject),
+                    session=entry.session or legible(person.session),
+                    contrast=entry.contrast or legible(person.contrast),
                     told_by=person.how,
                 )
             )

@@ -12,16 +12,17 @@ from tyro.conf import Positional, arg
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.cluster import clear_notes, outcomes_of_jobs, set_aside_by_shards
-from mdae.data.label_maps import REASON as LABEL_MAP
 from mdae.data.plan import Plan, measure
 from mdae.data.preprocess import NNSSL, Preprocessing
 from mdae.data.set_aside import SetAside, read_set_aside, read_table, write_set_aside
 from mdae.data.sources import NNSSL_PREPARED, Listing, list_source
 from mdae.data.store import Store, StoredScan
 from mdae.data.subjects import warn_of
+from mdae.data.upkeep import drop_copies, gone_from, tell_or_prune, to_do
 from mdae.data.workers import outcomes
 from mdae.errors import ConfigError
 from mdae.progress import Progress
+from mdae.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class PrepareConfig:
     """Only list what would be taken, and why not the rest."""
     measure: int = 0
     """Only prepare so many scans, drawn at random, to nowhere, and say how long and how large all would be."""
+    prune: bool = False
+    """Remove from the store the scans that SOURCE no longer holds (consent withdrawn, say); else it tells of them."""
     retry: bool = False
     """Look again at scans that were set aside, though their files have not changed."""
     contact_sheet: int = 0
@@ -89,6 +92,7 @@ class PrepareSummary:
         seconds: wall time.
         listing: what the source holds.
         plan: what preparing all would take, if that was asked.
+        in_store: how many scans the store holds now.
     """
 
     found: int
@@ -98,6 +102,7 @@ class PrepareSummary:
     seconds: float
     listing: Listing
     plan: Plan | None = None
+    in_store: int = 0
 
 
 def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: None) -> PrepareSummary:
@@ -112,9 +117,9 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
         KeyboardInterrupt: after the store was left in order.
     """
     started = time.monotonic()
-    source = str(config.source.absolute())
+    source = printable(config.source.absolute())
     listing = list_source(
-        Path(source),
+        config.source.absolute(),
         contrasts=config.contrasts,
         max_quality_score=config.max_quality_score,
         derived=config.derived,
@@ -131,21 +136,28 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
         plan = measure(entries, contract, config.measure) if config.measure else None
         return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing, plan)
     store = Store.create(config.store, contract)
-    wanted, aside = _to_do(entries, store, retry=config.retry)
+    remembered = {} if config.retry else set_aside_by_shards(store.path) | read_set_aside(store.path)
+    todo = to_do(entries, store, remembered)
+    wanted, aside = todo.wanted, todo.aside
     unchanged = len(entries) - len(wanted) - len(aside)
     stored: list[StoredScan] = []
-    store.forget({entry.scan_id for entry in wanted})
+    store.forget({entry.scan_id for entry in wanted} | {scan.scan_id for scan in todo.renamed})
+    for scan in todo.renamed:
+        store.describe(scan)
     try:
         with Progress("preparing", len(wanted)) as progress:
             for outcome in _run(wanted, store, config):
                 (aside if isinstance(outcome, SetAside) else stored).append(outcome)  # type: ignore[arg-type]
                 progress.advance(f"{len(aside)} set aside")
     finally:
-        store.refresh(stored)
-        copies = _drop_duplicates(store)
-        store.write_manifest(stored)
+        fresh = [*todo.renamed, *stored]
+        store.refresh(fresh)
+        copies = drop_copies(store, entries)
+        store.write_manifest(fresh)
         found = [replace(row, source=source) for row in (*listing.left_out, *aside, *copies)]
         write_set_aside(config.store, [*_of_other_sources(config.store, source), *found])
+    tell_or_prune(store, gone_from(store, listing, source), source, prune=config.prune)
+    store.write_manifest()
     clear_notes(config.store)  # whatever earlier jobs left undone is done
     if config.contact_sheet:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
@@ -154,32 +166,15 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
     prepared = len({scan.source for scan in stored} - {copy.path for copy in copies})
     seconds = time.monotonic() - started
     told = [row for row in (*listing.left_out, *aside, *copies) if not row.unseen]
-    return PrepareSummary(len(entries), prepared, unchanged, told, seconds, listing)
+    return PrepareSummary(
+        len(entries), prepared, unchanged, told, seconds, listing, in_store=len(store.scans)
+    )
 
 
 def _of_other_sources(store: Path, source: str) -> list[SetAside]:
     """What was set aside of other sources than this, as long as those are there."""
     rows = (row for row in read_table(store) if row.source not in ("", source))
     return [row for row in rows if Path(row.source).exists()]
-
-
-def _to_do(entries: list[ScanEntry], store: Store, *, retry: bool) -> tuple[list[ScanEntry], list[SetAside]]:
-    """The scans that are new or changed, and those that stay set aside without another look."""
-    known = {scan.scan_id: scan for scan in store.scans}
-    remembered = {} if retry else set_aside_by_shards(store.path) | read_set_aside(store.path)
-    wanted, aside = [], []
-    for entry in entries:
-        stored = known.get(entry.scan_id)
-        if _unchanged(entry, stored):
-            continue
-        row = remembered.get(str(entry.path))
-        if row is None or (entry.keep_labels and row.reason.startswith(LABEL_MAP)):
-            row = _clash(entry, stored)
-        if row is None:
-            wanted.append(entry)
-        else:
-            aside.append(row)
-    return wanted, aside
 
 
 def _run(entries: list[ScanEntry], store: Store, config: PrepareConfig) -> Iterator[StoredScan | SetAside]:
@@ -195,42 +190,3 @@ def _run(entries: list[ScanEntry], store: Store, config: PrepareConfig) -> Itera
         workers=config.workers or 1,
         options=options,
     )
-
-
-def _unchanged(entry: ScanEntry, stored: StoredScan | None) -> bool:
-    """Whether the source of a stored scan is as it was."""
-    if stored is None:
-        return False
-    try:
-        return entry.stamp() == (stored.size, stored.modified_ns)
-    except OSError:
-        return False
-
-
-def _clash(entry: ScanEntry, stored: StoredScan | None) -> SetAside | None:
-    """Set a scan aside whose name belongs to another file, which is still there; else the two would take turns."""
-    if stored is None or stored.source in map(str, entry.slices):  # a series may have gained a first slice
-        return None
-    try:
-        if Path(stored.source).samefile(entry.path):
-            return None
-    except OSError:  # the other file has gone: this one takes its place
-        return None
-    return SetAside(
-        str(entry.path),
-        f"the store has a scan of this name from {stored.source}",
-        "rename one, give each source its own store, or prepare the folder above both",
-    )
-
-
-def _drop_duplicates(store: Store) -> list[SetAside]:
-    """Take out of a store what has the voxels of another scan; the first by name stays."""
-    first: dict[str, StoredScan] = {}
-    dropped = []
-    for scan in store.scans:
-        kept = first.setdefault(scan.content, scan)
-        if kept is not scan:
-            store.volume_path(scan.scan_id).unlink(missing_ok=True)
-            reason = f"the same voxels as {kept.source}"
-            dropped.append(SetAside(scan.source, reason, "nothing, if one copy is enough").stamped())
-    return dropped

@@ -29,6 +29,7 @@ from mdae.data.intensity import (
 from mdae.data.io import MIN_SLICES, Scan, Series
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.errors import ConfigError, ScanError
+from mdae.text import printable
 from mdae.types import Shape3, Spacing, shape3
 
 TOUCHED = 0.01  # of a voxel's weight on defaced voxels, from which it is unknown
@@ -230,7 +231,7 @@ def prepare_scan(
     affine = ras_affine @ from_matvec(np.eye(3), box.low)
     affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
     record = PreparedRecord(
-        source=str(scan.path),
+        source=printable(scan.path),
         content=content_hash(scan.data),
         source_shape=shape3(scan.data.shape),
         source_affine=scan.affine.tolist(),

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from mdae.files import atomic_write
+from mdae.text import printable
 
 TABLE = "set_aside.csv"
 NOT_LOOKED = "not looked into: "  # begins the reasons of folders that are left out whole
@@ -32,6 +33,10 @@ class SetAside:
     modified_ns: str = ""
     num_files: str = "1"
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("path", "reason", "source"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     def stamped(self) -> SetAside:
         """The same, remembered until the file changes."""
@@ -58,7 +63,7 @@ def _stamp(path: str) -> dict[str, str]:
 
 def write_set_aside(store: Path, rows: Iterable[SetAside]) -> None:
     """The table of scans that were not taken; its header alone if all were."""
-    with atomic_write(store / TABLE) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(store / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(SetAside))
         writer.writerows(astuple(row) for row in sorted(rows, key=lambda row: row.path))
@@ -67,7 +72,7 @@ def write_set_aside(store: Path, rows: Iterable[SetAside]) -> None:
 def read_table(store: Path) -> list[SetAside]:
     """All rows; none if there is no table that can be read."""
     try:
-        with (store / TABLE).open(newline="") as file:
+        with (store / TABLE).open(newline="", encoding="utf-8") as file:
             return [SetAside(**row) for row in csv.DictReader(file)]
     except (OSError, TypeError, ValueError, csv.Error):
         return []

@@ -27,10 +27,12 @@ from mdae.data.set_aside import NO_SCAN, SetAside
 from mdae.data.subject_table import with_subjects
 from mdae.data.subjects import CASES, Reading, check_rule, describe
 from mdae.errors import DataError
+from mdae.text import printable
 
 NNSSL_RAW, NNSSL_PREPARED = "nnssl's raw list", "preprocessed by nnssl"
 TABLES = (".csv", ".tsv", ".parquet")
 PARTICIPANTS = "participants.tsv"
+WIDEN = "widen the filter to take it"
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,7 @@ def list_source(
     for entry in found.entries:
         if reason := unwanted(entry, contrasts, max_quality_score):
             num_files = str(len(entry.slices) or 1)
-            left_out.append(
-                SetAside(str(entry.path), reason, "widen the filter to take it", num_files=num_files)
-            )
+            left_out.append(SetAside(str(entry.path), reason, WIDEN, num_files=num_files))
         else:
             taken.append(entry)
     if not taken:
@@ -113,6 +113,7 @@ def list_source(
     if subjects is not None:
         taken = with_subjects(taken, subjects, root)
     reading = describe((entry.subject, _shown(entry, root), entry.told_by) for entry in taken)
+    taken = [replace(entry, origin=printable(source)) for entry in taken]
     return Listing(kind, unique(taken, root), left_out, reading, found.passed_over)
 
 

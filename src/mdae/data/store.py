@@ -25,6 +25,7 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedRecord, PreparedScan, Preprocessing
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.files import atomic_write
+from mdae.text import printable
 from mdae.types import Shape3
 
 FORMAT = 2
@@ -42,6 +43,7 @@ class StoredScan:
     Attributes:
         size, modified_ns: of the source file, to see whether it has changed since.
         source, content, background, unknown: of the record.
+        origin: what `prepare` was given when it was taken; "" in stores of before.
         link, link_unknown: a volume that nnssl has preprocessed, and its anonymisation mask, if it is read in place.
     """
 
@@ -58,6 +60,7 @@ class StoredScan:
     unknown: float
     link: str = ""
     link_unknown: str = ""
+    origin: str = ""
 
     @classmethod
     def of(
@@ -79,13 +82,14 @@ class StoredScan:
             unknown=record.unknown,
             link=link,
             link_unknown=link_unknown,
+            origin=entry.origin,
         )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StoredScan:
         """The inverse of `dataclasses.asdict`."""
         x, y, z = values["shape"]
-        shared = {name: sys.intern(values[name]) for name in ("subject", "session", "contrast")}
+        shared = {n: sys.intern(values.get(n, "")) for n in ("subject", "session", "contrast", "origin")}
         return cls(**{**values, **shared, "shape": (x, y, z)})
 
 
@@ -213,7 +217,7 @@ class Store:
         corners = [volume[(0, *(-end for end in ends))] for ends in np.ndindex(2, 2, 2)]
         hidden = entry.anonymisation_mask
         record = PreparedRecord(
-            source=str(entry.path),
+            source=printable(entry.path),
             content=hashlib.sha256(f"{entry.path}\0{entry.stamp()[0]}".encode()).hexdigest()[:20],
             source_shape=shape,
             source_affine=np.eye(4).tolist(),
@@ -244,6 +248,10 @@ class Store:
         with atomic_write(self.volume_path(scan.scan_id)) as temporary:
             temporary.write_bytes(array.to_cframe())
         return scan
+
+    def describe(self, scan: StoredScan) -> None:
+        """Write anew whose a volume is, its voxels as they are, in one step that either happens or does not."""
+        self._write(scan, self.record(scan), np.asarray(self._open_volume(scan.scan_id)[:]))
 
     def _open_volume(self, scan_id: str) -> blosc2.NDArray:
         path = self.volume_path(scan_id)
