@@ -19,6 +19,7 @@ from mdae.data.store import Store
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
 from tests.conftest import COARSE
+from tests.data.test_dicom import head, write_series
 
 
 def scans(root: Path, *names: str) -> Path:
@@ -143,6 +144,34 @@ def test_a_manifest(tmp_path, suffix):
         table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
     found = [(e.scan_id, e.subject, e.contrast, e.path.name) for e in discover(path)]
     assert found == [("01__a", "01", "T1w", "a.nii.gz"), ("b", "b", "", "b.nii.gz")]
+
+
+def test_a_manifest_may_name_a_series_by_its_folder_or_a_slice(tmp_path):
+    scans(tmp_path, "a.nii.gz")
+    for name in ("d", "e", "short"):
+        write_series(tmp_path / name, head(), np.diag([4.0, 4.0, 4.0, 1.0]))
+    for path in sorted((tmp_path / "short").iterdir())[3:]:
+        path.unlink()
+    (tmp_path / "notes.txt").write_text("hello")
+    rows = [
+        "a.nii.gz,A,T2w",
+        "d,Müller,",
+        "e/IM0007,B 2,FLAIR",
+        "e/IM0008,B 2,FLAIR",
+        "short,C,",
+        "notes.txt,D,",
+    ]
+    (tmp_path / "x.csv").write_text("path,subject,contrast\n" + "\n".join(rows))
+    listing = list_source(tmp_path / "x.csv")
+    found = sorted((e.subject, e.contrast, len(e.slices)) for e in listing.entries)
+    assert found == [("A", "T2w", 0), ("B 2", "FLAIR", 36), ("Müller", "T1w", 36)]
+    reasons = {row.reason for row in listing.left_out}
+    assert reasons == {
+        "of a series that is listed already, of B 2",
+        "series 3 t1 mprage sag: only 3 slices",
+        "neither a scan of a format that is read nor DICOM",
+    }
+    assert all(row.mend or "slices" in row.reason for row in listing.left_out)
 
 
 def not_json(folder: Path) -> Path:

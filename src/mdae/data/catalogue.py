@@ -29,7 +29,7 @@ class ScanEntry:
         quality: a score of its quality, lower is better; None where there is none.
         slices: all files of a DICOM series, of which `path` is the first; empty for scans in one file.
         told_by: what told the subject, in words.
-        origin: the source that it was listed in.
+        origin: the source that `prepare` was given, which it came from.
         keep_labels: take it though its voxels are those of a label map.
     """
 

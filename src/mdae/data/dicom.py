@@ -30,7 +30,12 @@ TAGS = (
     *("Modality", "ImageType", "ContrastBolusAgent", "NumberOfFrames", "InstanceNumber", "SOPInstanceUID"),
 )
 LOCALISER = re.compile(r"locali[sz]er|scout|survey|3.?plane", re.IGNORECASE)
-NOBODY = re.compile(r"(anon\w*|unknown|none|patient|0+|x+)?", re.IGNORECASE)
+# Words that an export gives everybody; ANON0001 is somebody's pseudonym.
+NOBODY = re.compile(
+    r"((anon(ym(ous|us|i[sz]ed|e|isiert)?)?|de-?identified|unknown|unnamed|none|null|n/?a|nobody|no[-_ ]?(name|id)"
+    r"|patient|subject|removed|redacted|deleted|default|test|phantom|id|name)[-_^ ]*)*|[0x\-_. ]+",
+    re.IGNORECASE,
+)
 T1 = r"(?<!pos)t1"  # in "POST1" too the first image after something is meant
 # The first that fits names the contrast, in BIDS's words.
 CONTRASTS = (

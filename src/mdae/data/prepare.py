@@ -130,7 +130,7 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
     )
     say(listing.reading.line())
     warn_of(listing.reading, config.source)
-    entries = listing.entries
+    entries = [replace(entry, origin=source) for entry in listing.entries]
     contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing
     if config.dry_run or config.measure:
         plan = measure(entries, contract, config.measure) if config.measure else None

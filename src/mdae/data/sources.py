@@ -27,7 +27,6 @@ from mdae.data.set_aside import NO_SCAN, SetAside
 from mdae.data.subject_table import with_subjects
 from mdae.data.subjects import CASES, Reading, check_rule, describe
 from mdae.errors import DataError
-from mdae.text import printable
 
 NNSSL_RAW, NNSSL_PREPARED = "nnssl's raw list", "preprocessed by nnssl"
 TABLES = (".csv", ".tsv", ".parquet")
@@ -113,7 +112,6 @@ def list_source(
     if subjects is not None:
         taken = with_subjects(taken, subjects, root)
     reading = describe((entry.subject, _shown(entry, root), entry.told_by) for entry in taken)
-    taken = [replace(entry, origin=printable(source)) for entry in taken]
     return Listing(kind, unique(taken, root), left_out, reading, found.passed_over)
 
 
