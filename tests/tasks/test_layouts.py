@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from mdae.errors import DataError
-from mdae.evaluation.cohort import find_cohort
-from mdae.tasks.layouts import read_cases
+from mdae.evaluation.cohort import Cohort, find_cohort, split_parts
+from mdae.tasks.catalogue import CATALOGUE
+from mdae.tasks.layouts import Case, read_cases
 from mdae.tasks.record import LabelRule, Task
-from tests.tasks.trees import TREES
+from tests.tasks.trees import TREES, save
 
 OWN = Task(
     name="own",
@@ -36,7 +40,7 @@ def test_who_has_no_label_or_two_is_left_out_of_a_table_of_ones_own(tmp_path):
     (tmp_path / "own.csv").write_text("path,subject,contrast,lesion\n" + "\n".join(rows) + "\n")
     cohort = find_cohort(OWN, tmp_path / "own.csv", ("T1w",))
     assert [case.subject for case in cohort.cases] == ["s1", "s3"] and cohort.labels.tolist() == [1.0, 0.0]
-    assert cohort.left_out == {"no label that counts": 2}
+    assert cohort.left_out == {"no label that counts": 1, "rows that contradict each other in lesion": 1}
 
 
 def test_a_table_without_any_label_is_one_line(tmp_path):
@@ -76,3 +80,94 @@ def test_a_raw_data_set_that_is_none_is_one_line(tmp_path: Path, changes, said):
     (tmp_path / "dataset.json").write_text(json.dumps(about | changes))
     with pytest.raises(DataError, match=said):
         read_cases("nnunet", tmp_path)
+
+
+# -- data sets of one's own, as clinics keep them -----------------------------------------------------------------
+
+
+def own_table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    (folder / "own.csv").write_bytes(text.encode(encoding))
+    return folder / "own.csv"
+
+
+def test_a_table_is_read_whatever_its_separator_encoding_and_spelling(tmp_path):
+    text = (
+        "Path;Patient ID;Contrast;lesion\nä.nii; SUB-Müller ;T1w;1\nb.nii;Müller;FLAIR;1\nc.nii;A0001;T1w;0\n"
+    )
+    for encoding in ("latin-1", "utf-16", "utf-8-sig"):
+        cohort = find_cohort(OWN, own_table(tmp_path, text, encoding), ("T1w",))
+        assert cohort.labels.tolist() == [0.0, 1.0] and len(cohort.cases[1].scans) == 2
+        assert cohort.cases[1].scans["T1w"].path == tmp_path / "ä.nii"
+
+
+def test_several_scans_of_a_subject_and_contrast_are_refused_rather_than_the_last_taken(tmp_path):
+    rows = "a.nii,s1,T1w,1\nb.nii,s1,T1w,1\nc.nii,s2,T1w,0\n"
+    with pytest.raises(DataError, match=r"subject s1 has 2 scans of T1w: a\.nii, b\.nii"):
+        read_cases("table", own_table(tmp_path, "path,subject,contrast,lesion\n" + rows))
+    masks = "a.nii,s1,T1w,m.nii\nb.nii,s1,T2w,n.nii\n"
+    with pytest.raises(DataError, match="subject s1 has 2 masks"):
+        read_cases("table", own_table(tmp_path, "path,subject,contrast,mask\n" + masks))
+    with pytest.raises(DataError, match="1 rows have no subject"):
+        read_cases("table", own_table(tmp_path, "path,subject,contrast\na.nii,,T1w\n"))
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "null", "N/A"])
+def test_words_for_nothing_are_labels_where_they_are_declared_and_told_where_not(tmp_path, word):
+    text = f"path,subject,contrast,grade\na,s1,T1w,II\nb,s2,T1w,{word}\nc,s3,T1w,IV\n"
+    path = own_table(tmp_path, text)
+
+    def cohort(**rule: object) -> Cohort:
+        label = LabelRule(column="grade", **rule)  # type: ignore[arg-type]
+        return find_cohort(replace(OWN, label=label), path, ("T1w",))
+
+    assert cohort(positive=("II",), negative=(word,)).labels.tolist() == [1.0, 0.0]
+    assert cohort(positive=(word,)).labels.tolist() == [0.0, 1.0, 0.0]
+    undeclared = cohort(positive=("II",))
+    assert undeclared.labels.tolist() == [1.0, 0.0] and undeclared.left_out == {f"label {word!r}": 1}
+
+
+def bids_tree(folder: Path, people: str) -> Path:
+    for name in ("A0001", "007", "ADNI002S0001", "B2"):
+        save(folder / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz", 1)
+    (folder / "participants.tsv").write_text(people)
+    return folder
+
+
+def test_contradicting_participants_are_left_out_and_repeated_ones_are_not(tmp_path):
+    people = "participant_id\tlesion\nsub-A0001\t1\nsub-A0001\t0\nsub-B2\t1\nsub-B2\t1\nsub-007\t0\n"
+    cohort = find_cohort(replace(OWN, layout="bids"), bids_tree(tmp_path, people), ("T1w",))
+    assert dict(zip(cohort.subjects, cohort.labels, strict=True)) == {"007": 0.0, "B2": 1.0}
+    assert cohort.left_out == {"rows that contradict each other in lesion": 1}
+
+
+def test_participants_spelled_otherwise_are_found_and_the_rest_is_told(tmp_path, caplog):
+    people = "Participant_ID\tlesion\nSUB-A0001 \t1\n7\t0\nADNI_002_S_0001\t1\nsub-Q9\t0\n"
+    cohort = find_cohort(replace(OWN, layout="bids"), bids_tree(tmp_path, people), ("T1w",))
+    assert dict(zip(cohort.subjects, cohort.labels, strict=True)) == {
+        "007": 0.0,
+        "A0001": 1.0,
+        "ADNI002S0001": 1.0,
+    }
+    assert "1 subjects are matched as numbers, e.g. '7' to '007'" in caplog.text
+    assert "1 of 4 rows have no scan, e.g. 'sub-Q9'" in caplog.text
+    assert "1 subjects have scans and no row, e.g. 'B2'" in caplog.text
+
+
+@pytest.mark.parametrize(("layout", "column"), [("ucsf-pdgm", "ID"), ("tcga-gbm", "bcr_patient_barcode")])
+def test_contradicting_rows_of_other_layouts_leave_the_subject_out(tmp_path, layout, column):
+    root = TREES[layout](tmp_path / "tree")
+    path = next(root.glob("*.csv"))
+    table = pd.read_csv(path)
+    twin = table.iloc[[0]].assign(**{name: "x" for name in table.columns if name != column})
+    pd.concat([table, twin]).to_csv(path, index=False)
+    task = next(task for task in CATALOGUE if task.layout == layout and task.label)
+    assert task.label is not None
+    cohort = find_cohort(task, root, task.modalities[:1])
+    assert cohort.left_out.get(f"rows that contradict each other in {task.label.column}", 0) == 1
+
+
+def test_a_split_names_people_as_clinics_do(tmp_path, caplog):
+    (tmp_path / "split.csv").write_text("Subject;Split\nSUB-A0001;train\n7;test\n")
+    cohort = Cohort([Case("A0001"), Case("007"), Case("Q")], np.array([0.0, 1.0, 1.0]), {})
+    assert split_parts(tmp_path / "split.csv", cohort).tolist() == ["train", "test", ""]
+    assert "matched as numbers" in caplog.text

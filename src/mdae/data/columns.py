@@ -10,23 +10,19 @@ import pandas as pd
 # What else columns are called, without capitals, blanks and marks.
 CALLED = {
     "subject": (
-        *(
-            "subject",
-            "subjectid",
-            "subjectname",
-            "sub",
-            "participantid",
-            "participant",
-            "patientid",
-            "patient",
-        ),
-        *("patid", "pid", "pseudonym", "person", "personid", "caseid", "case", "id"),
+        *("subject", "subjectid", "subjectname", "participantid", "participant", "patientid", "patient"),
+        *("patid", "pid", "pseudonym", "person", "personid"),
     ),
     "session": ("session", "sessionid", "ses", "visit", "visitid", "visitcode", "viscode", "timepoint"),
     "scan": ("scan", "scanid", "scanname"),
     "path": ("path", "filename", "filepath", "imagepath"),
 }
-TEXT = frozenset(name for names in CALLED.values() for name in names) | {"contrast", "split"}  # never numbers
+# What may be people, or may be anything: a join tries it, nothing else does.
+PERHAPS = {"subject": ("sub", "id", "case", "caseid", "mrn")}
+TEXT = frozenset(
+    {name for known in (CALLED, PERHAPS) for names in known.values() for name in names}
+    | {"contrast", "split"}
+)  # never numbers
 
 
 def folded(name: str) -> str:
@@ -50,7 +46,7 @@ def find_column(table: pd.DataFrame, wanted: str) -> str | None:
 def columns_called(table: pd.DataFrame, wanted: str) -> list[str]:
     """All columns that may be meant by a word, the likeliest first."""
     first = find_column(table, wanted)
-    group = next((names for names in CALLED.values() if folded(wanted) in names), ())
+    group = (*CALLED.get(wanted, ()), *PERHAPS.get(wanted, ()))
     others = [str(name) for known in group for name in table.columns if folded(str(name)) == known]
     return list(dict.fromkeys([*([first] if first else []), *others]))
 

@@ -28,11 +28,13 @@ def list_manifest(path: Path, choice: Choice) -> Found:
     `anatomy_mask`, `anonymisation_mask`, `quality`. Subjects that the table does not name are read from the paths, of
     DICOM from its headers.
     """
-    from mdae.data.tables import read_text_table  # here: most commands need no table
+    from mdae.data.columns import with_columns  # here: most commands need no table
+    from mdae.data.tables import read_text_table
 
     found = Found([], [])
     rows: dict[Path, ScanEntry] = {}
-    for row in read_text_table(path, "path").to_dict("records"):
+    table = with_columns(read_text_table(path, "path"), ("subject", "session", "contrast"))
+    for row in table.to_dict("records"):
         entry = _entry(row, path)
         if entry.path in rows:
             _twice(entry, rows, found)

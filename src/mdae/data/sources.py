@@ -195,7 +195,8 @@ def unwanted(entry: ScanEntry, contrasts: tuple[str, ...], max_quality_score: fl
 
 def _participants(source: Path, found: Found) -> Iterator[SetAside]:
     """Rows of a BIDS tree's participants.tsv of whom there is no scan."""
-    from mdae.data.tables import read_text_table  # here: most commands need no table
+    from mdae.data.name_matching import match_names  # here: most commands need no table
+    from mdae.data.tables import read_text_table
 
     table = source / PARTICIPANTS
     if not table.is_file():
@@ -206,7 +207,8 @@ def _participants(source: Path, found: Found) -> Iterator[SetAside]:
     except DataError as error:  # the scans are there all the same
         yield SetAside(str(table), error.what, error.mend or "", num_files="0")
         return
+    known = match_names(names, subjects).pairs
     for name in names:
-        if name.removeprefix("sub-") not in subjects:
+        if name not in known:
             mend = "nothing, if there is none to be had"
             yield SetAside(f"{table}: {name}", NO_SCAN, mend, num_files="0")

@@ -23,9 +23,10 @@ def read_subject_table(path: Path) -> dict[str, str]:
     Raises:
         DataError: no such table or columns, or a scan of two subjects.
     """
-    from mdae.data.tables import read_table  # here: most commands need no table
+    from mdae.data.columns import with_columns  # here: most commands need no table
+    from mdae.data.tables import read_table
 
-    table = read_table(path)
+    table = with_columns(read_table(path), (*SCANS, "subject"))
     columns = []
     for names in (SCANS, SUBJECTS):
         name = next((name for name in names if name in table.columns), None)

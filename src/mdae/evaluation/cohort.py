@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mdae.data.columns import with_columns
+from mdae.data.name_matching import bare, match_names
 from mdae.data.tables import read_text_table
 from mdae.errors import DataError
 from mdae.tasks.layouts import Case, read_cases
-from mdae.tasks.record import Task
+from mdae.tasks.record import MISSING, Task
+
+logger = logging.getLogger(__name__)
 
 COPIES = "the same scan as another subject's"
 
@@ -80,7 +85,12 @@ def _label(task: Task, case: Case, data: Path) -> tuple[float, str]:
         raise DataError(
             f"no column {error} for {task.name}; it has {have}", where=data, mend="check the table"
         ) from error
-    return (np.nan, "no label that counts") if label is None else (label, "")
+    if contrary := [name for name in (task.label.column, task.label.event) if name in case.contradicted]:
+        return np.nan, f"rows that contradict each other in {contrary[0]}"
+    if label is not None:
+        return label, ""
+    said = case.row[task.label.column].strip()
+    return np.nan, f"label {said!r}" if said and said.casefold() in MISSING else "no label that counts"
 
 
 def copies(cohort: Cohort, contents: Sequence[Sequence[str]]) -> dict[int, str]:
@@ -116,14 +126,17 @@ def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
     Raises:
         DataError: no such columns or parts, or a subject in more than one row.
     """
-    table = read_text_table(path, "subject")
+    table = with_columns(read_text_table(path, "subject"), ["split"])
     if "split" not in table.columns:
         raise DataError("no column 'split'", where=path, mend="name who is in train, val and test")
-    names = table["subject"].str.removeprefix("sub-")
+    matched = match_names(table["subject"], [case.subject for case in cohort.cases])
+    names = table["subject"].map(lambda name: matched.pairs.get(name, bare(name)))
     if twice := sorted(names[names.duplicated()]):
         raise DataError(f"subject {twice[0]} has more than one row", where=path, mend="split by subject")
+    for how, pairs in matched.loose.items():
+        logger.warning("%s: %d subjects are matched %s, e.g. %r to %r", path, len(pairs), how, *pairs[0])
     parts = dict(zip(names, table["split"], strict=True))
-    found = np.array([parts.get(case.subject.removeprefix("sub-"), "") for case in cohort.cases])
+    found = np.array([parts.get(case.subject, "") for case in cohort.cases])
     if not found.astype(bool).any():
         raise DataError(
             f"none of its subjects, e.g. {next(iter(parts), '')!r}, is in the cohort, e.g. {cohort.cases[0].subject!r}",

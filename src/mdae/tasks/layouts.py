@@ -7,39 +7,18 @@ what it found, for a guess would end up in a table of results.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mdae.data.catalogue import ScanEntry, safe_name
 from mdae.data.dicom import list_series
-from mdae.data.sources import list_source
 from mdae.errors import DataError
+from mdae.tasks.case import Case, files_of, scan_of, table_of, with_rows
+from mdae.tasks.nnunet_raw import nnunet_raw
+from mdae.tasks.own import bids, table
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-MASK = "seg"  # the key of a case's segmentation among its files
-
-
-@dataclass
-class Case:
-    """One subject of a data set.
-
-    Attributes:
-        subject: whose scans they are; never in two splits.
-        scans: by the data set's own name of the modality.
-        row: what the data set's table says of the subject, as text.
-        mask: its segmentation, if there is one.
-    """
-
-    subject: str
-    scans: dict[str, ScanEntry] = field(default_factory=dict)
-    row: dict[str, str] = field(default_factory=dict)
-    mask: Path | None = None
-
+__all__ = ["LAYOUTS", "Case", "read_cases"]
 
 Adapter = Callable[[Path], list[Case]]
 
@@ -69,44 +48,9 @@ def read_cases(layout: str, root: Path) -> list[Case]:
     return cases
 
 
-def _scan(subject: str, modality: str, path: Path, slices: tuple[Path, ...] = ()) -> ScanEntry:
-    return ScanEntry(safe_name(f"{subject}__{modality}"), subject, "", modality, path, slices=slices)
-
-
-def _files(folder: Path, subject: str, names: dict[str, str]) -> dict[str, ScanEntry]:
-    """The scans of a folder, by modality, whose names are known; those that are not there are left out."""
-    return {
-        modality: _scan(subject, modality, folder / name)
-        for modality, name in names.items()
-        if (folder / name).is_file()
-    }
-
-
 def _below(root: Path, name: str) -> Path:
     """A folder of that name in the root, or the root itself, whatever it is called."""
     return root / name if (root / name).is_dir() else root
-
-
-def _table(root: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
-    """The newest table of a pattern in a folder, as text, with the columns that are needed."""
-    from mdae.data.tables import read_text_table  # here: listing tasks needs no table
-
-    found = sorted(root.glob(pattern))
-    if not found:
-        there = ", ".join(sorted(path.name for path in root.iterdir())[:8])
-        raise DataError(
-            f"no {pattern} there; it holds {there}", where=root, mend="download the table as well"
-        )
-    first, *others = columns
-    table = read_text_table(found[-1], first)
-    if missing := [name for name in others if name not in table.columns]:
-        have = ", ".join(map(str, table.columns))
-        raise DataError(
-            f"no column {missing[0]!r}; it has {have}",
-            where=found[-1],
-            mend="use the version named in the task",
-        )
-    return table
 
 
 def brats18(root: Path) -> list[Case]:
@@ -125,7 +69,7 @@ def brats18(root: Path) -> list[Case]:
             cases.append(
                 Case(
                     subject,
-                    _files(folder, subject, names),
+                    files_of(folder, subject, names),
                     {"grade": grade},
                     mask if mask.is_file() else None,
                 )
@@ -149,7 +93,7 @@ def brats23(root: Path) -> list[Case]:
         names = {modality: f"{folder.name}-{modality}.nii.gz" for modality in ("t1n", "t1c", "t2w", "t2f")}
         mask = folder / f"{folder.name}-seg.nii.gz"
         row = {"tumour": subject.split("-")[0]}
-        cases.append(Case(subject, _files(folder, subject, names), row, mask if mask.is_file() else None))
+        cases.append(Case(subject, files_of(folder, subject, names), row, mask if mask.is_file() else None))
     return cases
 
 
@@ -158,7 +102,7 @@ MICCAI_FAULTY = ("00109", "00123", "00709")  # left out by the organisers
 
 def rsna_miccai(root: Path) -> list[Case]:
     """RSNA-ASNR-MICCAI 2021 radiogenomic classification: DICOM slices by subject and modality."""
-    table = _table(root, "train_labels.csv", ("BraTS21ID", "MGMT_value"))
+    table = table_of(root, "train_labels.csv", ("BraTS21ID", "MGMT_value"))
     cases = []
     for row in table.to_dict("records"):
         subject = row["BraTS21ID"].zfill(5)
@@ -168,7 +112,7 @@ def rsna_miccai(root: Path) -> list[Case]:
         for modality in ("FLAIR", "T1w", "T1wCE", "T2w"):
             slices = tuple(sorted((root / "train" / subject / modality).glob("Image-*.dcm"), key=_number))
             if slices:
-                case.scans[modality] = _scan(subject, modality, slices[0], slices)
+                case.scans[modality] = scan_of(subject, modality, slices[0], slices)
         cases.append(case)
     return cases
 
@@ -183,16 +127,18 @@ UCSF_MODALITIES = ("T1", "T1c", "T2", "FLAIR", "SWI", "ASL", "DWI", "ADC")
 
 def ucsf_pdgm(root: Path) -> list[Case]:
     """UCSF-PDGM; folders number subjects by four digits, its table by three; follow-ups (FU) are left out."""
-    table = _table(root, "UCSF-PDGM-metadata*.csv", UCSF_COLUMNS)
-    rows = {_number(Path(row["ID"])): row for row in table.to_dict("records")}
+    table = table_of(root, "UCSF-PDGM-metadata*.csv", UCSF_COLUMNS)
+    rows: dict[int, list[dict[Any, str]]] = {}
+    for row in table.to_dict("records"):
+        rows.setdefault(_number(Path(row["ID"])), []).append(row)
     cases = []
     for folder in sorted(root.rglob("UCSF-PDGM-*_nifti")):
         name = folder.name.removesuffix("_nifti")
-        if "_FU" in name or (row := rows.get(_number(Path(name)))) is None:
+        if "_FU" in name or (said := rows.get(_number(Path(name)))) is None:
             continue
         names = {modality: f"{name}_{modality}.nii.gz" for modality in UCSF_MODALITIES}
         mask = folder / f"{name}_tumor_segmentation.nii.gz"
-        case = Case(name, _files(folder, name, names), {str(key): value for key, value in row.items()})
+        case = with_rows(Case(name, files_of(folder, name, names)), said)
         case.mask = mask if mask.is_file() else None
         cases.append(case)
     return cases
@@ -206,7 +152,7 @@ UPENN_COLUMNS = (
 
 def upenn_gbm(root: Path) -> list[Case]:
     """UPenn-GBM, the scans before surgery (names that end in _11)."""
-    table = _table(root, "UPENN-GBM_clinical_info_v*.csv", UPENN_COLUMNS)
+    table = table_of(root, "UPENN-GBM_clinical_info_v*.csv", UPENN_COLUMNS)
     images = next((path for path in sorted(root.rglob("images_structural")) if path.is_dir()), root)
     cases = []
     for row in table.to_dict("records"):
@@ -215,7 +161,7 @@ def upenn_gbm(root: Path) -> list[Case]:
             continue
         names = {modality: f"{name}_{modality}.nii.gz" for modality in ("T1", "T1GD", "T2", "FLAIR")}
         subject = name.removesuffix("_11")
-        scans = _files(images / name, subject, names)
+        scans = files_of(images / name, subject, names)
         cases.append(Case(subject, scans, {str(key): value for key, value in row.items()}))
     return cases
 
@@ -229,66 +175,21 @@ def tcga_gbm(root: Path) -> list[Case]:
     Of several series of one contrast the one with most slices is taken. Contrasts are guessed from descriptions.
     """
     pattern = "*.csv" if any(root.glob("*.csv")) else "*.tsv"
-    rows = {row["bcr_patient_barcode"]: row for row in _table(root, pattern, TCGA_COLUMNS).to_dict("records")}
+    rows: dict[str, list[dict[Any, str]]] = {}
+    for row in table_of(root, pattern, TCGA_COLUMNS).to_dict("records"):
+        rows.setdefault(row["bcr_patient_barcode"], []).append(row)
     cases = []
     for folder in sorted(path for path in root.rglob("TCGA-*-*") if path.is_dir()):
-        row = rows.get(folder.name)
-        if row is None:
+        if folder.name not in rows:
             continue
         entries, _ = list_series(
             (path for path in folder.rglob("*") if path.is_file()), folder, derived=False
         )
-        case = Case(folder.name, row={str(key): value for key, value in row.items()})
+        case = with_rows(Case(folder.name), rows[folder.name])
         for entry in sorted(entries, key=lambda entry: len(entry.slices)):
-            case.scans[entry.contrast] = _scan(folder.name, entry.contrast, entry.path, entry.slices)
+            case.scans[entry.contrast] = scan_of(folder.name, entry.contrast, entry.path, entry.slices)
         cases.append(case)
     return cases
-
-
-def table(root: Path) -> list[Case]:
-    """A user's own table: a row a scan with `path`, `subject` and `contrast`; every other column may be a label.
-
-    A column `mask` names a subject's segmentation. What a subject's rows contradict each other in counts as empty.
-    """
-    from mdae.data.tables import read_text_table  # here: listing tasks needs no table
-
-    rows = read_text_table(root, "path")
-    if missing := [name for name in ("subject", "contrast") if name not in rows.columns]:
-        raise DataError(
-            f"no column {missing[0]!r}", where=root, mend="name whose scan it is and of what contrast"
-        )
-    cases = []
-    for subject, own in rows.groupby("subject", sort=False):
-        case = Case(str(subject))
-        for row in own.to_dict("records"):
-            case.scans[row["contrast"]] = _scan(case.subject, row["contrast"], root.parent / row["path"])
-            if row.get("mask"):
-                case.mask = root.parent / row["mask"]
-        for column in own.columns:
-            values = set(own[column]) - {""}
-            case.row[str(column)] = values.pop() if len(values) == 1 else ""
-        cases.append(case)
-    return cases
-
-
-def bids(root: Path) -> list[Case]:
-    """A BIDS tree with the labels in `participants.tsv`; the first scan of each contrast."""
-    people = _table(root, "participants.tsv", ("participant_id",)).to_dict("records")
-    rows = {row["participant_id"].removeprefix("sub-"): row for row in people}
-    cases: dict[str, Case] = {}
-    for entry in list_source(root).entries:
-        if entry.subject in rows:
-            row = {str(key): value for key, value in rows[entry.subject].items()}
-            case = cases.setdefault(entry.subject, Case(entry.subject, row=row))
-            case.scans.setdefault(entry.contrast, entry)
-    return list(cases.values())
-
-
-def nnunet(root: Path) -> list[Case]:
-    """A raw data set in nnU-Net's own layout."""
-    from mdae.tasks.nnunet_raw import nnunet_raw  # here: it makes cases
-
-    return nnunet_raw(root)
 
 
 LAYOUTS: dict[str, Adapter] = {
@@ -300,5 +201,5 @@ LAYOUTS: dict[str, Adapter] = {
     "tcga-gbm": tcga_gbm,
     "bids": bids,
     "table": table,
-    "nnunet": nnunet,
+    "nnunet": nnunet_raw,
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from mdae.data.catalogue import ScanEntry, safe_name
 from mdae.errors import DataError
-from mdae.tasks.layouts import Case
+from mdae.tasks.case import Case
 from mdae.tasks.record import Task
 
 DESCRIPTION = "dataset.json"

@@ -11,7 +11,10 @@ from mdae.errors import ConfigError
 
 Kind = Literal["classification", "regression", "segmentation"]
 ANY = "*"
-MISSING = ("", "na", "nan", "n/a", "none", "unknown", "not available", "not applicable", "indeterminate")
+MISSING = (
+    *("", "na", "nan", "n/a", "none", "null", "<na>", "#n/a", "unknown", "missing", "?", "."),
+    *("not available", "not applicable", "not reported", "indeterminate"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
