@@ -39,15 +39,14 @@ def table(root: Path) -> list[Case]:
     for _, own in rows.groupby(rows["subject"].map(bare).str.casefold(), sort=False):
         subject = str(own["subject"].iloc[0])
         case = with_rows(Case(subject), own.to_dict("records"))
-        for contrast, files in own[own["path"] != ""].groupby("contrast")["path"]:
-            path = _sole(files, subject, f"scans of {contrast or 'no contrast'}", root)
-            case.scans[str(contrast)] = scan_of(subject, str(contrast), path)
-        masks = (
-            own["mask"][own["mask"].str.casefold().map(lambda cell: cell not in MISSING)]
-            if "mask" in own
-            else []
-        )
-        if len(masks):
+        for contrast in dict.fromkeys(own["contrast"].map(str)):
+            files = [path for path in own["path"][own["contrast"] == contrast] if path]
+            if files:
+                path = _sole(files, subject, f"scans of {contrast or 'no contrast'}", root)
+                case.scans[contrast] = scan_of(subject, contrast, path)
+        if "mask" in own.columns and (
+            masks := [cell for cell in own["mask"] if cell.casefold() not in MISSING]
+        ):
             case.mask = _sole(masks, subject, "masks", root)
         cases.append(case)
     return cases
