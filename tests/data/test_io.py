@@ -70,7 +70,7 @@ def test_nrrd_is_read_into_ras_millimetres(tmp_path, space, signs):
 
 def test_a_nrrd_without_a_space_is_refused(tmp_path):
     nrrd.write(str(tmp_path / "x.nrrd"), volume())
-    with pytest.raises(ScanError, match="no NRRD header"):
+    with pytest.raises(ScanError, match="no space, which does not say where left is"):
         read_scan(tmp_path / "x.nrrd")
 
 

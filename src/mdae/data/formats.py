@@ -8,16 +8,11 @@ from pathlib import Path
 
 from mdae.data.set_aside import SetAside
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd")
+SUFFIXES = (".nii.gz", ".nii", ".nii.bz2", ".hdr", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 # What lies beside a header and holds its voxels.
 VOXELS = (".img", ".img.gz", ".raw", ".raw.gz", ".zraw", ".bin")
 HEADERS = (".hdr", ".nhdr", ".mhd")
 NOT_READ = {
-    ".nii.bz2": "compress it with gzip instead",
-    ".nhdr": "write header and voxels into one .nrrd",
-    ".mha": "convert it to NIfTI",
-    ".mhd": "convert it to NIfTI",
-    ".hdr": "convert it to NIfTI in one file",
     ".mnc": "MINC: convert it with mnc2nii",
     ".head": "AFNI: convert it with 3dAFNItoNIFTI",
     ".brik": "AFNI: convert it with 3dAFNItoNIFTI",

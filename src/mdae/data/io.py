@@ -1,27 +1,24 @@
-"""Reading scans (NIfTI, MGH, NRRD) and writing NIfTI; every way in which a file can be unfit has its own line."""
+"""Reading scans and writing NIfTI; every way in which a file can be unfit has its own line."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import nibabel as nib
-import nrrd
 import numpy as np
 from isal import igzip
-from isal.isal_zlib import IsalError
 from nibabel.affines import voxel_sizes
 
+from mdae.data.nifti import EXPORT
+from mdae.data.readers import Image, open_image, why
 from mdae.errors import ScanError
 from mdae.files import atomic_write
 
 MIN_SLICES = 8  # voxels along any axis; fewer are no volume, unless somebody says so
 SPACING_MM = (0.1, 20.0)
+ROUNDING = 1e-6  # relative, of a spacing in float32
 Series = Literal["set_aside", "first"]
 
 
@@ -33,18 +30,23 @@ class Scan:
         data: (D, H, W) float32, in the file's own voxel order.
         affine: (4, 4) float64, from voxel indices to world millimetres.
         path: the file.
+        notes: what a person should be told of how it was read, "KIND: detail" each.
+        modality: MR, CT or another of DICOM's words, where the file says so; else "".
     """
 
     data: np.ndarray
     affine: np.ndarray
     path: Path
+    notes: tuple[str, ...] = ()
+    modality: str = ""
 
 
 def read_scan(path: str | Path, *, series: Series = "set_aside", min_slices: int = MIN_SLICES) -> Scan:
     """Read a volume and check that it is a usable 3D scan.
 
     Args:
-        path: .nii, .nii.gz, .mgh, .mgz or .nrrd.
+        path: NIfTI (.nii, also as a pair .hdr and .img, plain, .gz or .bz2), .mgh, .mgz, .nrrd, .nhdr, and .mha or
+            .mhd through SimpleITK.
         series: what to do with a file of several volumes: refuse it, or take the first.
         min_slices: least number of voxels along every axis.
 
@@ -53,11 +55,11 @@ def read_scan(path: str | Path, *, series: Series = "set_aside", min_slices: int
             or a spacing that makes no sense.
     """
     path = Path(path)
-    image = _parse(_read_bytes(path), path)
+    image = open_image(path)
     _check_header(image, path, series, min_slices)
     data = _voxels(image, path)
     _check_voxels(data, path)
-    return Scan(data, np.asarray(image.affine, dtype=np.float64), path)
+    return Scan(data, np.asarray(image.affine, dtype=np.float64), path, image.notes)
 
 
 def read_mask(path: Path, scan: Scan) -> np.ndarray:
@@ -66,7 +68,7 @@ def read_mask(path: Path, scan: Scan) -> np.ndarray:
     Raises:
         ScanError: a file that cannot be read, or on another grid.
     """
-    image = _parse(_read_bytes(path), path)
+    image = open_image(path)
     if image.shape[:3] != scan.data.shape or not np.allclose(image.affine, scan.affine, atol=1e-2):
         raise ScanError(
             f"a mask of {image.shape} voxels on another grid than its scan's {scan.data.shape}",
@@ -76,82 +78,28 @@ def read_mask(path: Path, scan: Scan) -> np.ndarray:
     return np.asarray(_voxels(image, path) != 0)
 
 
-def _voxels(image: Any, path: Path) -> np.ndarray:
+def _voxels(image: Image, path: Path) -> np.ndarray:
     """The (first) volume, (D, H, W) float32."""
     try:
-        if int(np.prod(image.shape[3:])) == 1:
-            return np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged").reshape(image.shape[:3]))
-        return np.asarray(image.dataobj[(..., *(0,) * (len(image.shape) - 3))], dtype=np.float32)
+        with np.errstate(all="ignore"):  # what is not finite has its own line
+            if int(np.prod(image.shape[3:])) == 1:
+                return np.asarray(image.voxels, dtype=np.float32).reshape(image.shape[:3])
+            return np.asarray(image.voxels[(..., *(0,) * (len(image.shape) - 3))], dtype=np.float32)
     except (OSError, ValueError, EOFError, TypeError, OverflowError, MemoryError) as error:
-        raise ScanError(f"truncated or damaged voxels ({error})", where=path, mend=_AGAIN) from error
+        raise ScanError(f"truncated or damaged voxels ({why(error)})", where=path, mend=EXPORT) from error
 
 
-_AGAIN = "copy or export the file again"
-
-
-def _read_bytes(path: Path) -> bytes:
-    """The uncompressed bytes; igzip is about twice as fast as zlib."""
-    try:
-        raw = path.read_bytes()
-        return igzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, IsalError, zlib.error, gzip.BadGzipFile, struct.error) as error:  # type: ignore[misc]
-        raise ScanError(f"truncated or damaged gzip ({error})", where=path, mend=_AGAIN) from error
-    except OSError as error:
-        raise ScanError(f"cannot be read ({error.strerror or error})", where=path, mend="check it") from error
-
-
-def _parse(raw: bytes, path: Path) -> Any:
-    """An image with shape, affine and data type, its voxels not yet read."""
-    if not raw:
-        raise ScanError("an empty file", where=path, mend=_AGAIN)
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".nrrd":
-            return _parse_nrrd(raw)
-        if suffix in (".mgh", ".mgz"):
-            return nib.MGHImage.from_bytes(raw)
-        return _nifti_kind(raw).from_bytes(raw)
-    except Exception as error:  # the readers raise nearly anything on damaged headers
-        kind = {".nrrd": "NRRD", ".mgh": "MGH", ".mgz": "MGH"}.get(suffix, "NIfTI")
-        reason = f"no {kind} header that can be read ({type(error).__name__})"
-        raise ScanError(reason, where=path, mend=_AGAIN) from error
-
-
-def _nifti_kind(raw: bytes) -> type[nib.Nifti1Image]:
-    """NIfTI-1 or NIfTI-2, by the size that the header states, in either byte order."""
-    if len(raw) > 4 and 540 in (struct.unpack("<i", raw[:4])[0], struct.unpack(">i", raw[:4])[0]):
-        return nib.Nifti2Image  # type: ignore[no-any-return]
-    return nib.Nifti1Image  # type: ignore[no-any-return]
-
-
-# What turns a NRRD space to RAS+ millimetres, axis by axis.
-NRRD_SPACES = {
-    "right-anterior-superior": (1, 1, 1),
-    "left-anterior-superior": (-1, 1, 1),
-    "left-posterior-superior": (-1, -1, 1),
-    "ras": (1, 1, 1),
-    "las": (-1, 1, 1),
-    "lps": (-1, -1, 1),
-}
-
-
-def _parse_nrrd(raw: bytes) -> nib.Nifti1Image:
-    """A NRRD with its voxels attached; only with a space that says which way is left."""
-    file = io.BytesIO(raw)
-    header = nrrd.read_header(file)
-    data = nrrd.read_data(header, file, index_order="F")
-    signs = np.diag(NRRD_SPACES[str(header["space"]).lower()])
-    affine = np.eye(4)
-    affine[:3, :3] = signs @ np.asarray(header["space directions"], dtype=np.float64).T
-    affine[:3, 3] = signs @ np.asarray(header["space origin"], dtype=np.float64)
-    return nib.Nifti1Image(data.astype(np.float32), affine)
-
-
-def _check_header(image: Any, path: Path, series: Series, min_slices: int) -> None:
-    shape, dtype = image.shape, image.get_data_dtype()
+def _check_header(image: Image, path: Path, series: Series, min_slices: int) -> None:
+    shape, dtype = image.shape, image.dtype
     if dtype.fields is not None or dtype.kind == "c":
         raise ScanError(
             "voxels are colours or complex numbers", where=path, mend="export one intensity a voxel"
+        )
+    if len(shape) == 4 and shape[0] == 1 and min(shape[1:]) > 1:
+        raise ScanError(
+            f"a volume with its channel first, of shape {shape}",
+            where=path,
+            mend="put the channel last, or drop it",
         )
     if len(shape) < 3 or min(shape[:3]) == 1:
         raise ScanError(f"a 2D image of shape {shape}", where=path, mend="give a 3D volume")
@@ -162,7 +110,7 @@ def _check_header(image: Any, path: Path, series: Series, min_slices: int) -> No
             mend="split it, or take the first with --series first",
         )
     if len(shape) > 3 and min(shape[3:]) < 1:
-        raise ScanError(f"no volume in shape {shape}", where=path, mend=_AGAIN)
+        raise ScanError(f"no volume in shape {shape}", where=path, mend=EXPORT)
     if min(shape[:3]) < min_slices:
         raise ScanError(
             f"only {min(shape[:3])} slices",
@@ -175,11 +123,11 @@ def _check_header(image: Any, path: Path, series: Series, min_slices: int) -> No
             "an affine that is not finite or singular", where=path, mend="mend its sform or qform"
         )
     spacing = voxel_sizes(affine)
-    if spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
+    if spacing.min() < SPACING_MM[0] * (1 - ROUNDING) or spacing.max() > SPACING_MM[1] * (1 + ROUNDING):
         raise ScanError(
             f"a voxel spacing of {' x '.join(f'{s:.3g}' for s in spacing)} mm",
             where=path,
-            mend="mend its header: spacing is expected in millimetres",
+            mend="mend the spacing or the units in its header",
         )
 
 

@@ -244,7 +244,7 @@ def prepare_scan(
         foreground=foreground,
         background=scaling.at(sample.background),
         unknown=unknown,
-        notes=notes,
+        notes=scan.notes + notes,
     )
     return PreparedScan(values, affine, record)
 
