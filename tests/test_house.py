@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "mdae"
 FLOORS = [
     {
         "text",
+        "notices",
         "types",
         "options",
         "errors",

@@ -34,6 +34,7 @@ from mdae.evaluation.configs import (
 )
 from mdae.inference.config import FitConfig, PredictConfig
 from mdae.interop.configs import ExportConfig
+from mdae.notices import collected, quiet_readers
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
 from mdae.report.leaderboard_config import LeaderboardConfig
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
+    quiet_readers()
     logging.basicConfig(level=logging.WARNING, format="mdae: %(message)s")
     try:
         config = tyro.cli(
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="mdae",
             description="Masked-Diffusion Autoencoders for 3D medical scans.",
         )
-        RUNNERS[type(config)](config)
+        with collected():
+            RUNNERS[type(config)](config)
     except MDAEError as error:
         sys.exit(_fail(error, str(error), 2))
     except KeyboardInterrupt as error:
@@ -222,7 +225,7 @@ def _pretrain(config: PretrainConfig) -> None:
 def _embed(config: EmbedConfig) -> None:
     from mdae.evaluation.features.embed import embed
 
-    result = embed(config)
+    result = embed(config, say=lambda line: console.print(line, soft_wrap=True, highlight=False))
     console.print(
         f"{len(result.table)} scans embedded (window: {config.window}), {len(result.set_aside)} set aside: "
         f"{config.out}",

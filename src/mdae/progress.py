@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from mdae.notices import tell
+
 PLAIN_EVERY_S = 20.0
 
 
@@ -51,6 +53,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.__exit__(kind, error, trace)
+        tell()
 
     def advance(self, note: str = "") -> None:
         """One more is done."""

@@ -30,7 +30,7 @@ class ScanEntry:
         slices: all files of a DICOM series, of which `path` is the first; empty for scans in one file.
         told_by: what told the subject, in words.
         origin: the source that `prepare` was given, which it came from.
-        keep_labels: take it though its voxels are those of a label map.
+        refuse_labels: refuse it if its voxels are those of a label map.
     """
 
     scan_id: str
@@ -44,7 +44,7 @@ class ScanEntry:
     slices: tuple[Path, ...] = ()
     told_by: str = ""
     origin: str = ""
-    keep_labels: bool = False
+    refuse_labels: bool = False
 
     def stamp(self) -> tuple[int, int]:
         """Bytes and time of the last change (ns), which tell whether a scan is as it was; raises `OSError`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,14 +58,30 @@ class Found:
 
 
 def list_folder(source: Path, choice: Choice = EVERYTHING) -> Found:
-    """The scans and DICOM series below a folder, or a single file."""
-    tree = Tree([source]) if source.is_file() else walk(source)
-    root = source.parent if source.is_file() else source
+    """The scans and DICOM series below a folder, or a single file, which is taken whatever its name."""
+    if source.is_file():
+        entries, nameless = _entries([source], [], source.parent, choice.subject_from)
+        return Found(entries, nameless)
+    return _sorted_out(walk(source), source, choice)
+
+
+def list_files(files: Sequence[Path], choice: Choice = EVERYTHING) -> Found:
+    """Some scans, read together as one tree."""
+    return _sorted_out(Tree(list(files)), common_folder(files), choice)
+
+
+def common_folder(files: Iterable[Path]) -> Path:
+    """The deepest folder around some files."""
+    return Path(os.path.commonpath([file.absolute().parent for file in files]))
+
+
+def _sorted_out(tree: Tree, root: Path, choice: Choice) -> Found:
+    """Each file of a tree as what it is."""
     left_out, scans, others = list(tree.left_out), [], []
     for path in tree.files:
         if not is_scan(path):
             others.append(path)
-        elif not choice.keep_labels and source != path and (reason := _label_map(path, root)):
+        elif not choice.keep_labels and (reason := _label_map(path, root)):
             left_out.append(SetAside(str(path), reason, MEND))
         else:
             scans.append(path)
@@ -73,25 +90,20 @@ def list_folder(source: Path, choice: Choice = EVERYTHING) -> Found:
     foreign = {path: row for path in others if (row := not_read(path))}
     series, unfit = list_series(
         (path for path in others if path not in foreign),
-        source,
+        root,
         derived=choice.derived,
         min_slices=choice.min_slices,
     )
-    left_out += [*foreign.values(), *unfit]
     entries, nameless = _entries(scans, series, root, choice.subject_from)
     rest = set(others) - foreign.keys() - {path for entry in series for path in entry.slices}
     if unfit:  # those are told of
         rest = {path for path in rest if not may_be_dicom(path)}
     passed_over = tree.passed_over + Counter(path.suffix.lower() or "without a suffix" for path in rest)
-    return Found(
-        [replace(entry, keep_labels=choice.keep_labels) for entry in entries],
-        left_out + nameless,
-        passed_over,
-    )
+    return Found(entries, [*left_out, *foreign.values(), *unfit, *nameless], passed_over)
 
 
 def _label_map(path: Path, root: Path) -> str | None:
-    return label_map_by_name(path, path.relative_to(root).parts[:-1])
+    return label_map_by_name(path, path.absolute().relative_to(root.absolute()).parts[:-1])
 
 
 def _entries(
@@ -131,7 +143,7 @@ def _nameless(path: Path, rule: str) -> SetAside:
 
 def _scan_id(path: Path, root: Path) -> str:
     """A name from the path alone; folders inside a BIDS subject's repeat what the file says."""
-    folders, stem = path.relative_to(root).parts[:-1], scan_stem(path)
+    folders, stem = path.absolute().relative_to(root.absolute()).parts[:-1], scan_stem(path)
     if SUBJECT_FOLDER.match(stem):
         depth = next((depth for depth, name in enumerate(folders) if SUBJECT_FOLDER.match(name)), 0)
         folders = folders[:depth]

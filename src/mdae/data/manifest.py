@@ -43,7 +43,7 @@ def list_manifest(path: Path, choice: Choice) -> Found:
         elif not choice.keep_labels and is_scan(entry.path) and (reason := label_map_by_name(entry.path, ())):
             found.left_out.append(SetAside(str(entry.path), reason, MEND))
         else:
-            rows[entry.path] = replace(entry, keep_labels=choice.keep_labels)
+            rows[entry.path] = entry
     files = [entry for entry in rows.values() if is_scan(entry.path) or entry.path.suffix == ".b2nd"]
     entries, nameless = _with_people(files, choice.subject_from)
     series = _series([entry for entry in rows.values() if entry not in files], path.parent, choice, found)

@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mdae.data import nnssl_list, openmind
+from mdae.data import folder, nnssl_list, openmind
 from mdae.data.catalogue import ScanEntry, unique
-from mdae.data.folder import Choice, Found, list_folder
+from mdae.data.folder import Choice, Found, common_folder, list_folder
 from mdae.data.formats import is_scan
 from mdae.data.io import MIN_SLICES
 from mdae.data.label_maps import REASON as LABEL_MAP
@@ -98,6 +98,26 @@ def list_source(
         derived=derived, keep_labels=keep_labels, subject_from=subject_from, min_slices=min_slices
     )
     kind, found = _recognised(source, choice)
+    return _listing(source, kind, found, choice, contrasts, max_quality_score, subjects)
+
+
+def list_files(files: Sequence[Path], choice: Choice) -> Listing:
+    """Some scans, read together; raises as `list_source`."""
+    root = common_folder(files)
+    paths = [file.absolute() for file in files]
+    return _listing(root, "scans", folder.list_files(paths, choice), choice)
+
+
+def _listing(
+    source: Path,
+    kind: str,
+    found: Found,
+    choice: Choice,
+    contrasts: tuple[str, ...] = (),
+    max_quality_score: float | None = None,
+    subjects: Path | None = None,
+) -> Listing:
+    """What is taken of what was found."""
     left_out = list(found.left_out)
     taken = []
     for entry in found.entries:
@@ -112,6 +132,7 @@ def list_source(
     if subjects is not None:
         taken = with_subjects(taken, subjects, root)
     reading = describe((entry.subject, _shown(entry, root), entry.told_by) for entry in taken)
+    taken = [replace(entry, refuse_labels=not choice.keep_labels) for entry in taken]
     return Listing(kind, unique(taken, root), left_out, reading, found.passed_over)
 
 

@@ -54,7 +54,7 @@ def to_do(entries: Iterable[ScanEntry], store: Store, remembered: dict[str, SetA
         elif stored is not None and _unchanged(entry, stored):
             if (named := _described(stored, entry)) != stored:
                 todo.renamed.append(named)
-        elif row is None or (entry.keep_labels and row.reason.startswith(LABEL_MAP)):
+        elif row is None or (not entry.refuse_labels and row.reason.startswith(LABEL_MAP)):
             todo.wanted.append(entry)
         else:
             todo.aside.append(row)

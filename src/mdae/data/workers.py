@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.dicom import read_series
-from mdae.data.io import Scan, read_mask, read_scan
+from mdae.data.io import read_mask, read_scan
 from mdae.data.label_maps import MEND as KEEP_LABELS
 from mdae.data.label_maps import label_map_by_voxels
 from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
@@ -21,6 +21,8 @@ from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
 from mdae.data.strip import brain_mask
 from mdae.errors import DataError, ScanError
+from mdae.notices import add, collected, drain, quiet_readers
+from mdae.text import printable
 
 AHEAD = 4  # scans queued for each process
 
@@ -29,21 +31,15 @@ def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
     """Read a scan with its masks, strip its skull if wanted, and prepare it.
 
     Raises:
-        ScanError: an unfit one.
+        ScanError: an unfit one, or a label map where they are refused.
         DataError: a program that is needed is not installed.
     """
-    return prepare_read(entry, read_entry(entry, contract), contract)
-
-
-def read_entry(entry: ScanEntry, contract: Preprocessing) -> Scan:
-    """Read a scan; raises `ScanError` for an unfit one."""
     if entry.slices:
-        return read_series(entry, series=contract.series, min_slices=contract.min_slices)
-    return read_scan(entry.path, series=contract.series, min_slices=contract.min_slices)
-
-
-def prepare_read(entry: ScanEntry, scan: Scan, contract: Preprocessing) -> PreparedScan:
-    """The rest of `prepare_entry`."""
+        scan = read_series(entry, series=contract.series, min_slices=contract.min_slices)
+    else:
+        scan = read_scan(entry.path, series=contract.series, min_slices=contract.min_slices)
+    if entry.refuse_labels and (reason := label_map_by_voxels(scan.data)):
+        raise ScanError(reason, where=entry.path, mend=KEEP_LABELS)
     anatomy, anonymised = (
         read_mask(path, scan) if path else None for path in (entry.anatomy_mask, entry.anonymisation_mask)
     )
@@ -75,15 +71,18 @@ def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[S
     empty = Store(store.path, store.contract, [])  # what processes need of it
     waiting = iter(entries)
     with ProcessPoolExecutor(workers, initializer=_start_process) as pool:
-        pending: set[Future[StoredScan | SetAside]] = set()
+        pending: set[Future[Told]] = set()
         try:
             while True:
                 while len(pending) < workers * AHEAD and (entry := next(waiting, None)) is not None:
-                    pending.add(pool.submit(prepare_one, entry, empty))
+                    pending.add(pool.submit(_one_and_notices, entry, empty))
                 if not pending:
                     return
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                for future in done:
+                    outcome, told = future.result()
+                    add(told)
+                    yield outcome
         except BrokenProcessPool as error:
             raise DataError(
                 "a process was killed, most likely for want of memory",
@@ -94,8 +93,18 @@ def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[S
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+Told = tuple[StoredScan | SetAside, list[tuple[str, str]]]
+
+
+def _one_and_notices(entry: ScanEntry, store: Store) -> Told:
+    """What becomes of a scan, and what should be told of it by the process that asked."""
+    with collected():
+        return prepare_one(entry, store), drain()
+
+
 def _start_process() -> None:
     """One thread a process; and none outlives `prepare`, even if that is killed and cannot tell them."""
+    quiet_readers()
     threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -112,12 +121,9 @@ def prepare_one(entry: ScanEntry, store: Store) -> StoredScan | SetAside:
     try:
         if entry.path.suffix == ".b2nd":
             return store.link(entry)
-        scan = read_entry(entry, store.contract)
-        if not entry.keep_labels and (reason := label_map_by_voxels(scan.data)):
-            return SetAside(str(entry.path), reason, KEEP_LABELS).stamped()
-        return store.write(entry, prepare_read(entry, scan, store.contract))
+        return store.write(entry, prepare_entry(entry, store.contract))
     except ScanError as error:
-        if error.where == str(entry.path):
+        if error.where == printable(entry.path):
             row = SetAside(str(entry.path), error.what, error.mend or "")
             return row if entry.slices else row.stamped()  # a series may gain what was missing
         return SetAside(

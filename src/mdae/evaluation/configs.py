@@ -35,6 +35,10 @@ class EmbedConfig:
     """cpu, cuda, cuda:1, mps, or auto."""
     workers: int = 0
     """Threads that prepare scans while the network runs; 0 for one a core."""
+    keep_labels: bool = False
+    """Take label maps (masks, segmentations) as well."""
+    subject_from: str = "auto"
+    """What tells the subject of raw scans: auto, folder, name or a regular expression, as in `mdae prepare`."""
 
     def __post_init__(self) -> None:
         if self.out.suffix not in (".parquet", ".csv"):

@@ -19,8 +19,9 @@ from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import attach_labels, read_table
 from mdae.evaluation.configs import EmbedConfig
-from mdae.evaluation.features.embed import embed_items, list_items
+from mdae.evaluation.features.embed import embed_items
 from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.features.items import list_items
 from mdae.evaluation.probing.cross_validation import cross_validate
 from mdae.evaluation.probing.estimators import LINEAR
 from mdae.evaluation.probing.probe import feature_matrix

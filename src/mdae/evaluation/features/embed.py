@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from mdae.data.ahead import ahead
-from mdae.data.catalogue import ScanEntry
-from mdae.data.sources import discover
-from mdae.data.store import Store, StoredScan
+from mdae.data.set_aside import by_reason
 from mdae.data.tables import write_table
 from mdae.errors import DataError, ScanError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.evaluation.features.items import Item, gather
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Item:
-    """A scan to embed: whose it is, and how to get its volume, background and content hash."""
-
-    scan: str
-    subject: str
-    session: str
-    contrast: str
-    path: str
-    load: Callable[[], tuple[np.ndarray, float, str]]
 
 
 @dataclass(frozen=True)
@@ -44,8 +30,12 @@ class Embedded:
     set_aside: pd.DataFrame
 
 
-def embed(config: EmbedConfig) -> Embedded:
-    """Embed scans, write the table, and `OUT.set_aside.csv` beside it if any scan could not be taken.
+def embed(config: EmbedConfig, say: Callable[[str], None] = lambda line: None) -> Embedded:
+    """Embed scans, write the table, and `OUT.set_aside.csv` beside it if anything was looked at and not taken.
+
+    Args:
+        config: what to do.
+        say: is given the lines that tell how subjects were read, before anything is embedded.
 
     Raises:
         ModelError, DataError: no such model or scans, or a store of another contract.
@@ -53,8 +43,14 @@ def embed(config: EmbedConfig) -> Embedded:
     if not config.scans:
         raise DataError("no scans given", mend="name scans, folders or stores after the model")
     encoder = Encoder.load(config.model, device=resolve_device(config.device))
-    items = [item for source in config.scans for item in list_items(source, encoder)]
-    result = embed_items(encoder, items, config)
+    gathered = gather(config.scans, encoder, keep_labels=config.keep_labels, subject_from=config.subject_from)
+    for line in gathered.readings:
+        say(line)
+    result = embed_items(encoder, gathered.items, config)
+    for line in by_reason(row for row in gathered.left_out if row.unseen):
+        say(line)
+    listed = [(row.path, row.reason, row.mend) for row in gathered.left_out if not row.unseen]
+    result = replace(result, set_aside=pd.concat([_aside(listed), result.set_aside], ignore_index=True))
     write_table(config.out, result.table)
     aside = config.out.with_name(config.out.name + ".set_aside.csv")
     if len(result.set_aside):
@@ -64,33 +60,8 @@ def embed(config: EmbedConfig) -> Embedded:
     return result
 
 
-def list_items(source: Path, encoder: Encoder) -> list[Item]:
-    """The scans of a file, a folder or a prepared store."""
-    if (source / "store.json").exists():
-        store = Store.open(source)
-        if store.contract != encoder.contract:
-            raise DataError(
-                f"prepared as {store.contract}; the model wants {encoder.contract}",
-                where=source,
-                mend="give the raw scans instead",
-            )
-
-        def read(scan: StoredScan) -> tuple[np.ndarray, float, str]:
-            return store.read(scan).astype(np.float32), scan.background, scan.content
-
-        return [
-            Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: read(s))  # type: ignore[misc]
-            for s in store.scans
-        ]
-
-    def prepare(entry: ScanEntry) -> tuple[np.ndarray, float, str]:
-        prepared = encoder.prepare(entry)
-        return prepared.data, prepared.record.background, prepared.record.content
-
-    return [
-        Item(e.scan_id, e.subject, e.session, e.contrast, str(e.path), lambda e=e: prepare(e))  # type: ignore[misc]
-        for e in discover(source, min_slices=encoder.contract.min_slices)
-    ]
+def _aside(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["path", "reason", "mend"], dtype=object)
 
 
 def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Embedded:
@@ -101,7 +72,7 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
             try:
                 volume, background, content = loaded.result()
             except (ScanError, DataError) as error:
-                aside.append({"path": item.path, "reason": error.what, "mend": error.mend or ""})
+                aside.append((item.path, error.what, error.mend or ""))
             else:
                 features.append(
                     encoder.embed_volume(volume, background, window=config.window, pool=config.pool)
@@ -121,17 +92,15 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
             progress.advance(f"{len(aside)} set aside")
     if not rows:
         raise DataError(
-            f"none of {len(items)} scans could be embedded, e.g. {aside[0]['reason']}",
-            where=aside[0]["path"],
+            f"none of {len(items)} scans could be embedded, e.g. {aside[0][1]}",
+            where=aside[0][0],
             mend="look at the file",
         )
     _warn_of_overlap(encoder, contents)
     names = pd.DataFrame(rows, columns=["scan", "subject", "session", "contrast", "path", "window", "pool"])
     stacked = np.stack(features)
     values = pd.DataFrame(stacked, columns=[f"f{i:04d}" for i in range(stacked.shape[1])])
-    return Embedded(
-        pd.concat([names, values], axis=1), pd.DataFrame(aside, columns=["path", "reason", "mend"])
-    )
+    return Embedded(pd.concat([names, values], axis=1), _aside(aside))
 
 
 def _warn_of_overlap(encoder: Encoder, contents: list[str]) -> None:

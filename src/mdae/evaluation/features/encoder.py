@@ -19,6 +19,7 @@ from mdae.interop.raw import prepare_by
 from mdae.networks import ResidualEncoder
 from mdae.networks.saved import SavedModel, load_model
 from mdae.networks.unet import pad_to_stride
+from mdae.notices import notice
 from mdae.types import Shape3
 
 MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
@@ -76,18 +77,12 @@ class Encoder:
             s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
         )
         if coarsest > COARSE:
-            logger.warning(
-                "%s: voxels %.1f times coarser than the model was trained on; its features may not hold there",
-                path,
-                coarsest,
-            )
+            told = f"voxels {coarsest:.1f} times coarser than the model was trained on; its features may not hold there"
+            notice(told, path)
         covered = min(side / edge for side, edge in zip(prepared.data.shape, self.patch, strict=True))
         if covered < SMALL:
-            logger.warning(
-                "%s: its field of view fills %.0f %% of the model's window; its features may not hold there",
-                path,
-                100 * covered,
-            )
+            share = f"its field of view fills {100 * covered:.0f} % of the model's window"
+            notice(f"{share}; its features may not hold there", path)
         return prepared
 
     def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:

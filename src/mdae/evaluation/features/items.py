@@ -1,0 +1,167 @@
+"""What there is to embed: scans of files, folders and stores, each with its own name though sources share some."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.folder import Choice, common_folder
+from mdae.data.formats import is_scan
+from mdae.data.names import INSIDE, plain_name
+from mdae.data.set_aside import SetAside
+from mdae.data.sources import Listing, list_files, list_source
+from mdae.data.store import Store, StoredScan
+from mdae.errors import DataError
+from mdae.evaluation.features.encoder import Encoder
+from mdae.text import printable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A scan to embed: whose it is, and how to get its volume, background and content hash."""
+
+    scan: str
+    subject: str
+    session: str
+    contrast: str
+    path: str
+    load: Callable[[], tuple[np.ndarray, float, str]]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The scans to embed, what was left out while listing, and how their subjects were read."""
+
+    items: list[Item]
+    left_out: list[SetAside]
+    readings: list[str] = field(default_factory=list)
+
+
+def gather(
+    sources: Sequence[Path], encoder: Encoder, *, keep_labels: bool = False, subject_from: str = "auto"
+) -> Gathered:
+    """The scans of files, folders and stores.
+
+    Files are read together, so that a subject is one in all of them. Folders that share subjects are of other people
+    and stay apart (`siteA/01`), unless their names are those of contrasts; that is told. A scan counts once.
+
+    Raises:
+        DataError: a source that holds none.
+    """
+    choice = Choice(
+        keep_labels=keep_labels, subject_from=subject_from, min_slices=encoder.contract.min_slices
+    )
+    files = [source for source in sources if source.is_file() and is_scan(source)]
+    listings: dict[Path, Listing] = {}
+    groups: dict[Path, list[Item]] = {}
+    if len(files) > 1:
+        listings[common_folder(files)] = list_files(files, choice)
+    for source in sources:
+        if (source / "store.json").exists():
+            groups[source] = _stored(source, encoder)
+        elif source not in files or len(files) == 1:
+            listings[source] = list_source(
+                source, keep_labels=keep_labels, subject_from=subject_from, min_slices=choice.min_slices
+            )
+    groups |= {
+        source: [_raw(entry, encoder) for entry in found.entries] for source, found in listings.items()
+    }
+    items, twice = _once(_apart(groups))
+    return Gathered(
+        items,
+        [*(row for found in listings.values() for row in found.left_out), *twice],
+        [found.reading.line() for found in listings.values()],
+    )
+
+
+def list_items(source: Path, encoder: Encoder) -> list[Item]:
+    """The scans of a file, a folder or a prepared store."""
+    return gather((source,), encoder).items
+
+
+def _stored(path: Path, encoder: Encoder) -> list[Item]:
+    """The scans of a store."""
+    store = Store.open(path)
+    if store.contract != encoder.contract:
+        raise DataError(
+            f"prepared as {store.contract}; the model wants {encoder.contract}",
+            where=path,
+            mend="give the raw scans instead",
+        )
+
+    def read(scan: StoredScan) -> tuple[np.ndarray, float, str]:
+        return store.read(scan).astype(np.float32), scan.background, scan.content
+
+    return [
+        Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: read(s))  # type: ignore[misc]
+        for s in store.scans
+    ]
+
+
+def _raw(entry: ScanEntry, encoder: Encoder) -> Item:
+    """A scan that is prepared when it is wanted."""
+
+    def load() -> tuple[np.ndarray, float, str]:
+        prepared = encoder.prepare(entry)
+        return prepared.data, prepared.record.background, prepared.record.content
+
+    path = printable(entry.path)
+    return Item(entry.scan_id, entry.subject, entry.session, entry.contrast, path, load)
+
+
+def _apart(groups: dict[Path, list[Item]]) -> list[Item]:
+    """The items of all sources; where sources share subjects, they are named after them."""
+    owners = Counter(name for items in groups.values() for name in {item.subject for item in items})
+    shared = sorted(name for name, number in owners.items() if number > 1)
+    if not shared:
+        return [item for items in groups.values() for item in items]
+    root = Path(os.path.commonpath([source.absolute() for source in groups]))
+    places = {source: source.absolute().relative_to(root).as_posix() for source in groups}
+    names = {source: _name(place) for source, place in places.items()}
+    if len(set(names.values())) == 1:  # contrasts or visits of the same people
+        names = dict.fromkeys(names, "")
+    else:
+        logger.warning(
+            "%d subjects are in several sources, e.g. %s: taken for other people and kept apart (%s); if they are "
+            "the same, give the folder above instead",
+            *(len(shared), shared[0], ", ".join(_within(name, shared[0]) for name in sorted(names.values()))),
+        )
+    return [
+        replace(
+            item,
+            scan="__".join([*places[source].split("/"), item.scan]),
+            subject=_within(names[source], item.subject),
+        )
+        for source, items in groups.items()
+        for item in items
+    ]
+
+
+def _within(name: str, subject: str) -> str:
+    return f"{name}/{subject}" if name else subject
+
+
+def _name(place: str) -> str:
+    """A source's path without contrasts and visits; "" if it says no more."""
+    parts = (plain_name(part).identity for part in place.split("/") if not INSIDE.fullmatch(part))
+    return "/".join(part for part in parts if part)
+
+
+def _once(items: list[Item]) -> tuple[list[Item], list[SetAside]]:
+    """Each file once, though it was given twice."""
+    found: dict[str, Item] = {}
+    twice = []
+    for item in items:
+        if item.path in found:
+            twice.append(SetAside(item.path, "given twice", "nothing, it counts once", num_files="0"))
+        found.setdefault(item.path, item)
+    return list(found.values()), twice
