@@ -117,11 +117,12 @@ def test_a_file_is_no_copy_of_itself(tmp_path, capsys):
     assert len(subjects(tmp_path / "s")) == 2
 
 
-def test_a_row_of_two_people_is_of_nobody(tmp_path):
+def test_a_file_in_rows_of_two_people_counts_once_and_is_told(tmp_path):
     scans(tmp_path / "in", "a.nii.gz", "b.nii.gz")
     (tmp_path / "t.csv").write_text("path,subject\nin/a.nii.gz,A\nin/a.nii.gz,B\nin/b.nii.gz,B\n")
     (row,) = run(tmp_path / "t.csv", tmp_path / "s").set_aside
-    assert row.reason == "listed as of A and of B" and subjects(tmp_path / "s") == ["B"]
+    assert row.reason == "listed twice, of A and of B: the first row counts"
+    assert subjects(tmp_path / "s") == ["A", "B"]
 
 
 def test_what_other_sources_set_aside_stays_in_the_table(tmp_path):

@@ -52,9 +52,10 @@ FOLDER = re.compile(
 )
 
 FEW = 256  # distinct values at most: whole-body and cortical atlases have 100 to 200
-NESTED = 16  # up to so many, neighbouring regions may well have neighbouring numbers
+ANY_KIND = 16  # up to so many may be of any kind: labels that were rescaled
+NESTED = 4  # up to so many may be slivers
 IN_REGIONS = 0.7  # least share of equal neighbours among voxels off the background
-ORDERED = 0.7  # share of unequal neighbours one grey value apart, from which it is a quantised scan
+MOST = 0.7  # share of values whose own voxels have to lie in regions
 SAMPLE = 4096  # voxels that spare most scans a closer look
 BLOCK = 48  # voxels a side of the middle, which spares nearly all others one
 
@@ -103,8 +104,8 @@ def label_map_by_voxels(data: np.ndarray) -> str | None:
     """Why a volume (D, H, W) is taken for a label map; None if it is a scan.
 
     Two distinct values are a mask. Up to 256 whole numbers (or 16 values of any kind, as of rescaled labels) are a
-    label map if they lie in regions, that is if most neighbours off the background are equal along every axis. Above 16
-    values, neighbours that differ must not differ by one grey value alone, as they do in a quantised scan.
+    label map if they lie in regions: most neighbours off the background are equal along every axis, and of most values
+    so are half their own. Brightness that rises step by step, as in a quantised scan, is none.
     """
     flat = data.reshape(-1) if data.flags.c_contiguous else data.T.reshape(-1)
     if len(np.unique(flat[:: max(1, flat.size // SAMPLE)])) > FEW:
@@ -115,7 +116,7 @@ def label_map_by_voxels(data: np.ndarray) -> str | None:
     if values is None:
         return None
     whole = bool((values == np.round(values)).all())
-    if len(values) > 2 and not ((whole or len(values) <= NESTED) and _in_regions(data, values)):
+    if len(values) > 2 and not ((whole or len(values) <= ANY_KIND) and _in_regions(data, values)):
         return None
     return f"{REASON}voxels: {len(values)} distinct {'whole numbers' if whole else 'values'}"
 
@@ -145,17 +146,24 @@ def _distinct(flat: np.ndarray) -> np.ndarray | None:
 
 
 def _in_regions(data: np.ndarray, values: np.ndarray) -> bool:
-    """Whether voxels off the most frequent value mostly equal their neighbours, and jump where they do not."""
+    """Whether voxels off the most frequent value mostly equal their neighbours, and so do those of nearly every value.
+
+    A brightness that rises along an axis may be flat along the others, hence each axis counts.
+    """
     ranks = np.searchsorted(values, data)
-    background = int(np.bincount(ranks.reshape(-1)).argmax())
-    unequal = steps = 0
+    counts = np.bincount(ranks.reshape(-1), minlength=len(values))
+    background = int(counts.argmax())
+    flat = np.ones(len(values), dtype=bool)
     for axis in range(3):
         lines = np.moveaxis(ranks, axis, 0)
-        off = (lines[1:] != background) & (lines[:-1] != background)
-        if not off.any():
-            continue
-        jumps = np.abs(lines[1:].astype(np.int32) - lines[:-1])[off]
-        if (jumps == 0).mean() < IN_REGIONS:
+        before, equal = lines[:-1], lines[1:] == lines[:-1]
+        off = (before != background) & (lines[1:] != background)
+        if off.any() and equal[off].mean() < IN_REGIONS:
             return False
-        unequal, steps = unequal + int((jumps > 0).sum()), steps + int((jumps == 1).sum())
-    return len(values) <= NESTED or steps < ORDERED * unequal
+        number = np.bincount(before.reshape(-1), minlength=len(values))
+        own = np.bincount(before[equal], minlength=len(values))
+        flat &= own >= 0.5 * number
+    if len(values) <= NESTED:
+        return True
+    flat[background] = False
+    return bool(flat.sum() >= MOST * (len(values) - 1))

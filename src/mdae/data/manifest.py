@@ -37,7 +37,7 @@ def list_manifest(path: Path, choice: Choice) -> Found:
     for row in table.to_dict("records"):
         entry = _entry(row, path)
         if entry.path in rows:
-            _twice(entry, rows, found)
+            found.left_out.append(_twice(entry, rows[entry.path]))
         elif not entry.path.exists() or not (entry.path.is_file() or entry.path.is_dir()):
             found.left_out.append(not_there(entry.path))
         elif not choice.keep_labels and is_scan(entry.path) and (reason := label_map_by_name(entry.path, ())):
@@ -125,16 +125,12 @@ def _entry(row: Mapping[Any, str], table: Path) -> ScanEntry:
     )
 
 
-def _twice(entry: ScanEntry, rows: dict[Path, ScanEntry], found: Found) -> None:
-    """A file in two rows counts once, and not at all if they say it is of two people."""
-    before = rows[entry.path]
+def _twice(entry: ScanEntry, before: ScanEntry) -> SetAside:
+    """A file counts once, by its first row."""
     if before.subject == entry.subject:
-        row = SetAside(str(entry.path), "listed twice", "nothing, it counts once", num_files="0")
-    else:
-        reason = f"listed as of {before.subject or 'nobody'} and of {entry.subject or 'nobody'}"
-        row = SetAside(str(entry.path), reason, "keep the right row")
-        del rows[entry.path]
-    found.left_out.append(row)
+        return SetAside(str(entry.path), "listed twice", "nothing, it counts once", num_files="0")
+    reason = f"listed twice, of {before.subject or 'nobody'} and of {entry.subject or 'nobody'}: the first row counts"
+    return SetAside(str(entry.path), reason, "keep the right row", num_files="0")
 
 
 def _with_people(entries: list[ScanEntry], rule: str) -> tuple[list[ScanEntry], list[SetAside]]:

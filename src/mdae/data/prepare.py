@@ -156,8 +156,8 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
         store.write_manifest(fresh)
         found = [replace(row, source=source) for row in (*listing.left_out, *aside, *copies)]
         write_set_aside(config.store, [*_of_other_sources(config.store, source), *found])
-    tell_or_prune(store, gone_from(store, listing, source), source, prune=config.prune)
-    store.write_manifest()
+    if tell_or_prune(store, gone_from(store, listing, source), source, prune=config.prune):
+        store.write_manifest(fresh)
     clear_notes(config.store)  # whatever earlier jobs left undone is done
     if config.contact_sheet:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib

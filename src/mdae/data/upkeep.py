@@ -147,19 +147,24 @@ def gone_from(store: Store, listing: Listing, source: str) -> list[StoredScan]:
     ]
 
 
-def tell_or_prune(store: Store, gone: list[StoredScan], source: str, *, prune: bool) -> None:
-    """Remove scans that are no longer in their source, and pages that may show them, if wanted; else tell of them."""
+def tell_or_prune(store: Store, gone: list[StoredScan], source: str, *, prune: bool) -> bool:
+    """Remove scans that are no longer in their source, and pages that may show them, if wanted; else tell of them.
+
+    Returns:
+        Whether anything was removed.
+    """
     if not gone:
-        return
+        return False
     example = f"{gone[0].scan_id} ({gone[0].source})"
     if not prune:
         logger.warning(
             "%d scans of the store are no longer taken from %s, e.g. %s: --prune removes them",
             *(len(gone), source, example),
         )
-        return
+        return False
     for scan in gone:
         store.volume_path(scan.scan_id).unlink(missing_ok=True)
     for picture in (store.path / "contact_sheet").glob("page-*.png"):
         picture.unlink(missing_ok=True)
     logger.warning("removed %d scans that are no longer taken from %s, e.g. %s", len(gone), source, example)
+    return True

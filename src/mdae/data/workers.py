@@ -21,7 +21,7 @@ from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
 from mdae.data.strip import brain_mask
 from mdae.errors import DataError, ScanError
-from mdae.notices import add, collected, drain, quiet_readers
+from mdae.notices import add, collected, drain, notice, quiet_readers
 from mdae.text import printable
 
 AHEAD = 4  # scans queued for each process
@@ -45,7 +45,10 @@ def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
     )
     if contract.strip != "none":
         anatomy = brain_mask(scan, contract.strip)
-    return prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised)
+    prepared = prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised)
+    for note in prepared.record.notes:
+        notice(note, entry.path)
+    return prepared
 
 
 def num_cores() -> int:
