@@ -62,6 +62,12 @@ class Child:
             )
         return TrainingError(f"{self.name} ended with status {code}", mend="see what it said before")
 
+    def rank_of_cause(self) -> int:
+        """How little its failure says of why all ended: a cause, a process that vanished, one that lost another."""
+        if not self.said.exists():
+            return 1 if self.process.returncode < 0 else 3
+        return 2 if json.loads(self.said.read_text())["kind"] == PartnerError.__name__ else 0
+
     def close(self) -> None:
         """Forget what it said."""
         self.folder.cleanup()
@@ -86,13 +92,13 @@ def run_children(children: Sequence[Child]) -> None:
                     _end(children)
                 time.sleep(LOOK_EVERY_S)
         ended = [child for child in (first, *children) if child is not None and child.process.returncode]
-        causes = [cause for child in ended if (cause := child.failure()) is not None]
+        causes = [(child.rank_of_cause(), cause) for child in ended if (cause := child.failure()) is not None]
     finally:
         _end(children)
         for child in children:
             child.close()
     if causes:
-        raise next((c for c in causes if not isinstance(c, PartnerError)), causes[0])
+        raise min(causes, key=lambda pair: pair[0])[1]
 
 
 def _end(children: Sequence[Child]) -> None:

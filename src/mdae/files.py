@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mdae.errors import ConfigError, DataError
+from mdae.errors import ConfigError, DataError, MDAEError
 
 
 def _umask() -> int:
@@ -46,17 +46,34 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if temporary.is_file():
             temporary.chmod(MODE)  # safetensors writes files that nobody else may read
         temporary.replace(path)
-    except OSError as error:
-        raise _readable(error, path) from error
+    except MDAEError:
+        raise
+    except Exception as error:
+        raise readable(error, path) from error
     finally:
         with suppress(OSError):  # it must not hide what went wrong
             temporary.unlink(missing_ok=True)
 
 
-def _readable(error: OSError, path: Path) -> Exception:
+FULL = (
+    *("no space left on device", "disk quota exceeded", "os error 28", "os error 122"),
+    *("pytorchstreamwriter failed", "inline_container.cc", "file too large"),
+)  # what writers say who do not raise OSError: torch and safetensors
+
+
+def readable(error: Exception, path: Path) -> Exception:
     """One line for what a user can mend; other errors as they are."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError("the disk is full", where=path, mend="free some space and repeat the command")
+    said = str(error).lower()
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or (
+        any(sign in said for sign in FULL)
+    ):
+        return DataError(
+            "the disk is full, or its quota used up",
+            where=path,
+            mend="free some space and repeat the command",
+        )
+    if not isinstance(error, OSError):
+        return error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DataError("no permission to write", where=path, mend="give another folder")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,16 @@ from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.sampling import CropDataset, CropSampler, rank_batches
 from mdae.data.store import Store
 from mdae.errors import ConfigError, ModelError, TrainingError
+from mdae.networks.saved import load_model
 from mdae.options import AugmentOptions
-from mdae.training.checkpoint import load_latest
+from mdae.training.checkpoint import newest_readable
+from mdae.training.diagnostics import Moment
 from mdae.training.launch import launch
 from mdae.training.loader import micro_batches
 from mdae.training.loop import Trainer, pretrain
 from mdae.training.optimiser import MovingAverage, learning_rate
 from mdae.training.run import open_run
+from mdae.training.step import Learner
 from tests.conftest import COARSE, short_run
 from tests.data.test_sources import openmind
 from tests.training import golden
@@ -123,12 +127,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, undisturbed, t
 
 def test_no_readable_checkpoint_is_one_line(tmp_path):
     (tmp_path / "step-00000004.pt").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="delete the folder"):
-        load_latest(tmp_path, device=torch.device("cpu"))
-    assert load_latest(tmp_path / "none", device=torch.device("cpu")) is None
+    with pytest.raises(ModelError, match="delete the run"):
+        newest_readable(tmp_path, device=torch.device("cpu"))
+    assert newest_readable(tmp_path / "none", device=torch.device("cpu")) is None
     torch.save({"network_weights": {}}, tmp_path / "step-00000005.pt")
     with pytest.raises(ModelError, match="did not write"):
-        load_latest(tmp_path, device=torch.device("cpu"))
+        newest_readable(tmp_path, device=torch.device("cpu"))
 
 
 def test_a_checkpoint_of_another_run_is_refused(store, undisturbed):
@@ -187,6 +191,69 @@ def test_two_processes_change_nothing_but_rounding(store, undisturbed, tmp_path)
     )
     for log in ("train.csv", "val.csv"):
         assert_same_but_rounding(out / log, undisturbed / log)
+
+
+def test_a_signal_to_the_whole_group_ends_with_a_checkpoint_and_one_line(named_store, tmp_path):
+    """What scancel and a time limit do: readers and all are told at once."""
+    out = tmp_path / "run"
+    options = ("--workers", "2", "--steps", "5000", "--val-every", "0", "--checkpoint-every", "10")
+    process = subprocess.Popen(
+        command(named_store, out, *options),
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((out / "checkpoints").glob("step-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # torchrun passes on what its workers have already
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 130 and said.count("\n") == 1, said
+    step = int(said.split("stopped after step ")[1].split(";")[0])
+    assert (out / "checkpoints" / f"step-{step:08d}.pt").exists()
+    assert (out / "model" / "config.json").exists()
+
+
+def test_the_model_of_the_last_checkpoint_is_exported_when_asked(named_store, tmp_path, monkeypatch):
+    config = short_run(named_store, tmp_path / "run", steps=6, checkpoint_every=2)
+    original = Learner.step
+
+    def cut(self, batches, rate, number):
+        if number == 5:
+            raise RuntimeError("power cut")
+        return original(self, batches, rate, number)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+        patched.setattr(Learner, "step", cut)
+        pretrain(config)
+    assert not (tmp_path / "run" / "model").exists()
+    pretrain(replace(config, export_now=True))
+    assert load_model(tmp_path / "run" / "model").provenance["steps"] == 4
+    pretrain(config)
+    assert load_model(tmp_path / "run" / "model").provenance["steps"] == 6
+
+
+def test_what_looks_at_a_run_has_a_table_of_its_own_and_leaves_no_trace(named_store, tmp_path):
+    class Norm:
+        table = "norm"
+
+        def look(self, moment: Moment) -> dict[str, float]:
+            assert [len(batch.samples) for batch, _ in moment.held_out.outputs(moment.held_out.groups)] == [2]
+            return {"norm": float(sum(p.norm() for p in moment.learner.trainable))}
+
+    for name, diagnostics in (("plain", ()), ("looked at", (Norm(),))):
+        config = short_run(named_store, tmp_path / name, steps=4, val_every=2, ema=0.5)
+        trainer = Trainer(open_run(config), launch(config), diagnostics)
+        trainer.fit()
+    assert_same_run(tmp_path / "plain", tmp_path / "looked at")
+    assert [row["step"] for row in golden.read(tmp_path / "looked at" / "norm.csv")] == [2, 4]
+
+
+@pytest.mark.parametrize("seed", [-1, -7])
+def test_a_negative_seed_is_one_line(store, tmp_path, seed):
+    with pytest.raises(ConfigError, match=f"seed is {seed}"):
+        short_run(store, tmp_path, seed=seed)
 
 
 def test_every_sample_is_taken_by_one_rank_whatever_their_number():

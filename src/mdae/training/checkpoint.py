@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from mdae.errors import ModelError
 from mdae.files import atomic_write
@@ -34,7 +37,45 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def load_latest(folder: Path, *, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
+class CheckpointWriter:
+    """Writes checkpoints beside training, one at a time; a state is copied first, and training goes on meanwhile.
+
+    Args:
+        folder: of the checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.writing: Future[Path] | None = None
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Begin to write a state; waits for the one before, and raises what that one met with."""
+        self.wait()
+        copy = tree_map(lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, state)
+        self.writing = self.pool.submit(save_checkpoint, self.folder, step, copy)
+
+    def wait(self) -> None:
+        """Until what was begun is written.
+
+        Raises:
+            DataError: it cannot be, for a full disk say; the checkpoints before are whole.
+        """
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+    def look(self) -> None:
+        """Raise what writing met with, if it has ended."""
+        if self.writing is not None and self.writing.done():
+            self.wait()
+
+    def close(self) -> None:
+        """Wait, without a word of what was met with: something else has gone wrong already, or nothing has."""
+        self.pool.shutdown()
+
+
+def newest_readable(folder: Path, *, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read, or None if there is none at all.
 
     Raises:
@@ -43,19 +84,28 @@ def load_latest(folder: Path, *, device: torch.device) -> tuple[Path, dict[str, 
     paths = sorted(folder.glob("step-*.pt"), reverse=True)
     for path in paths:
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            return path, load_checkpoint(path, device=device)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             logger.warning("%s cannot be read (%s); trying the one before", path, type(error).__name__)
-            continue
-        if not isinstance(state, dict) or "fingerprint" not in state:
-            raise ModelError(
-                "a checkpoint that this training loop did not write",
-                where=path,
-                mend="give another folder for the run",
-            )
-        return path, state
     if paths:
         raise ModelError(
-            "no checkpoint there can be read", where=folder, mend="delete the folder to start again"
+            "no checkpoint there can be read", where=folder, mend="delete the run's folder to start again"
         )
     return None
+
+
+def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
+    """One checkpoint.
+
+    Raises:
+        ModelError: something else.
+        OSError, RuntimeError, EOFError, UnpicklingError, BadZipFile: not there, or damaged.
+    """
+    state = torch.load(path, map_location=device, weights_only=True)
+    if not isinstance(state, dict) or "fingerprint" not in state:
+        raise ModelError(
+            "a checkpoint that this training loop did not write",
+            where=path,
+            mend="give another folder for the run",
+        )
+    return state

@@ -24,8 +24,9 @@ def _options(config: Any) -> Iterator[str]:
             continue
         if is_dataclass(value):
             yield from _options(value)
-        elif value != _default(item):
-            yield from _option("set" if item.name == "settings" else item.name, value)
+        elif value != (standard := _default(item)):
+            flag = "--" + ("set" if item.name == "settings" else item.name.replace("_", "-"))
+            yield from [flag] if isinstance(standard, bool) else [flag, *_words(value)]
 
 
 def _default(item: Field[Any]) -> Any:
@@ -34,16 +35,8 @@ def _default(item: Field[Any]) -> Any:
     return item.default
 
 
-def _option(name: str, value: Any) -> Iterator[str]:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        yield f"--{flag}" if value else f"--no-{flag}"
-        return
-    yield f"--{flag}"
+def _words(value: Any) -> list[str]:
+    """A value as an option takes it."""
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from (str(key), str(item))
-    elif isinstance(value, tuple):
-        yield from map(str, value)
-    else:
-        yield str(value)
+        return [str(word) for pair in value.items() for word in pair]
+    return [str(word) for word in value] if isinstance(value, tuple) else [str(value)]

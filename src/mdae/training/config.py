@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from mdae.devices import Precision
 from mdae.errors import ConfigError
 from mdae.options import AugmentOptions, ObjectiveOptions, read_changes, require_words
+from mdae.training.cadence import Cadence, read_cadence
 from mdae.types import Shape3
 
 
@@ -67,14 +68,18 @@ class PretrainConfig:
     """Share of subjects held out for validation."""
     split: str = ""
     """Train and validate on the subjects of this split of the store, which `mdae split` wrote, instead."""
-    val_every: int = 100
-    """Steps between validations; 0 for none."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints; the last two are kept."""
-    picture_every: int = 500
-    """Steps between pictures of reconstructions; 0 for none."""
-    log_every: int = 10
-    """Steps between rows of the log (each a mean over its steps) and between checks for a diverging loss."""
+    val_every: int | str = "auto"
+    """Steps, or minutes as in 5min, between validations, 0 for none; by default they cost a twentieth of the run."""
+    checkpoint_every: int | str = "10min"
+    """Steps or minutes between checkpoints, which are written beside training; the last two are kept."""
+    picture_every: int | str = "30min"
+    """Steps or minutes between pictures of reconstructions; 0 for none."""
+    log_every: int | str = 10
+    """Steps or minutes between rows of the log (each a mean over its steps) and between looks for a diverging loss."""
+    export_every: int | str = 0
+    """Steps or minutes between exports of the model as it stands; 0 for at the end, and when the run is stopped."""
+    export_now: bool = False
+    """Only write the model of the last checkpoint."""
     whole_files: bool = False
     """Read whole volumes instead of the blocks of a crop: network file systems like one large read better."""
     seed: int = 0
@@ -89,21 +94,34 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         read_changes(self.settings)
         require_words(self)
-        for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every", "max_skipped"):
+        for name in ("steps", "batch", "accumulate", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 1 or more")
-        for name in ("val_every", "picture_every", "devices"):
+        for name in ("devices", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more")
+        for name in ("checkpoint", "log"):
+            if (cadence := self.cadences()[name]) is None or cadence.never:
+                raise ConfigError(f"{name}_every is 0", mend="give 1 or more steps, or a time")
         for name, high in (("val_fraction", 1.0), ("warmup", 1.0), ("ema", 1.0), ("min_foreground", 1.0)):
             if not 0 <= getattr(self, name) < high:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more, and less than 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}", mend="give 0 or more")
         if not all(0 <= weight < math.inf for weight in self.contrast_weights.values()):
             raise ConfigError("a weight of a contrast that is no number from 0", mend="give 0 or more")
         if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
             raise ConfigError("lr and clip must be above 0, weight_decay 0 or more", mend="change it")
+
+    def cadences(self) -> dict[str, Cadence | None]:
+        """How often what is done; None for what follows from the run."""
+        names = ("log", "val", "picture", "checkpoint", "export")
+        given = {name: getattr(self, f"{name}_every") for name in names}
+        cadences = {
+            name: None if name == "val" and value == "auto" else read_cadence(value, f"{name}_every")
+            for name, value in given.items()
+        }
+        if cadences["export"] is not None and cadences["export"].never:
+            cadences["export"] = Cadence(steps=self.steps)
+        return cadences
 
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must have in common with the interrupted one, JSON-able.
@@ -114,7 +132,7 @@ class PretrainConfig:
         free = (
             *("out", "store", "devices", "accelerator", "workers", "whole_files"),
             *("checkpoint_every", "picture_every", "val_every", "log_every", "plugin"),
-            *("accumulate", "max_skipped"),
+            *("accumulate", "max_skipped", "export_every", "export_now"),
         )
         values = {name: value for name, value in asdict(self).items() if name not in free}
         values["options"] = self.options.given()

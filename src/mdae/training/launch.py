@@ -22,6 +22,7 @@ from mdae.training.place import Place, find_place
 BROKEN_TF32 = (91002, 91500)  # versions of cuDNN, whose conv3d is wrong in TF32
 
 Outcome = TypeVar("Outcome")
+Raised = TypeVar("Raised", bound=BaseException)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class World:
             device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             static_graph=True,
-            broadcast_buffers=False,
         )
 
     def sum(self, values: Tensor) -> Tensor:
@@ -99,8 +99,23 @@ class World:
                 said[1] = errors.to_dict(error)
         dist.broadcast_object_list(said, src=0, device=self.device)
         if said[1] is not None:
-            raise errors.from_dict(said[1])
+            raise shared(errors.from_dict(said[1]))
         outcome: Outcome = said[0]
+        return outcome
+
+    def each(self, work: Callable[[], Outcome]) -> Outcome:
+        """What every process works out for itself; an error of one is everybody's, so that none waits for it."""
+        if self.size == 1:
+            return work()
+        outcome, said = None, None
+        try:
+            outcome = work()
+        except MDAEError as error:
+            said = errors.to_dict(error)
+        for found in self.everywhere(said):
+            if found is not None:
+                raise shared(errors.from_dict(found))
+        assert outcome is not None
         return outcome
 
     def everywhere(self, value: Any) -> list[Any]:
@@ -110,6 +125,12 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+def shared(error: Raised) -> Raised:
+    """Mark an error that all processes raise: one of them says it."""
+    error.shared = True  # type: ignore[attr-defined]
+    return error
 
 
 def launch(config: PretrainConfig) -> World:

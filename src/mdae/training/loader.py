@@ -59,7 +59,8 @@ def micro_batches(
         for volumes, numbers, _ in batches:
             yield MicroBatch(volumes, numbers.tolist())
     finally:
-        del batches  # ends the workers
+        if loader.num_workers:  # by name: whoever keeps an error keeps the iterator, and with it the workers
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _signals_held:  # noqa: N801  # a block, read as a phrase
@@ -76,3 +77,4 @@ def _patient(worker: int) -> None:
     """A signal to the whole group of processes is for the one that computes: it says when its readers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE_S))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from mdae.data.splits import write_parts
+from mdae.errors import MDAEError
 from mdae.figures import save_png, to_pixels, volume_grid
 from mdae.files import write_json
 from mdae.progress import Progress
-from mdae.training.checkpoint import load_latest, save_checkpoint
+from mdae.training.cadence import Clock
+from mdae.training.checkpoint import CheckpointWriter
 from mdae.training.config import PretrainConfig
+from mdae.training.diagnostics import Diagnostic, Moment
+from mdae.training.folder import owned
 from mdae.training.held_out import HeldOut
-from mdae.training.launch import World, launch, leave, processes_wanted
+from mdae.training.identity import require_one_run, write_scans
+from mdae.training.launch import World, launch, leave, processes_wanted, shared
 from mdae.training.loader import micro_batches
-from mdae.training.log import RunLog
+from mdae.training.log import TABLES, RunLog
 from mdae.training.metrics import Watch, Window
 from mdae.training.optimiser import learning_rate
 from mdae.training.place import find_place
 from mdae.training.ranks import run_ranks
-from mdae.training.run import Run, export, micro_batch_size, open_run, require_same_run
+from mdae.training.resume import find_state
+from mdae.training.run import Run, export, micro_batch_size, open_run
 from mdae.training.step import Learner, MicroBatch
 from mdae.training.stopping import StopRequest
+from mdae.training.troubles import plain_errors
 
 logger = logging.getLogger(__name__)
 
@@ -37,36 +46,58 @@ def pretrain(config: PretrainConfig) -> Path:
 
     Raises:
         ConfigError, DataError: what cannot be carried out, before the first step.
-        TrainingError: a loss that is not finite or has exploded.
+        TrainingError: a loss that has exploded, or is not finite time and again; a process that was killed.
         KeyboardInterrupt: after the checkpoint that a SIGINT or SIGTERM asked for.
     """
-    wanted = processes_wanted(config)
-    if not find_place().by and wanted > 1:
-        run_ranks(config, wanted)
+    if not find_place().by and (number := processes_wanted(config)) > 1:
+        run_ranks(config, number)
         return config.out / "model"
-    run = open_run(config)
-    world = launch(config)
-    try:
-        trainer = Trainer(run, world)
+    with plain_errors(config):
+        world = launch(config)
+        try:
+            _train(config, world)
+        except (MDAEError, KeyboardInterrupt) as error:
+            if not world.lead and getattr(error, "shared", False):
+                sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)  # the lead says why
+            raise
+        finally:
+            leave()
+    return config.out / "model"
+
+
+def _train(config: PretrainConfig, world: World) -> None:
+    trainer = Trainer(world.each(lambda: _checked_run(config, world)), world)
+    require_one_run(world, config, trainer.identity)
+    with owned(config.out, world):
         trainer.restore()
-        trainer.fit()
-    finally:
-        leave()
-    return trainer.model_folder
+        if config.export_now:
+            trainer.export()
+        else:
+            trainer.fit()
+
+
+def _checked_run(config: PretrainConfig, world: World) -> Run:
+    run = open_run(config)
+    run.check_micro_batch(micro_batch_size(config, world.size))
+    return run
 
 
 class Trainer:
     """One process's share of a run.
 
+    Args:
+        run: what is trained on what.
+        world: the processes.
+        diagnostics: what looks at it at every validation, besides the loss.
+
     Attributes:
         step: optimiser steps made so far.
     """
 
-    def __init__(self, run: Run, world: World) -> None:
+    def __init__(self, run: Run, world: World, diagnostics: Sequence[Diagnostic] = ()) -> None:
         config = run.config
-        self.run, self.config, self.world = run, config, world
+        self.run, self.config, self.world, self.diagnostics = run, config, world, diagnostics
         self.micro_batch = micro_batch_size(config, world.size)
-        run.objective.check_batch(self.micro_batch)
         self.learner = Learner(
             run.objective.to(world.device),
             run.step_settings(bf16=world.bf16),
@@ -79,82 +110,96 @@ class Trainer:
         self.identity = run.identity(precision=world.precision, micro_batch=self.micro_batch)
         self.window = Window()
         self.watch = Watch(run, self.window, world, self.checkpoints)
+        self.writer = CheckpointWriter(self.checkpoints)
         self.step = 0
 
     @property
     def checkpoints(self) -> Path:
         return self.config.out / "checkpoints"
 
-    @property
-    def model_folder(self) -> Path:
-        return self.config.out / "model"
-
     # -- resuming ---------------------------------------------------------------------------------------------
 
     def restore(self) -> None:
         """Take up the newest checkpoint, if there is one."""
-        found = load_latest(self.checkpoints, device=self.world.device)
-        if found is None:
-            return
-        path, state = found
-        require_same_run(path, state["fingerprint"], self.identity)
-        self.learner.load_state(state)
-        self.window.restore(state["window"])
-        self.step = state["step"]
+        state = find_state(self.run, self.identity, self.checkpoints, self.world)
+        self.step = state.get("step", 0)
+        if "objective" in state:
+            self.learner.load_state(state)
+            self.window.restore(state["window"])
 
     def checkpoint(self) -> None:
-        """Write everything that `restore` takes up, and the model as it stands."""
+        """Begin to write everything that `restore` takes up."""
         self.watch.table()
-        if not self.world.lead:
-            return
-        state = {
+        if self.world.lead:
+            self.writer.save(self.step, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             **self.learner.state(),
             "step": self.step,
             "window": self.window.state(),
             "fingerprint": self.identity,
         }
-        save_checkpoint(self.checkpoints, self.step, state)
-        with self.learner.averaged():
-            export(self.run, self.model_folder, self.step)
+
+    def export(self) -> None:
+        """Write the model as it stands."""
+        if self.world.lead:
+            with self.learner.averaged():
+                export(self.run, self.config.out / "model", self.step)
 
     # -- training ---------------------------------------------------------------------------------------------
 
     def fit(self) -> None:
         """Train from the current step to the last."""
-        config = self.config
-        if self.step == config.steps:
-            logger.info("%s is complete: nothing to do", config.out)
+        if self.step == self.config.steps:
+            logger.info("%s is complete: nothing to do", self.config.out)
             return
         log = self._open_log()
-        started = time.monotonic()
         batches = micro_batches(self.run, self.world, first_step=self.step, micro_batch=self.micro_batch)
-        with self._progress() as progress, StopRequest() as stop, closing(batches):
-            while self.step < config.steps:
-                self._train_step(batches)
-                last = self.step == config.steps
-                if self.step % config.log_every == 0 or last:
-                    seconds, started = time.monotonic() - started, time.monotonic()
-                    self._log_row(log, progress, seconds)
-                if config.val_every and (self.step % config.val_every == 0 or last):
-                    self._validate(log)
-                if config.picture_every and (self.step % config.picture_every == 0 or last):
-                    self._picture(log)
-                stopped = self._any_rank(stop.requested)
-                if self.step % config.checkpoint_every == 0 or last or stopped:
-                    self.checkpoint()
-                if stopped and not last:
-                    raise KeyboardInterrupt(
-                        f"stopped after step {self.step}; the same command goes on from there"
-                    )
-        if log is not None:
-            log.close()
+        try:
+            with self._progress() as progress, StopRequest() as stop, closing(batches):
+                self._steps(batches, stop, log, progress)
+            self.writer.wait()
+        finally:
+            self.writer.close()
+            if log is not None:
+                log.close()
+
+    def _steps(
+        self, batches: Iterator[MicroBatch], stop: StopRequest, log: RunLog | None, progress: Progress
+    ) -> None:
+        clock = Clock(self.run.cadences, self.config.steps, self.world)
+        started = time.monotonic()
+        while self.step < self.config.steps:
+            self._train_step(batches)
+            due = clock.after(self.step, stop=stop.requested)
+            self.writer.look()
+            if "log" in due:
+                seconds, started = time.monotonic() - started, time.monotonic()
+                self._log_row(log, progress, seconds)
+            if "val" in due:
+                self._validate(log)
+            if "picture" in due:
+                self._picture(log)
+            if due & {"checkpoint", "stop"}:
+                self.checkpoint()
+            if due & {"export", "stop"}:
+                self.export()
+            if "stop" in due:
+                self.writer.wait()
+                raise shared(
+                    KeyboardInterrupt(f"stopped after step {self.step}; the same command goes on from there")
+                )
 
     def _open_log(self) -> RunLog | None:
+        """The run's log and its record, by the lead."""
         if not self.world.lead:
             return None
-        log = RunLog(self.config.out, self.step)
-        write_json(self.config.out / "run.json", self.identity)
-        write_parts(self.config.out / "split.csv", self.run.parts)
+        out, tables = self.config.out, (*TABLES, *(each.table for each in self.diagnostics))
+        log = RunLog(out, self.step, tables)
+        write_json(out / "run.json", self.identity)
+        write_parts(out / "split.csv", self.run.parts)
+        write_scans(self.checkpoints, self.run.scans, self.run.parts)
         return log
 
     def _progress(self) -> Progress:
@@ -184,10 +229,14 @@ class Trainer:
             log.row("train", self.step, row)
 
     def _validate(self, log: RunLog | None) -> None:
+        """The held-out loss, and what else looks at the run."""
+        moment = Moment(self.step, self.run, self.learner, self.held_out, self.world)
         with self.learner.averaged():
-            row = self.held_out.means()
-        if log is not None and row:
-            log.row("val", self.step, row)
+            rows = {"val": self.held_out.means()}
+            rows |= {each.table: dict(each.look(moment)) for each in self.diagnostics}
+        for table, row in rows.items():
+            if log is not None and row:
+                log.row(table, self.step, row)
 
     def _picture(self, log: RunLog | None) -> None:
         """What the objective shows of the first held-out volumes, as a file and in TensorBoard."""
@@ -199,9 +248,3 @@ class Trainer:
             figure = volume_grid(rows)
             save_png(self.config.out / "pictures" / f"step-{self.step:08d}.png", figure)
             log.picture("reconstructions", self.step, to_pixels(figure))
-
-    def _any_rank(self, flag: bool) -> bool:
-        """Whether any process was asked to stop; asked among them at log steps only, for it costs a wait."""
-        if self.world.size > 1 and self.step % self.config.log_every:
-            return False
-        return self.world.largest([flag])[0] > 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mdae.errors import TrainingError
-from mdae.training.launch import World
+from mdae.training.launch import World, shared
 from mdae.training.log import RunLog
 from mdae.training.run import Run
 
@@ -138,7 +138,9 @@ class Watch:
         step = window.exploded(table)
         if step is not None:
             values = self._told(step, table)
-            raise self._stopped(f"training diverged at step {step} ({values})", step, "lower --lr or --clip")
+            raise shared(
+                self._stopped(f"training diverged at step {step} ({values})", step, "lower --lr or --clip")
+            )
         return table
 
     def row(self, log: RunLog | None) -> dict[str, float]:
@@ -153,7 +155,7 @@ class Watch:
         limit = self.run.config.max_skipped
         if (stuck := window.stuck(table, limit)) is not None:
             what = f"{limit} batch(es) in a row were not finite, the last at step {stuck} ({self._told(stuck, table)})"
-            raise self._stopped(what, stuck, "lower --lr or --clip, use --precision 32")
+            raise shared(self._stopped(what, stuck, "lower --lr or --clip, use --precision 32"))
         return window.drain(table)
 
     def _tell(self, step: int, table: Tensor, log: RunLog | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -21,13 +20,19 @@ from mdae.objectives import Objective, build_objective, objective_config
 from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import describe
 from mdae.objectives.settings import flatten
-from mdae.options import read_changes
+from mdae.options import ObjectiveOptions, read_changes
 from mdae.seeding import key, torch_generator
+from mdae.training.cadence import Cadence
 from mdae.training.config import PretrainConfig
+from mdae.training.identity import data_hash
 from mdae.training.step import StepSettings
 from mdae.types import Shape3
 
 MAX_VALIDATION = 64  # volumes; enough for a steady mean
+SHARE = 0.05  # of the run's arithmetic that validations may cost, if nobody says how often
+MOST_ROWS = 200  # of them
+MOST_ELEMENTS = 2**31  # of a tensor that kernels with 32-bit indices take
+SETTINGS = "settings."  # before the names of an objective's settings
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +73,43 @@ class Run:
         """
         values = self.config.fingerprint()
         del values["options"], values["settings"]  # two ways to say what the settings are
-        values |= {f"settings.{path}": value for path, value in flatten(self.settings).items()}
+        values |= {f"{SETTINGS}{path}": value for path, value in flatten(self.settings).items()}
         if self.objective.mixes_samples:
             values["micro_batch"] = micro_batch
-        return {**values, "precision": precision, "data": self.data}
+        return {**values, "precision": precision, "data": data_hash(self.scans, self.parts)}
 
     @property
-    def data(self) -> str:
-        """A hash of the scans and of who is trained on."""
-        names = "\0".join(f"{scan.scan_id} {scan.content} {self.parts[scan.subject]}" for scan in self.scans)
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
+    def published(self) -> dict[str, Any]:
+        """The default of each of the objective's settings, by its name in `identity`."""
+        standard = objective_config(self.config.objective, ObjectiveOptions(), {})
+        return {f"{SETTINGS}{path}": value for path, value in flatten(standard).items()}
+
+    @property
+    def cadences(self) -> dict[str, Cadence]:
+        """How often what is done."""
+        given = self.config.cadences()
+        return {name: cadence or self._seldom_enough() for name, cadence in given.items()}
+
+    def _seldom_enough(self) -> Cadence:
+        """Validations that cost `SHARE` of the run's arithmetic at most, and no more than `MOST_ROWS` of them.
+
+        A volume that is looked at costs a third of one that is trained on.
+        """
+        cost = self.num_validation / 3 / self.config.batch
+        steps = max(math.ceil(cost / SHARE), math.ceil(self.config.steps / MOST_ROWS))
+        return Cadence(steps=steps)
+
+    def check_micro_batch(self, size: int) -> None:
+        """Raise `ConfigError` for what the objective cannot learn from, or kernels cannot count."""
+        self.objective.check_batch(size)
+        largest = size * max(self.objective.network.config.features[0] * 2, 1) * math.prod(self.patch)
+        if largest >= MOST_ELEMENTS:
+            fitting = max(1, (MOST_ELEMENTS - 1) * size // largest)
+            raise ConfigError(
+                f"micro-batches of {size} volumes of {'x'.join(map(str, self.patch))} make maps of {largest:.2g} "
+                "numbers, more than 32-bit indices count",
+                mend=f"use --accumulate for {fitting} or fewer at once",
+            )
 
     def step_settings(self, *, bf16: bool) -> StepSettings:
         """What a step does around the objective."""
@@ -198,15 +230,3 @@ def export(run: Run, folder: Path, step: int) -> None:
         provenance=provenance,
     )
     save_model(folder, model)
-
-
-def require_same_run(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """A checkpoint is taken up by the very run that wrote it, or not at all."""
-    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if names:
-        changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names)
-        raise ConfigError(
-            f"a checkpoint of another run: {changes}",
-            where=path,
-            mend="repeat the first command, or give another folder for the run",
-        )

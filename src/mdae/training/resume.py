@@ -1,0 +1,89 @@
+"""Where a run goes on: at the checkpoint that the lead chooses, at its end, or at its beginning."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdae.errors import ConfigError, ModelError
+from mdae.training.checkpoint import load_checkpoint, newest_readable
+from mdae.training.identity import ELSEWHERE, data_change, require_same
+from mdae.training.launch import World
+from mdae.training.run import Run
+
+
+def find_state(run: Run, identity: Mapping[str, Any], checkpoints: Path, world: World) -> dict[str, Any]:
+    """The state to go on from: a checkpoint's; only its `step` for a run that is complete; nothing to begin.
+
+    Raises:
+        ConfigError: the folder holds another run, or one whose checkpoints are gone.
+        ModelError: no checkpoint there can be read, or one is not seen by all processes.
+    """
+    mine: dict[str, Any] = {}
+
+    def choose() -> tuple[str, int]:
+        found = newest_readable(checkpoints, device=world.device)
+        if found is None:
+            return "", _without_checkpoints(run, identity)
+        path, state = found
+        _require_same(path, state["fingerprint"], run, identity)
+        mine.update(state)
+        return path.name, state["step"]
+
+    name, step = world.told(choose)
+    if not name:
+        return {"step": step}
+    return world.each(lambda: mine or _same_one(checkpoints / name, world))
+
+
+def _same_one(path: Path, world: World) -> dict[str, Any]:
+    """The checkpoint that the lead chose, as another process sees it."""
+    try:
+        return load_checkpoint(path, device=world.device)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"process {world.place.rank} cannot read the checkpoint that process 0 chose ({type(error).__name__})",
+            where=path,
+            mend="put the run's folder on a file system that all machines see",
+        ) from error
+
+
+def _without_checkpoints(run: Run, identity: Mapping[str, Any]) -> int:
+    """The steps that are behind a run without checkpoints: all of them if it is complete, else none.
+
+    A model or a log is never written over by another run.
+    """
+    out = run.config.out
+    record, model = _read_json(out / "run.json"), _read_json(out / "model" / "config.json")
+    if record is not None:
+        _require_same(out / "run.json", record, run, identity)
+    if model is None:
+        return 0
+    steps = model.get("provenance", {}).get("steps")
+    if record is not None and steps == run.config.steps:
+        return int(steps)
+    raise ConfigError(
+        f"it holds a model of {steps} steps whose checkpoints are gone",
+        where=out,
+        mend=f"{ELSEWHERE}, or move that model away",
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a file says; None if there is none, nothing if it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _require_same(path: Path, before: Mapping[str, Any], run: Run, identity: Mapping[str, Any]) -> None:
+    change = data_change(run.config.out / "checkpoints", run.scans, run.parts)
+    require_same(path, before, identity, run.published, change)

@@ -1,0 +1,37 @@
+"""A configuration as a command: what is parsed again is the same."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import tyro
+
+from mdae.options import AugmentOptions, ObjectiveOptions
+from mdae.training.command import command_line
+from mdae.training.config import PretrainConfig
+
+EVERYTHING = PretrainConfig(
+    store=Path("a store"), out=Path("runs/one"), objective="mae", plugin=Path("own.py"), network="small", steps=7,
+    batch=6, accumulate=3, patch=(16, 24, 32), contrasts=("T1w", "FLAIR"), contrast_weights={"T1w": 2.0, "FLAIR": 0.5},
+    min_foreground=0.25, lr=3e-5, weight_decay=0.5, warmup=0.125, clip=1.5, max_skipped=2, ema=0.999, precision="bf16",
+    accelerator="cpu", devices=2, workers=3, val_fraction=0.25, split="site", val_every="5min", checkpoint_every=3,
+    picture_every=0, log_every="30s", export_every="1h", export_now=True, whole_files=True, seed=11,
+    augment=AugmentOptions(flip=0.5, rotate_deg=10.0),
+    options=ObjectiveOptions(p_min=0.5, block=(8, 8, 8), per_channel=False),
+    settings=("lambda_masked=0.5", "block=8,8,8"),
+)  # fmt: skip
+
+
+def parsed(config: PretrainConfig) -> PretrainConfig:
+    command = command_line(config)
+    assert command[1:4] == ["-m", "mdae", "pretrain"]
+    return tyro.cli(tyro.conf.OmitArgPrefixes[PretrainConfig], args=command[4:])
+
+
+def test_every_option_comes_back():
+    plain = PretrainConfig(store=Path("a"), out=Path("b"))
+    same = [f.name for f in fields(PretrainConfig) if getattr(EVERYTHING, f.name) == getattr(plain, f.name)]
+    assert same == [], "give a new option another value here"
+    assert parsed(EVERYTHING) == EVERYTHING
+    assert parsed(plain) == plain
