@@ -32,6 +32,9 @@ from mdae.seeding import numpy_generator
 REPLICATES, MANY = 1000, 200_000
 CLASSES = [(5, 5), (10, 10), (20, 20), (10, 50), (50, 50), (20, 100)]
 AREAS = (0.6, 0.8, 0.95)
+UNEQUAL = [(5, 200), (10, 300), (19, 500), (10, 400)]  # down to 1 in 41
+UNEQUAL_AREAS = (0.6, 0.75, 0.9)
+STUDIES = [(*sizes, AREAS) for sizes in CLASSES] + [(*sizes, UNEQUAL_AREAS) for sizes in UNEQUAL]
 NUMBERS = (6, 10, 20, 50, 200)
 
 
@@ -61,11 +64,11 @@ def held(
 
 def classifications(repeats: int) -> Iterator[dict[str, Any]]:
     """A row a figure, cohort and AUROC."""
-    for positive, negative in CLASSES:
+    for positive, negative, areas in STUDIES:
         labels, names = np.r_[np.ones(positive), np.zeros(negative)], np.arange(positive + negative)
         weights = subject_weights(names, labels, seed=0, replicates=REPLICATES)
         scale = MANY // (positive + negative)
-        for area in AREAS:
+        for area in areas:
             many = study(positive * scale, negative * scale, area, numpy_generator(0, "truth"))
             whole = np.ones((1, (positive + negative) * scale))
             truths = {name: float(figure(whole)[0]) for name, figure in many.items()} | {"auroc": area}
@@ -99,7 +102,7 @@ def numbers(repeats: int) -> Iterator[dict[str, Any]]:
 
 def differences(repeats: int) -> Iterator[dict[str, Any]]:
     """A row a cohort and pair of AUROCs, by DeLong; scores correlate by one half within a class."""
-    for positive, negative in CLASSES:
+    for positive, negative, _ in STUDIES:
         labels = np.r_[np.ones(positive), np.zeros(negative)]
         for first, second in ((0.7, 0.7), (0.9, 0.9), (0.9, 0.7)):
             effects = np.sqrt(2) * norm.ppf([first, second])

@@ -262,13 +262,13 @@ def test_a_test_set_that_is_opened_again_is_no_longer_unseen(run, brats, tmp_pat
     table = tmp_path / "split.csv"
     pd.DataFrame({"subject": names, "split": parts}).to_csv(table, index=False)
     out = tmp_path / "out"
-    first = run(out, split=table, modalities=("t1",))
+    first = run(tmp_path / "split", split=table, modalities=("t1",))
     assert (first.trials, "scored once" in first.selection) == (1, True)
-    assert run(out, split=table, modalities=("t1",)).trials == 1, (
-        "the same evaluation again is no other trial"
-    )
-    assert run(out, split=table, modalities=("t1",), protocol="knn").trials == 2
-    assert run(out, split=table, modalities=("t1",), name="another").trials == 1
+    one = {"modalities": ("t1",), "repeats": 1}
+    assert [run(out, **one).trials for _ in range(2)] == [1, 1], "the same evaluation again is no other trial"
+    assert run(out, **one, protocol="knn").trials == 2
+    assert run(out, **one, name="another").trials == 2, "the same weights and settings"
+    assert run(out, **one, name="another", seed=1).trials == 3
     written = json.loads((out / "brats18-grade__histogram__knn.json").read_text())
     assert written["trials"] == 2
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mdae.errors import ConfigError
 from mdae.interop.nnunet import adapt_plans, architecture, nnunet_weights, save_nnunet
 from mdae.networks import PRESETS, NetworkConfig, ResidualUNet
-from mdae.seeding import torch_generator
+from mdae.seeding import numpy_generator, torch_generator
 
 nnunet = pytest.importorskip("nnunetv2.utilities.get_network_from_plans")
 
@@ -149,17 +150,46 @@ def test_a_plan_keeps_what_is_the_datas_and_takes_what_is_the_networks():
     assert before == planned()
     assert plans["plans_name"] == "ours" and list(plans["configurations"]) == ["3d_fullres"]
     own = plans["configurations"]["3d_fullres"]
-    assert own["normalization_schemes"] == ["ZScoreNormalization"] and own["use_mask_for_norm"] == [True]
+    assert own["normalization_schemes"] == ["ZScoreNormalization"] and own["use_mask_for_norm"] == [False]
     assert own["batch_size"] == 3 and own["patch_size"] == [24, 16, 32] and own["spacing"] == [1.5, 2.0, 1.0]
     assert own["median_image_size_in_voxels"] == [100, 100, 240]
     assert plans["transpose_forward"] == plans["transpose_backward"] == [0, 1, 2]
-    assert own["data_identifier"] == "mdae_1x2x1.5mm"
+    assert own["data_identifier"] == "mdae_whole_1x2x1.5mm"
     assert (
         adapt_plans(before, SMALL, name="ours", patch=(32, 16, 24), spacing_mm=(1, 1, 1), batch=7)[
             "configurations"
         ]["3d_fullres"]["batch_size"]
         == 7
     )
+
+
+def test_features_of_a_stripped_brain_are_those_that_the_encoder_knows():
+    """Normalised within the brain alone, the background is 0 instead of about -3, and pooled features another's."""
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
+
+    rng = numpy_generator(0, "stripped")
+    x, y, z = np.indices((32, 32, 32))
+    brain = (x - 16) ** 2 + (y - 16) ** 2 + (z - 15) ** 2 < 13**2
+    raw = np.where(brain, rng.normal(500, 150, brain.shape).clip(1), 0).astype(np.float32)
+    ours = (raw - raw[brain].mean()) / raw[brain].std()
+    network = random_network().encoder.eval()
+
+    def features(volume: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            maps = network(torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None])
+        return np.concatenate([stage.mean(dim=(2, 3, 4)).numpy()[0] for stage in maps])
+
+    def normalised(plans: dict[str, Any]) -> np.ndarray:
+        masked = plans["configurations"]["3d_fullres"]["use_mask_for_norm"][0]
+        outside = np.where(brain, 0, -1)[None]
+        return np.asarray(ZScoreNormalization(masked, {}).run(raw.copy(), outside[0]))
+
+    known, plans = features(ours), planned()
+    adapted = adapt_plans(plans, SMALL, name="ours", patch=(32, 16, 24), spacing_mm=(1.0, 1.0, 1.0))
+    changes = [
+        np.linalg.norm(features(normalised(p)) - known) / np.linalg.norm(known) for p in (adapted, plans)
+    ]
+    assert changes[0] < 0.5 * changes[1], changes
 
 
 def test_other_files_and_patches_are_refused():

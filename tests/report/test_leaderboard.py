@@ -137,7 +137,7 @@ def test_holm_of_averages_is_over_encoders_and_scenarios(results):
 def test_warnings_come_before_the_table(results, out, tmp_path):
     board = make_board(read_results([results]), "theirs", "auroc")
     said = " ".join(warnings(board))
-    assert "unequal numbers of trials" in said and "ours 1 to 4, theirs 1" in said
+    assert "unequal numbers of configurations" in said and "ours 1 to 4, theirs 1" in said
     assert "7 scans of brats18-seg were in the pre-training of ours" in said
     assert "No trivial baseline" not in said
     assert "brats18-grade, t2, linear: refused for" in " ".join(remarks(board))

@@ -21,8 +21,8 @@ import torch
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError, TrainingError
 from mdae.evaluation.results.reader import Cell
-from mdae.evaluation.statistics.intervals import Estimate
-from mdae.evaluation.statistics.paired import SubjectDraws
+from mdae.evaluation.statistics.intervals import Estimate, furthest_from_perfect
+from mdae.evaluation.statistics.paired import SubjectDraws, average
 from mdae.seeding import numpy_generator
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.figures import landscape_figure
@@ -369,6 +369,20 @@ def test_seeds_that_differ_widen_the_interval():
     wild = rows_of(simulated(1, {"a": 1.0}, wobble=1.5), 1)[0]
     assert wild.seed_sd > 2 * calm.seed_sd
     assert wild.estimate.high - wild.estimate.low > calm.estimate.high - calm.estimate.low
+
+
+def test_a_rare_class_is_as_uncertain_here_as_on_the_leaderboard():
+    """Five perfect positives of 100: the sweep took them for fifty, [.929, 1] where [.478, 1] is true."""
+    labels = (np.arange(100) < 5).astype(float)
+    perfect = cell("p", labels, labels + np.arange(100) / 1000)
+    draws = SubjectDraws([perfect])
+    (row,) = summarise({"a": {0: perfect}}, "a", "auroc", draws)
+    assert row.estimate == average([perfect], "auroc", draws)
+    assert row.estimate.low == pytest.approx(1 - furthest_from_perfect(5)) and row.estimate.low < 0.55
+    hard = cell("h", labels, numpy_generator(0, "rare").standard_normal(100) + 1.5 * labels)
+    draws = SubjectDraws([hard])
+    (row,) = summarise({"a": {0: hard}}, "a", "auroc", draws)
+    assert row.estimate == average([hard], "auroc", draws)
 
 
 def test_a_seed_that_failed_leaves_the_others_paired():

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mdae.errors import DataError
-from mdae.evaluation.cohort import Cohort, find_cohort, split_parts
+from mdae.evaluation.cohort import Cohort, data_set_of, find_cohort, split_parts
 from mdae.tasks.catalogue import CATALOGUE
 from mdae.tasks.layouts import Case, read_cases
 from mdae.tasks.record import LabelRule, Task
@@ -171,3 +171,17 @@ def test_a_split_names_people_as_clinics_do(tmp_path, caplog):
     cohort = Cohort([Case("A0001"), Case("007"), Case("Q")], np.array([0.0, 1.0, 1.0]), {})
     assert split_parts(tmp_path / "split.csv", cohort).tolist() == ["train", "test", ""]
     assert "matched as numbers" in caplog.text
+
+
+def test_a_data_set_is_known_by_its_scans_wherever_it_lies_and_whatever_is_labelled(tmp_path):
+    def data_set(folder: str, effect: int, header: str = "lesion") -> str:
+        save(tmp_path / folder / "a.nii.gz", effect)
+        text = f"path,subject,contrast,{header}\na.nii.gz,s1,T1w,1\n"
+        (tmp_path / folder / "own.csv").write_text(text)
+        path = tmp_path / folder / "own.csv"
+        return data_set_of("table", path, read_cases("table", path))
+
+    first = data_set("here", 1)
+    assert data_set("there", 1) == first == data_set("again", 1, "grade")
+    assert data_set("clinic", 2) != first, "the same names, other scans"
+    assert data_set_of("ucsf-pdgm", tmp_path, []) == "ucsf-pdgm"

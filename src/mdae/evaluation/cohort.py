@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from mdae.tasks.record import MISSING, Task
 
 logger = logging.getLogger(__name__)
 
+OWN_LAYOUTS = ("table", "bids", "nnunet")  # whose names are no data set's
 COPIES = "the same scan as another subject's"
 
 
@@ -30,11 +32,13 @@ class Cohort:
         cases: those with the label and every wanted modality.
         labels: (N,), of the cases; NaN for segmentation, whose labels are masks.
         left_out: number of others by reason.
+        data_set: whose subjects they are (`data_set_of`).
     """
 
     cases: list[Case]
     labels: np.ndarray
     left_out: dict[str, int]
+    data_set: str = ""
 
     @property
     def subjects(self) -> np.ndarray:
@@ -47,7 +51,7 @@ class Cohort:
         for reason in reasons.values():
             left_out[reason] = left_out.get(reason, 0) + 1
         kept = [index for index in range(len(self.cases)) if index not in reasons]
-        return Cohort([self.cases[index] for index in kept], self.labels[kept], left_out)
+        return Cohort([self.cases[index] for index in kept], self.labels[kept], left_out, self.data_set)
 
 
 def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
@@ -58,7 +62,8 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
     """
     cases, labels = [], []
     left_out: dict[str, int] = {}
-    for case in read_cases(task.layout, data):
+    everybody = read_cases(task.layout, data)
+    for case in everybody:
         label, reason = _label(task, case, data)
         if absent := [name for name in modalities if name not in case.scans]:
             reason = reason or f"no {absent[0]}"
@@ -71,7 +76,28 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
         why = ", ".join(f"{number} with {reason}" for reason, number in left_out.items())
         mend = "see the label's rule by `mdae tasks show`, or name fewer --modalities"
         raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend=mend)
-    return Cohort(cases, np.array(labels), left_out)
+    return Cohort(cases, np.array(labels), left_out, data_set_of(task.layout, data, everybody))
+
+
+def data_set_of(layout: str, data: Path, cases: Sequence[Case]) -> str:
+    """What tells a data set from others: the layout of a public one; of one's own, a hash of whose scans lie where.
+
+    Tables of one's own often call people alike (sub-01, sub-02), who are not the same for that. Neither the folder that
+    it lies in nor the labels of its table matter.
+    """
+    if layout not in OWN_LAYOUTS:
+        return layout
+    root = data if data.is_dir() else data.parent
+    scans = sorted(
+        f"{case.subject} {name} {os.path.relpath(scan.path, root)} {_size(scan.path)}"
+        for case in cases
+        for name, scan in case.scans.items()
+    )
+    return f"{layout} {hashlib.sha256(chr(0).join(scans).encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
 
 
 def _label(task: Task, case: Case, data: Path) -> tuple[float, str]:

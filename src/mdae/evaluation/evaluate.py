@@ -23,12 +23,13 @@ from mdae.evaluation.features.extractors import (
     is_own,
     open_backbone,
     open_extractor,
+    weights_of,
 )
 from mdae.evaluation.finetuning.finetune import Study, cross_validate_finetune, hold_out_finetune
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
 from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
 from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
-from mdae.evaluation.results.evaluation_log import count_trial
+from mdae.evaluation.results.evaluation_log import count_trial, question_of
 from mdae.evaluation.results.schema import Evaluation, ModalityResult, result_path
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, cross_validation_widening
 from mdae.evaluation.statistics.scores import classification_scores, regression_scores
@@ -87,7 +88,12 @@ def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
     scored = sorted({name for result in evaluation.results for name in result.subjects})
     about = {"fingerprint": evaluation.fingerprint, "protocol": evaluation.protocol, **evaluation.settings}
     trials = count_trial(
-        config.out, task=evaluation.task.name, encoder=evaluation.encoder, subjects=scored, settings=about
+        config.out,
+        question=question_of(evaluation.task),
+        weights=evaluation.weights or evaluation.fingerprint,
+        encoder=evaluation.encoder,
+        subjects=scored,
+        settings=about,
     )
     evaluation = replace(evaluation, trials=trials)
     path = result_path(config.out, evaluation)
@@ -155,6 +161,8 @@ def _evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) -
         left_out=cohort.left_out,
         results=_judge(task, list(features), cohort, parts, score, config),
         seen_in_pretraining=seen,
+        data_set=cohort.data_set,
+        weights=weights_of(extractor.identity),
     )
 
 
@@ -196,6 +204,8 @@ def _evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
         left_out=cohort.left_out,
         results=_judge(task, list(views), cohort, parts, score, config),
         seen_in_pretraining=seen,
+        data_set=cohort.data_set,
+        weights=weights_of(backbone.identity),
     )
 
 

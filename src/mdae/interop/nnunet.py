@@ -109,7 +109,9 @@ def adapt_plans(
 ) -> dict[str, Any]:
     """A data set's plans with our network in place of the planner's.
 
-    Kept is what belongs to the data: normalisation, resampling functions, intensities, and the batch unless given.
+    Kept is what belongs to the data: normalisation, resampling functions, intensities, and the batch unless given. But
+    no channel is normalised within a mask alone: nnU-Net then puts 0 around a stripped brain, where our encoders have
+    seen the background's own z-score, about -3.
 
     Args:
         plans: of any of nnU-Net's planners, with a configuration 3d_fullres; not changed.
@@ -139,7 +141,10 @@ def adapt_plans(
     resampled = [round(n * a / b) for n, a, b in zip(shape, spacing, wanted, strict=True)]
     own = {
         **copy.deepcopy(dict(old)),
-        "data_identifier": f"mdae_{'x'.join(f'{side:g}' for side in spacing_mm)}mm",
+        "use_mask_for_norm": [
+            False for _ in old.get("normalization_schemes", old.get("use_mask_for_norm", ()))
+        ],
+        "data_identifier": f"mdae_whole_{'x'.join(f'{side:g}' for side in spacing_mm)}mm",
         "patch_size": list(patch)[::-1],
         "spacing": wanted,
         "median_image_size_in_voxels": resampled,

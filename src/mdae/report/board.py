@@ -135,9 +135,17 @@ class Board:
         return (entry for entry in self.entries if entry.metric == headline_metric(entry.cell, self.metric))
 
     def trials(self, protocol: str, encoder: str) -> str:
-        """With how many settings an encoder was scored on the same subjects, over its tasks."""
+        """With how many settings the weights of an encoder were scored on the same subjects, over its tasks.
+
+        The same weights under other names count as well, whichever of them was scored last.
+        """
         own = [cell for cell in self.cells if (cell.protocol, cell.encoder) == (protocol, encoder)]
-        known = sorted({cell.trials for cell in own if cell.trials is not None})
+        places = {_weights_on(cell) for cell in own}
+        most = [
+            max((c.trials for c in self.cells if _weights_on(c) == place and c.trials), default=None)
+            for place in places
+        ]
+        known = sorted({number for number in most if number is not None})
         if not known:
             return "unknown"
         return str(known[0]) if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
@@ -250,6 +258,11 @@ def _with_holm(means: list[Mean]) -> list[Mean]:
     return adjusted
 
 
+def _weights_on(cell: Cell) -> tuple[str, str]:
+    """Whose weights a cell is of, on which task."""
+    return cell.weights or cell.fingerprint, cell.task.name
+
+
 def warnings(board: Board) -> Iterator[str]:
     """What makes a table less than fair, to be read before it."""
     if not any(mark(cell.encoder) == "trivial baseline" for cell in board.cells):
@@ -262,7 +275,7 @@ def warnings(board: Board) -> Iterator[str]:
         if len(set(shown.values())) > 1:
             numbers = ", ".join(f"{name} {number}" for name, number in shown.items())
             yield (
-                f"{protocol}: unequal numbers of trials on the same subjects ({numbers}); "
+                f"{protocol}: unequal numbers of configurations of the same weights on the same subjects ({numbers}); "
                 "more trials find more by chance."
             )
     seen = {(cell.encoder, cell.task.name): cell.seen for cell in board.cells if cell.seen}

@@ -53,7 +53,12 @@ def how_to_read(board: Board) -> Iterator[str]:
 def means_table(board: Board, protocol: str) -> tuple[list[str], Lines]:
     """Encoders by scenario: averages with intervals."""
     groups = board.groups(protocol)
-    header = ["rank", "encoder", "trials", *(f"{group}, {_of(board, protocol, group)}" for group in groups)]
+    header = [
+        "rank",
+        "encoder",
+        "configurations of its weights",
+        *(f"{group}, {_of(board, protocol, group)}" for group in groups),
+    ]
     return header, [
         [_rank(board, protocol, encoder), shown_name(board, encoder), board.trials(protocol, encoder)]
         + [_mean(board.mean(protocol, group, encoder)) for group in groups]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdae.evaluation.results.reader import Cell
-from mdae.evaluation.statistics.intervals import SHARE, Estimate, furthest_from_perfect, stretched_estimate
-from mdae.evaluation.statistics.paired import SubjectDraws, paired
+from mdae.evaluation.statistics.intervals import SHARE, Estimate
+from mdae.evaluation.statistics.paired import SubjectDraws, fewest_of, interval_of, paired, subject_dof
 from mdae.evaluation.statistics.scores import SCALES
 from mdae.evaluation.statistics.tests import difference_test, holm
 
@@ -49,12 +49,14 @@ class Spread:
         value: the mean.
         by_seed: (S,) what it is the mean of.
         by_subject: standard error over subjects, given these seeds.
+        subject_dof: its degrees of freedom.
         num_subjects: on how many it rests.
     """
 
     value: float
     by_seed: np.ndarray
     by_subject: float
+    subject_dof: float
     num_subjects: int
 
     @property
@@ -72,9 +74,9 @@ class Spread:
     @property
     def dof(self) -> float:
         """Of the error, by Welch and Satterthwaite."""
-        parts = [(self.by_subject**2, self.num_subjects - 1), (self.seed_variance, len(self.by_seed) - 1)]
+        parts = [(self.by_subject**2, self.subject_dof), (self.seed_variance, len(self.by_seed) - 1)]
         below = sum(variance**2 / dof for variance, dof in parts if variance > 0 and dof > 0)
-        return self.error**4 / below if below > 0 else self.num_subjects - 1
+        return self.error**4 / below if below > 0 else self.subject_dof
 
 
 def summarise(
@@ -92,16 +94,8 @@ def summarise(
     for variant, by_seed in cells.items():
         own = list(by_seed.values())
         first = own[0]
-        spread = _spread([draws.deviations(cell, metric) for cell in own], len(first.subjects))
-        scale = SCALES.get(metric, SHARE)
-        fewest = len(first.subjects) // 2
-        estimate = stretched_estimate(
-            spread.value,
-            spread.error,
-            scale=scale,
-            dof=spread.dof,
-            perfect=furthest_from_perfect(max(1, fewest), first.widening),
-        )
+        spread = _spread([draws.deviations(cell, metric) for cell in own], own)
+        estimate = interval_of(spread.value, spread.error, own, metric, dof=spread.dof)
         sd = float(spread.by_seed.std(ddof=1)) if len(own) > 1 else float("nan")
         difference, p = (None, None)
         if variant != baseline and (shared := sorted(by_seed.keys() & cells.get(baseline, {}).keys())):
@@ -135,26 +129,28 @@ def difference_of(
         metric: what is compared.
         draws: of subjects.
     """
-    deviations = []
+    deviations, cells = [], []
     for one, other in pairs:
-        (a, of_a), (b, of_b) = (draws.deviations(cell, metric) for cell in paired(one, other, metric))
+        both = paired(one, other, metric)
+        (a, of_a), (b, of_b) = (draws.deviations(cell, metric) for cell in both)
         deviations.append((a - b, of_a - of_b))
-    spread = _spread(deviations, len(pairs[0][0].subjects))
+        cells.append(both[0])
+    spread = _spread(deviations, cells)
     scale = SCALES.get(metric, SHARE)
     return difference_test(
         spread.value,
         spread.error,
-        fewest=spread.num_subjects // 2,
+        fewest=fewest_of(cells),
         dof=spread.dof,
         bound=scale.high - scale.low,
         same=spread.error == 0 and spread.value == 0,
     )
 
 
-def _spread(deviations: Sequence[tuple[float, np.ndarray]], num_subjects: int) -> Spread:
+def _spread(deviations: Sequence[tuple[float, np.ndarray]], cells: Sequence[Cell]) -> Spread:
     values = np.array([value for value, _ in deviations])
     by_subject = float(np.mean([found for _, found in deviations], axis=0).std())
-    return Spread(float(values.mean()), values, by_subject, num_subjects)
+    return Spread(float(values.mean()), values, by_subject, subject_dof(cells), len(cells[0].subjects))
 
 
 def adjusted(rows: Sequence[Row]) -> list[Row]:

@@ -10,11 +10,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mdae.errors import DataError
 from mdae.evaluation.statistics.intervals import (
+    SHARE,
     Estimate,
     auroc,
     auroc_difference,
     average_precision,
+    bootstrap_estimate,
+    class_sizes,
     cross_validation_widening,
+    degrees_of_freedom,
+    stretched_estimate,
     subject_weights,
     weighted_auroc,
     weighted_average_precision,
@@ -86,3 +91,32 @@ def test_too_few_subjects_are_refused():
     labels = np.array([1] * 4 + [0] * 30)
     with pytest.raises(DataError, match="a class has 4 subjects"):
         average_precision(labels, labels.astype(float), np.arange(34))
+
+
+def test_degrees_of_freedom_are_the_smaller_classs_where_it_dominates():
+    assert degrees_of_freedom((12,)) == pytest.approx(11)
+    assert degrees_of_freedom((20, 20)) == pytest.approx(38), "equal classes count both"
+    assert degrees_of_freedom((5, 200)) == pytest.approx(4.2, abs=0.05)
+    assert degrees_of_freedom((5, 200)) == degrees_of_freedom((200, 5)) > 4
+    assert 4 < degrees_of_freedom((5, 200, 200)) < degrees_of_freedom((5, 10, 10))
+
+
+def test_the_error_of_a_bootstrap_is_that_of_a_sample():
+    """A bootstrap of n divides by n where n - 1 is right: of five numbers its variance is a fifth too small."""
+    values = np.array([0.2, 0.4, 0.5, 0.6, 0.8])
+    rng = numpy_generator(0, "five")
+    weights = rng.multinomial(5, np.full(5, 0.2), 40_000).astype(float)
+    found = bootstrap_estimate(lambda w: w @ values / w.sum(axis=1), weights, (5,))
+    right = stretched_estimate(0.5, values.std(ddof=1) / np.sqrt(5), scale=SHARE, dof=4, perfect=0.0)
+    assert (found.low, found.high) == pytest.approx((right.low, right.high), abs=0.004)
+
+
+def test_a_subject_of_several_classes_is_drawn_in_the_highest():
+    subjects, labels = np.repeat(np.arange(18), 2), np.repeat(np.arange(18) % 3, 2)
+    labels[0] = 1  # the first changes from class 1 to 0
+    assert class_sizes(subjects, labels) == (6, 7, 5)
+    weights = subject_weights(subjects, labels, seed=0, replicates=40)
+    assert (weights[:, ::2] == weights[:, 1::2]).all()
+    groups = [np.flatnonzero((np.arange(18) % 3 == k) & (np.arange(18) > 0)) for k in range(3)]
+    groups[1] = np.r_[0, groups[1]]
+    assert all((weights[:, ::2][:, own].sum(axis=1) == len(own)).all() for own in groups)

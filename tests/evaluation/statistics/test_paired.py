@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import logit
 from scipy.stats import norm
 
@@ -20,6 +21,7 @@ from mdae.evaluation.statistics.paired import (
     compare_averages,
     figures_of,
     paired,
+    subject_dof,
 )
 from mdae.evaluation.statistics.tests import delong
 from mdae.seeding import numpy_generator
@@ -193,6 +195,28 @@ def test_cells_of_a_data_set_share_their_draw_and_data_sets_do_not():
     assert copied == once
     assert spread.value == pytest.approx(once.value)
     assert (spread.high - spread.low) / (once.high - once.low) == pytest.approx(0.5, rel=0.1)
+
+
+def test_equal_names_in_two_tables_of_ones_own_are_other_people(tmp_path):
+    """sub-01 of one clinic is not sub-01 of another, though both are of layout `table`."""
+    labels, scores = scored(0, 60)
+    one, other = (bare_cell(made_up_task(n), "a", labels, scores, data_set=f"table {n}") for n in "ab")
+    draws = SubjectDraws([one, other])
+    assert not np.array_equal(draws.weights(one), draws.weights(other))
+    assert np.array_equal(draws.weights(one), draws.weights(replace(one, modality="FLAIR")))
+    alone, both = average([one], "auroc", draws), average([one, other], "auroc", draws)
+    assert (both.high - both.low) / (alone.high - alone.low) == pytest.approx(0.5**0.5, rel=0.1)
+
+
+def test_a_rare_class_decides_how_certain_an_average_is():
+    labels = (np.arange(205) < 5).astype(float)
+    scores = numpy_generator(3, "rare").standard_normal(205) + 1.5 * labels
+    rare = bare_cell(TASK, "a", labels, scores)
+    assert subject_dof([rare]) == pytest.approx(4.2, abs=0.05)
+    draws = SubjectDraws([rare])
+    value, deviations = draws.deviations(rare, "auroc")
+    arm = stats.t.ppf(0.975, subject_dof([rare])) * deviations.std() / (value * (1 - value))
+    assert logit(average([rare], "auroc", draws).low) == pytest.approx(logit(value) - arm)
 
 
 def test_refitted_models_widen_averages_and_differences():

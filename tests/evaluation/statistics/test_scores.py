@@ -173,6 +173,20 @@ def test_auroc_intervals_hold_the_truth(m, n, truth):
     assert 0.93 <= held / 800 <= 0.97
 
 
+@pytest.mark.parametrize("m, n, truth", [(5, 200, 0.75), (5, 200, 0.9), (200, 5, 0.75), (10, 300, 0.9)])
+def test_intervals_of_unequal_classes_hold_the_truth(m, n, truth):
+    """Where the number of all subjects was taken for the degrees of freedom they held it in 80 to 90 %."""
+    held, labels, names = 0, np.r_[np.ones(m), np.zeros(n)], np.arange(m + n)
+    weights = subject_weights(names, labels, seed=0, replicates=150)
+    effect = np.sqrt(2) * norm.ppf(truth)
+    for repeat in range(400):
+        scores = numpy_generator(repeat, "unequal", m, n).standard_normal(m + n) + effect * labels
+        figure = classification_figures(labels, scores, np.empty(0))["auroc"]
+        found = bootstrap_estimate(figure, weights, class_sizes(names, labels))
+        held += found.low <= truth <= found.high
+    assert held / 400 >= 0.915, held
+
+
 @pytest.mark.parametrize("classes", [5, 10])
 def test_auroc_intervals_near_1_of_few_subjects_hold_the_truth(classes):
     """Where percentiles held it in a third to two thirds of the studies; here they may be too long, never too short."""

@@ -108,6 +108,11 @@ def fingerprint_of(backbone: Backbone) -> str:
     return _digest(json.dumps([backbone.identity, backbone.preprocessing, list(backbone.patch)]))
 
 
+def weights_of(identity: str) -> str:
+    """What tells weights from others', however scans are shown to them and whatever the encoder is called."""
+    return _digest(identity)[:20]
+
+
 class Histogram:
     """What any encoder has to beat: how often each intensity occurs in the head, and how large the head is."""
 

@@ -18,6 +18,7 @@ from mdae.errors import ConfigError
 from mdae.evaluation.cohort import find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.features.encoder import resolve_device
+from mdae.evaluation.features.extractors import weights_of
 from mdae.evaluation.nnunet.config import SegmentOptions
 from mdae.evaluation.nnunet.dataset import RawDataset, dataset_key, raw_dataset
 from mdae.evaluation.nnunet.environment import require_nnunet
@@ -62,7 +63,7 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     tested = _run(dataset, parts, start, weights, folder, device, config, options)
     values = _score(dataset, tested, options.tolerance_mm)
     modality = FUSED if len(modalities) > 1 else modalities[0]
-    contents = {content for case in dataset.cases.values() for content in case.contents}
+    contents = {content for case_id in tested for content in dataset.cases[case_id].contents}
     known = None if start.pretraining is None else len(overlap(dict(start.pretraining), contents))
     return Evaluation(
         task=task,
@@ -74,6 +75,8 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
         left_out=dataset.left_out,
         results=[result_of_subjects(task, modality, values, config)],
         seen_in_pretraining=known,
+        data_set=cohort.data_set,
+        weights=weights_of(start.fingerprint),
     )
 
 

@@ -36,8 +36,10 @@ class Cell:
         values: (N,) figures that each subject has of its own, by name; NaN where it has none.
         widening: how much larger standard errors are than those over subjects.
         refused: why there are no figures; "" if there are.
-        trials: with how many settings the encoder was scored on these subjects; None if the file does not say.
+        trials: with how many settings the weights were scored on these subjects; None if the file does not say.
         seen: how many of the scans it was pre-trained on; None if nobody knows.
+        data_set: whose subjects they are; the task's layout if the file does not say.
+        weights: what tells the encoder's weights from others'; its fingerprint if the file does not say.
     """
 
     path: Path
@@ -58,6 +60,8 @@ class Cell:
     refused: str = ""
     trials: int | None = None
     seen: int | None = None
+    data_set: str = ""
+    weights: str = ""
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -171,6 +175,8 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         refused=str(result.get("refused", "")),
         trials=None if trials is None else int(trials),
         seen=None if seen is None else int(seen),
+        data_set=str(content.get("data_set") or task.layout),
+        weights=str(content.get("weights") or content.get("fingerprint", "")),
     )
 
 

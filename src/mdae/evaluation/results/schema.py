@@ -60,9 +60,11 @@ class Evaluation:
         settings: all that could have been set otherwise, JSON-able.
         left_out: number of subjects by reason.
         results: by modality.
+        data_set: whose subjects they are; equal names in another data set are other people.
+        weights: what tells the encoder's weights from others', whatever it is called and however scans are shown to it.
         seen_in_pretraining: how many of the scored scans the encoder was pre-trained on; None if nobody knows.
-        trials: with how many settings this encoder has been scored on these subjects, this one included. Whoever
-            reports the best of several has selected by the test.
+        trials: with how many settings these weights have been scored on some of these subjects, this one included.
+            Whoever reports the best of several has selected by the test.
     """
 
     task: Task
@@ -73,6 +75,8 @@ class Evaluation:
     settings: dict[str, Any]
     left_out: dict[str, int]
     results: list[ModalityResult]
+    data_set: str = ""
+    weights: str = ""
     seen_in_pretraining: int | None = None
     trials: int = 1
 
@@ -146,6 +150,6 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         )
     if evaluation.trials > 1:
         remarks.append(
-            f"Trial {evaluation.trials} of this encoder on these subjects: the best of several is selected by the test"
+            f"Trial {evaluation.trials} of these weights on these subjects: the best of several is selected by the test"
         )
     return remarks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def bootstrap_estimate(
         value,
         widening * math.sqrt(fewest / (fewest - 1)) * spread,  # the bootstrap divides by n
         scale=scale,
-        dof=sum(sizes) - 1,
+        dof=degrees_of_freedom(sizes),
         perfect=furthest_from_perfect(fewest, widening),
     )
 
@@ -128,6 +128,20 @@ def stretched_estimate(value: float, error: float, *, scale: Scale, dof: float, 
     arm = float(stats.t.ppf((1 + LEVEL) / 2, dof)) * error * scale.slope(value)
     place = scale.stretch(value)
     return Estimate(value, float(scale.shrink(place - arm)), float(scale.shrink(place + arm)))
+
+
+def degrees_of_freedom(sizes: Sequence[int]) -> float:
+    """Of a standard error over subjects who are drawn within classes, by Welch and Satterthwaite.
+
+    Each class's part of the variance is taken as one over its size: estimated from the same few subjects it would be
+    small where the error is too small as well. The number of all subjects, of whom most say little of the error where
+    classes are unequal, made intervals of 5 against 200 subjects hold the truth in 84 to 89 % of studies.
+
+    Args:
+        sizes: number of subjects of each class, or of all alone where there are no classes; at least 2.
+    """
+    parts = [1 / size for size in sizes]
+    return sum(parts) ** 2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
 
 
 def furthest_from_perfect(fewest: int, widening: float = 1.0) -> float:

@@ -21,6 +21,7 @@ from mdae.evaluation.statistics.intervals import (
     SHARE,
     Estimate,
     Weighted,
+    degrees_of_freedom,
     furthest_from_perfect,
     stretched_estimate,
 )
@@ -67,20 +68,20 @@ class SubjectDraws:
     def __init__(self, cells: Iterable[Cell], seed: int = 0, replicates: int = REPLICATES) -> None:
         names: dict[str, set[str]] = {}
         for cell in cells:
-            names.setdefault(cell.task.layout, set()).update(cell.subjects.tolist())
-        self.names = {layout: np.array(sorted(found)) for layout, found in names.items()}
+            names.setdefault(_data_set(cell), set()).update(cell.subjects.tolist())
+        self.names = {data_set: np.array(sorted(found)) for data_set, found in names.items()}
         self._weights = {
-            layout: numpy_generator(seed, f"subjects of {layout}").standard_exponential(
+            data_set: numpy_generator(seed, f"subjects of {data_set}").standard_exponential(
                 (replicates, len(found))
             )
-            for layout, found in self.names.items()
+            for data_set, found in self.names.items()
         }
         self._known: dict[tuple[object, ...], tuple[float, np.ndarray]] = {}
 
     def weights(self, cell: Cell) -> np.ndarray:
         """Weights (R, N) of the cell's subjects."""
-        layout = cell.task.layout
-        return np.asarray(self._weights[layout][:, np.searchsorted(self.names[layout], cell.subjects)])
+        data_set = _data_set(cell)
+        return np.asarray(self._weights[data_set][:, np.searchsorted(self.names[data_set], cell.subjects)])
 
     def deviations(self, cell: Cell, metric: str) -> tuple[float, np.ndarray]:
         """A figure, and by how much each draw's is above it (R,), scaled so that their spread is its standard error.
@@ -88,13 +89,17 @@ class SubjectDraws:
         The scaling makes up for the division by N + 1 of a bootstrap of few, and for models that were refitted
         (`Cell.widening`).
         """
-        key = (cell.encoder, *cell.place, metric, cell.subjects.tobytes())
+        key = (cell.encoder, _data_set(cell), *cell.place, metric, cell.subjects.tobytes())
         if key not in self._known:
-            figure, fewest = figures_of(cell)[metric], _fewest(cell)
+            figure, fewest = figures_of(cell)[metric], fewest_of([cell])
             value = float(figure(np.ones((1, len(cell.subjects))))[0])
             factor = cell.widening * math.sqrt((fewest + 1) / (fewest - 1))
             self._known[key] = value, factor * (figure(self.weights(cell)) - value)
         return self._known[key]
+
+
+def _data_set(cell: Cell) -> str:
+    return cell.data_set or cell.task.layout
 
 
 def figures_of(cell: Cell) -> dict[str, Weighted]:
@@ -135,16 +140,46 @@ def paired(first: Cell, second: Cell, metric: str) -> tuple[Cell, Cell]:
     if not np.array_equal(one.labels, other.labels, equal_nan=True):
         differing = int((one.labels != other.labels).sum())
         raise DataError(f"the labels of {differing} subjects differ", where=second.path)
-    if _fewest(one) < MIN_SUBJECTS:
+    if fewest_of([one]) < MIN_SUBJECTS:
         raise DataError(f"{len(mine)} subjects in common are too few", where=second.path)
     return one, other
 
 
-def _fewest(cell: Cell) -> int:
-    """Number of subjects, of the smaller class where there are two."""
+def class_sizes_of(cell: Cell) -> tuple[int, ...]:
+    """Number of subjects of each of two classes, or of all where there are none."""
     if cell.task.kind != "classification":
-        return len(cell.subjects)
-    return min(int((cell.labels == value).sum()) for value in (0, 1))
+        return (len(cell.subjects),)
+    return tuple(int((cell.labels == value).sum()) for value in (1, 0))
+
+
+def fewest_of(cells: Iterable[Cell]) -> int:
+    """Number of subjects of the smallest class of any cell."""
+    return min(min(class_sizes_of(cell)) for cell in cells)
+
+
+def subject_dof(cells: Iterable[Cell]) -> float:
+    """Degrees of freedom of an error over subjects, the fewest of any cell."""
+    return min(degrees_of_freedom(class_sizes_of(cell)) for cell in cells)
+
+
+def interval_of(
+    value: float, error: float, cells: Sequence[Cell], metric: str, *, dof: float | None = None
+) -> Estimate:
+    """A figure of some cells with its interval, in whatever table it stands.
+
+    Args:
+        value, error: the figure, and its standard error with all that widens it.
+        cells: what it is of.
+        metric: the figure.
+        dof: of the error; of one over subjects (`subject_dof`) if left out.
+    """
+    return stretched_estimate(
+        value,
+        error,
+        scale=SCALES.get(metric, SHARE),
+        dof=subject_dof(cells) if dof is None else dof,
+        perfect=furthest_from_perfect(fewest_of(cells), max(cell.widening for cell in cells)),
+    )
 
 
 def compare(first: Cell, second: Cell, metric: str, draws: SubjectDraws) -> Difference:
@@ -190,8 +225,8 @@ def _difference(pairs: Sequence[tuple[Cell, Cell]], metric: str, draws: SubjectD
     estimate, p = difference_test(
         float(np.mean(values)),
         error,
-        fewest=min(_fewest(one) for one, _ in pairs),
-        dof=fewest - 1,
+        fewest=fewest_of(one for one, _ in pairs),
+        dof=subject_dof(one for one, _ in pairs),
         bound=scale.high - scale.low,
         same=all(_same(one, other, metric) for one, other in pairs),
     )
@@ -210,11 +245,6 @@ def _same(one: Cell, other: Cell, metric: str) -> bool:
 def average(cells: Sequence[Cell], metric: str, draws: SubjectDraws) -> Estimate:
     """The mean of a figure over cells, with an interval over subjects: of these tasks, not of tasks in general."""
     found = [draws.deviations(cell, metric) for cell in cells]
-    fewest = min(_fewest(cell) for cell in cells)
-    return stretched_estimate(
-        float(np.mean([value for value, _ in found])),
-        float(np.mean([deviations for _, deviations in found], axis=0).std()),
-        scale=SCALES.get(metric, SHARE),
-        dof=min(len(cell.subjects) for cell in cells) - 1,
-        perfect=furthest_from_perfect(fewest, max(cell.widening for cell in cells)),
-    )
+    value = float(np.mean([value for value, _ in found]))
+    error = float(np.mean([deviations for _, deviations in found], axis=0).std())
+    return interval_of(value, error, cells, metric)

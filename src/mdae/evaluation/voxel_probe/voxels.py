@@ -17,7 +17,7 @@ from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.features.encoder import Encoder
-from mdae.evaluation.features.extractors import EncoderExtractor, Extractor
+from mdae.evaluation.features.extractors import EncoderExtractor, Extractor, weights_of
 from mdae.evaluation.nnunet.dataset import label_scheme, read_labels, require_same_grid
 from mdae.evaluation.nnunet.labels import LabelScheme, remapped
 from mdae.evaluation.probing.cross_validation import folds_by_subject
@@ -76,6 +76,8 @@ def evaluate_voxels(task: Task, config: EvaluateConfig, extractor: Extractor) ->
         settings=_settings(config, modalities),
         left_out=cohort.left_out,
         results=[result_of_subjects(task, view, found, config) for view, found in scores.items()],
+        data_set=cohort.data_set,
+        weights=weights_of(extractor.identity),
         seen_in_pretraining=None if known is None else len(overlap(dict(known), contents)),
     )
 
