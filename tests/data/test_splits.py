@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -150,3 +152,37 @@ def test_bad_splits_have_one_clear_line(copy):
 def test_nonsense_is_refused(copy, changes):
     with pytest.raises(ConfigError):
         SplitConfig(store=copy, **changes)
+
+
+def named(copy: Path, name: Callable[[int], str]) -> Path:
+    """The store with other subjects, by their number."""
+    store = Store.open(copy)
+    numbers = {subject: number for number, subject in enumerate(sorted({s.subject for s in store.scans}))}
+    for scan in store.scans:
+        store.describe(replace(scan, subject=name(numbers[scan.subject])))
+    (copy / "manifest.jsonl").unlink(missing_ok=True)
+    return copy
+
+
+def test_cases_of_one_person_stay_together_by_a_table(copy, caplog):
+    store = Store.open(named(copy, lambda number: f"case_{number:03d}"))
+    rows = [f"{scan.scan_id},person-{int(scan.subject[-3:]) // 2}" for scan in store.scans]
+    table = copy / "people.csv"
+    table.write_text("\n".join(["scan,subject", *rows]))
+    path = split(SplitConfig(store=copy, val=0.3, test=0.3, subjects=table, seed=1))
+    parts = read_split(copy, "default")
+    assert len(parts) == 12 and len(set(parts.values())) == 3 and path.exists()
+    assert all(parts[f"case_{number:03d}"] == parts[f"case_{number + 1:03d}"] for number in range(0, 12, 2))
+    table.write_text("\n".join(["scan,subject", *(f"{s.scan_id},{s.scan_id}" for s in store.scans)]))
+    with pytest.raises(DataError, match="the store's subject case_000 is"):
+        split(SplitConfig(store=copy, name="b", subjects=table))
+
+
+def test_what_may_be_visits_and_one_subject_are_said(copy, caplog):
+    split(SplitConfig(store=named(copy, lambda number: f"A{number // 2:04d}_{number % 2 + 1:02d}")))
+    assert "A0000_01 and A0000_02" in caplog.text and "may be on both sides" in caplog.text
+    named(copy, lambda number: "IXI-T1")
+    with pytest.raises(DataError, match=r"1 subjects are too few .*--subject-from"):
+        split(SplitConfig(store=copy, name="b"))
+    open_run(short_run(copy, Path("unused")))
+    assert "all 24 scans are of one subject, IXI-T1, so none can be held out" in caplog.text

@@ -15,7 +15,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from mdae.data.catalogue import ScanEntry
 from mdae.data.store import Store
+from mdae.data.subject_table import with_subjects
+from mdae.data.subjects import visits_of, warn_of_visits
 from mdae.errors import ConfigError, DataError
 from mdae.files import atomic_write
 from mdae.seeding import numpy_generator
@@ -42,6 +45,8 @@ class SplitConfig:
     """Table with one row a subject (`subject`, or BIDS's participant_id), participants.tsv say, to stratify by."""
     label: str = ""
     """Its column; numbers of many values are cut into fifths."""
+    subjects: Path | None = None
+    """Table with columns `scan` and `subject` of who is one person, where the store's subjects are cases or visits."""
     seed: int = 0
     """Decides who."""
 
@@ -74,17 +79,43 @@ def split(config: SplitConfig) -> Path:
     store = Store.open(config.store)
     subjects = sorted({scan.subject for scan in store.scans})
     labels = _labels(config, subjects) if config.labels else {}
-    strata = stratify(subjects, labels)
-    parts = draw_parts(strata, val=config.val, test=config.test, seed=config.seed)
+    people = _people(store, config.subjects)
+    if config.subjects is None:
+        warn_of_visits(visits_of(subjects), config.store)
+    firsts = {people[name]: name for name in reversed(subjects)}  # one of each person, whose label counts
+    strata = stratify(sorted(firsts), {who: labels[name] for who, name in firsts.items() if name in labels})
+    drawn = draw_parts(strata, val=config.val, test=config.test, seed=config.seed)
+    parts = {name: drawn[people[name]] for name in subjects}
     wanted = [part for part, share in zip(PARTS, (1, config.val, config.test), strict=True) if share]
     if missing := [part for part in wanted if part not in parts.values()]:
+        one = "; tell people apart: mdae prepare --subject-from" if len(firsts) == 1 else ""
         raise DataError(
-            f"{len(subjects)} subjects are too few for a {missing[0]} part",
+            f"{len(firsts)} subjects are too few for a {missing[0]} part",
             where=config.store,
-            mend="give a larger share",
+            mend=f"give a larger share{one}",
         )
     write_parts(path, parts, labels, config.label)
     return path
+
+
+def _people(store: Store, table: Path | None) -> dict[str, str]:
+    """Who each of a store's subjects is, of whom several may be one person.
+
+    Raises:
+        DataError: a subject whose scans are of several people.
+    """
+    if table is None:
+        return {scan.subject: scan.subject for scan in store.scans}
+    entries = [ScanEntry(s.scan_id, s.subject, s.session, s.contrast, Path(s.source)) for s in store.scans]
+    people: dict[str, str] = {}
+    for scan, entry in zip(store.scans, with_subjects(entries, table, store.path), strict=True):
+        if people.setdefault(scan.subject, entry.subject) != entry.subject:
+            raise DataError(
+                f"the store's subject {scan.subject} is {people[scan.subject]} and {entry.subject}",
+                where=table,
+                mend="prepare again with --subjects TABLE, which takes what is there",
+            )
+    return people
 
 
 def split_path(store: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -210,11 +210,11 @@ def describe(people: Iterable[tuple[str, str, str]]) -> Reading:
         example=(first[0], first[1]),
         num_scans=len(rows),
         cases=set(hows) == {CASES},
-        visits=_visits(subjects),
+        visits=visits_of(subjects),
     )
 
 
-def _visits(subjects: Sequence[str]) -> dict[str, list[str]]:
+def visits_of(subjects: Sequence[str]) -> dict[str, list[str]]:
     """Subjects that may be visits of one patient: names alike up to a last small number, of several patients alike."""
     shared: dict[str, list[str]] = defaultdict(list)
     endings = set()
@@ -229,18 +229,28 @@ def _visits(subjects: Sequence[str]) -> dict[str, list[str]]:
 
 def warn_of(reading: Reading, where: Path) -> None:
     """Say loudly what a reading cannot be meant to be: a single subject, or visits that count as people."""
-    if reading.num_subjects == 1 and reading.num_scans > 1:
+    warn_of_one(reading.num_subjects, reading.num_scans, reading.example[0], where)
+    warn_of_visits(reading.visits, where)
+
+
+def warn_of_one(num_subjects: int, num_scans: int, subject: str, where: Path) -> None:
+    """Say loudly that all scans are of one subject."""
+    if num_subjects == 1 and num_scans > 1:
         logger.warning(
             "%s: all %d scans are of one subject, %s, so none can be held out; if they are of several people, "
-            "tell them apart by --subject-from name, folder or REGEX, or by --subjects TABLE",
-            *(where, reading.num_scans, reading.example[0]),
+            "tell them apart: mdae prepare --subject-from name, folder or REGEX, or --subjects TABLE",
+            *(where, num_scans, subject),
         )
-    if reading.visits:
-        base, names = next(iter(reading.visits.items()))
+
+
+def warn_of_visits(visits: Mapping[str, list[str]], where: Path) -> None:
+    """Say loudly that subjects may be visits of one patient."""
+    if visits:
+        base, names = next(iter(visits.items()))
         logger.warning(
             "%s: %d subjects have names that differ in a last number alone, e.g. %s and %s: if these are visits of one "
             "patient, say so by --subject-from %s or --subjects TABLE, or one person may be on both sides of a split",
-            *(where, sum(map(len, reading.visits.values())), names[0], names[1], _pattern(base)),
+            *(where, sum(map(len, visits.values())), names[0], names[1], _pattern(base)),
         )
 
 

@@ -13,6 +13,7 @@ from mdae.data.catalogue import split_by_subject
 from mdae.data.sampling import CropSampler
 from mdae.data.splits import read_split
 from mdae.data.store import Store, StoredScan
+from mdae.data.subjects import warn_of_one
 from mdae.errors import ConfigError, DataError
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel, manifest, save_model
@@ -172,6 +173,7 @@ def open_run(config: PretrainConfig) -> Run:
 def _parts(config: PretrainConfig, scans: list[StoredScan]) -> dict[str, str]:
     """Who is trained on and who is held out; of a stored split, those for testing are left out altogether."""
     subjects = sorted({scan.subject for scan in scans})
+    warn_of_one(len(subjects), len(scans), subjects[0], config.store)
     if not config.split:
         held_out = split_by_subject(subjects, fraction=config.val_fraction, seed=config.seed)
         return {name: "val" if name in held_out else "train" for name in subjects}
