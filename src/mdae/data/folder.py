@@ -49,12 +49,21 @@ class Found:
     Attributes:
         entries: scans and DICOM series.
         left_out: what may be a scan and is not taken, with reasons.
-        passed_over: how many other files there are, by suffix; hidden ones too.
+        passed_over: how many other files there are, by suffix; hidden files and folders too.
+        num_parts: how many files hold the voxels of a header that is among these.
     """
 
     entries: list[ScanEntry]
     left_out: list[SetAside]
     passed_over: Counter[str] = field(default_factory=Counter)
+    num_parts: int = 0
+
+    @property
+    def num_looked_at(self) -> int:
+        """How many files are accounted for: all that there are."""
+        taken = sum(len(entry.slices) or 1 for entry in self.entries)
+        left_out = sum(int(row.num_files) for row in self.left_out)
+        return taken + left_out + self.passed_over.total() + self.num_parts
 
 
 def list_folder(source: Path, choice: Choice = EVERYTHING) -> Found:
@@ -99,7 +108,7 @@ def _sorted_out(tree: Tree, root: Path, choice: Choice) -> Found:
     if unfit:  # those are told of
         rest = {path for path in rest if not may_be_dicom(path)}
     passed_over = tree.passed_over + Counter(path.suffix.lower() or "without a suffix" for path in rest)
-    return Found(entries, [*left_out, *foreign.values(), *unfit, *nameless], passed_over)
+    return Found(entries, [*left_out, *foreign.values(), *unfit, *nameless], passed_over, len(parts))
 
 
 def _label_map(path: Path, root: Path) -> str | None:

@@ -104,7 +104,11 @@ def _left_out_whole(path: Path, bids: bool) -> SetAside:
     reason = NOT_LOOKED + (
         f"{path.name} of a BIDS tree" if bids else "derivatives, which are made from scans"
     )
-    number = sum(len(files) for _, _, files in os.walk(path))
+    number = 0
+    for _, folders, files in os.walk(path):
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = [name for name in folders if name not in hidden]
+        number += len(files) + len(hidden)
     return SetAside(str(path), reason, "give it by itself to take scans from it", num_files=str(number))
 
 
