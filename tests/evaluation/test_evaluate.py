@@ -19,6 +19,7 @@ from mdae.cli import main
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.errors import ConfigError, DataError
+from mdae.evaluation import evaluate as evaluate_module
 from mdae.evaluation.cohort import COPIES, Cohort, copies, find_cohort, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
@@ -251,7 +252,7 @@ def test_a_validation_part_of_one_class_chooses_nothing():
     )
 
 
-# -- the book of trials -------------------------------------------------------------------------------------------
+# -- the evaluation log --------------------------------------------------------------------------------------------
 
 
 def test_a_test_set_that_is_opened_again_is_no_longer_unseen(run, brats, tmp_path):
@@ -451,3 +452,59 @@ def test_on_made_up_brains_a_known_effect_is_found_and_a_null_effect_is_null(tmp
         )["auroc"]
         rejected += not area.low <= 0.5 <= area.high
     assert rejected <= 20, "5 % nominally, 10 % at the most"
+
+
+def test_features_of_other_code_or_arithmetic_are_not_taken_from_the_cache(brats, tmp_path, monkeypatch):
+    from mdae.evaluation.features import cache
+
+    extractor = Histogram()
+    entry = find_cohort(find_task("brats18-grade"), brats, ("t1",)).cases[0].scans["t1"]
+    place = FeatureCache(tmp_path, extractor).path(entry)
+    assert FeatureCache(tmp_path, Histogram()).path(entry) == place
+    extractor.precision = "bf16"
+    assert FeatureCache(tmp_path, extractor).path(entry) != place
+    monkeypatch.setattr(cache, "__version__", "9.9")
+    assert FeatureCache(tmp_path, Histogram()).path(entry) != place
+
+
+def test_an_untrained_network_has_a_seed():
+    first, again, other = (
+        open_extractor(spec, device="cpu")
+        for spec in ("untrained:tiny", "untrained:tiny:0", "untrained:tiny:1")
+    )
+    assert (first.name, again.name, other.name) == ("untrained-tiny", "untrained-tiny", "untrained-tiny-1")
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    weights = [next(e.encoder.network.parameters()).detach() for e in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    with pytest.raises(ConfigError, match="untrained:tiny:1"):
+        open_extractor("untrained:tiny:x")
+
+
+def test_the_fingerprint_makes_another_trial(brats, run, tmp_path, monkeypatch):
+    """Another preprocessing of the same weights, say, is another way to look at the test."""
+    one = {"modalities": ("t1",), "repeats": 1}
+    assert run(tmp_path, **one).trials == 1
+    plain = Histogram.__init__
+
+    def otherwise(self):
+        plain(self)
+        self.fingerprint = "otherwise"
+
+    monkeypatch.setattr(Histogram, "__init__", otherwise)
+    assert run(tmp_path, **one).trials == 2
+
+
+def test_scans_of_the_pre_training_are_counted_among_those_that_are_scored(brats, run, tmp_path, monkeypatch):
+    cohort = find_cohort(find_task("brats18-grade"), brats, ("t1",))
+    parts = ["test" if i in (0, 1, 2, 3, 4, 6, 7, 8, 9, 10) else "train" for i in range(12)]
+    order = np.argsort(cohort.labels, kind="stable")
+    names = cohort.subjects[order]
+    pd.DataFrame({"subject": names, "split": parts}).to_csv(tmp_path / "split.csv", index=False)
+    plain = evaluate_module.overlap
+    asked = []
+    monkeypatch.setattr(
+        evaluate_module, "overlap", lambda known, hashes: asked.append(set(hashes)) or plain(known, hashes)
+    )
+    run(tmp_path / "whole", modalities=("t1",))
+    run(tmp_path / "part", modalities=("t1",), split=tmp_path / "split.csv")
+    assert [len(hashes) for hashes in asked] == [12, 10]

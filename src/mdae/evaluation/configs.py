@@ -89,8 +89,8 @@ class EvaluateConfig:
     """Give an encoder its trial on tasks of the catalogue, or on your own."""
 
     encoder: str
-    """Model folder, untrained:tiny (a network as pre-training begins with), histogram (a trivial baseline), or a
-    stranger's weights, KIND:PATH, such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
+    """Model folder, untrained:tiny or untrained:tiny:SEED (as pre-training begins), histogram (a trivial baseline), or
+    a stranger's weights, KIND:PATH, such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
     task: tuple[str, ...]
     """Names of tasks (`mdae tasks`), or YAML or Python files with your own; several share --data. Or the folder of an
     nnU-Net raw data set."""

@@ -25,13 +25,8 @@ from mdae.evaluation.features.items import list_items
 from mdae.evaluation.probing.cross_validation import cross_validate
 from mdae.evaluation.probing.estimators import LINEAR
 from mdae.evaluation.probing.probe import feature_matrix
-from mdae.evaluation.statistics.intervals import (
-    Estimate,
-    auroc,
-    auroc_difference,
-    average_precision,
-    cross_validation_widening,
-)
+from mdae.evaluation.statistics.intervals import auroc, average_precision, cross_validation_widening
+from mdae.evaluation.statistics.tests import delong
 from mdae.inference.reconstruct import Reconstruction, restore
 from mdae.networks import ResidualUNet
 from mdae.networks.saved import SavedModel, load_model
@@ -196,7 +191,7 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
             area = auroc(y, score, subjects, widening=WIDENING, seed=config.seed)
             precision = average_precision(y, score, subjects, widening=WIDENING, seed=config.seed)
             twin = scores.get(name.replace("pre-trained", "untrained")) if "pre-trained" in name else None
-            gain = "" if twin is None else _gain((y, score, subjects), twin[1], config.seed)
+            gain = "" if twin is None else _gain(y, score, twin[1])
             rows.append([f"{contrast} ({kind})", name, str(area), str(precision), gain])
             forest.append((f"{contrast}: {name}", area.value, area.low, area.high))
     table = pd.DataFrame(rows, columns=["contrast", "features", "auroc", "ap", "auroc_gain_over_untrained"])
@@ -263,12 +258,10 @@ def _scores(
     )
 
 
-def _gain(scored: tuple[np.ndarray, np.ndarray, np.ndarray], other: np.ndarray, seed: int) -> str:
-    """The paired difference in AUROC, signed, with its interval."""
-    y, score, subjects = scored
-    difference: Estimate = auroc_difference(y, score, other, subjects, seed=seed)
-    wide = difference.widened(WIDENING, bounds=(-1.0, 1.0))
-    return f"{wide.value:+.3f} [{wide.low:+.3f}, {wide.high:+.3f}]"
+def _gain(labels: np.ndarray, scores: np.ndarray, other: np.ndarray) -> str:
+    """The paired difference in AUROC, signed, with its interval by DeLong as on a leaderboard; one scan a subject."""
+    gain, _ = delong(labels, scores, other, widening=WIDENING)
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
 
 
 def _show_rest(page: Page, config: DemoConfig, clock: Clock) -> None:

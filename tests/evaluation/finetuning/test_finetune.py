@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from mdae.data.sources import discover
@@ -29,6 +30,7 @@ from mdae.evaluation.finetuning.finetune import (
     cut_validation,
     fit_and_score,
     hold_out_finetune,
+    unsmoothed,
 )
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
 from mdae.evaluation.finetuning.loop import Epoch, Finetuner, draw_rows
@@ -655,3 +657,14 @@ def test_options_need_no_torch():
     check = "import sys, mdae.evaluation.finetuning.config; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True).stdout
     assert out.strip() == "False"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_probabilities_undo_label_smoothing(smoothing):
+    """A network that has learned its smoothed labels exactly says the true share, not one nearer to a half."""
+    truth = np.array([0.05, 0.3, 0.5, 0.9])
+    learned = logit(truth * (1 - smoothing) + smoothing / 2)
+    assert expit(unsmoothed(learned, smoothing)) == pytest.approx(truth)
+    surer = unsmoothed(np.array([-9.0, 9.0]), 0.2)
+    assert expit(surer) == pytest.approx([0.001, 0.999]), "beyond what smoothed labels hold it is certain"
+    assert (np.diff(unsmoothed(np.linspace(-2, 2, 9), 0.2)) > 0).all()

@@ -13,7 +13,6 @@ from mdae.evaluation.statistics.intervals import (
     SHARE,
     Estimate,
     auroc,
-    auroc_difference,
     average_precision,
     bootstrap_estimate,
     class_sizes,
@@ -70,15 +69,6 @@ def test_more_scans_of_the_same_subjects_do_not_narrow_the_interval():
     once = auroc(labels, scores, np.arange(40))
     thrice = auroc(np.tile(labels, 3), np.tile(scores, 3), np.tile(np.arange(40), 3))
     assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=0.02)
-
-
-def test_a_paired_difference_of_equals_is_0_and_of_better_is_above():
-    labels = np.arange(60) % 2
-    good = numpy_generator(0, "x").standard_normal(60) + 2 * labels
-    bad = numpy_generator(1, "x").standard_normal(60)
-    same = auroc_difference(labels, good, good, np.arange(60))
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-    assert auroc_difference(labels, good, bad, np.arange(60)).low > 0
 
 
 def test_a_widened_interval_stays_possible():

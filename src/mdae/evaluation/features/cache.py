@@ -1,4 +1,4 @@
-"""Features that were computed once: by weights, preprocessing and scan, so that ten tasks embed each scan once."""
+"""Features that were computed once: by code, weights, preprocessing and scan; ten tasks embed each scan once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.features.extractors import Extractor
 from mdae.files import atomic_write
 from mdae.progress import Progress
+from mdae.version import __version__
+
+CODE = 2  # to be raised where the same weights give other features of the same scan by the code alone
 
 
 def default_folder() -> Path:
@@ -38,7 +41,8 @@ class FeatureCache:
     def path(self, entry: ScanEntry) -> Path:
         """Where a scan's features are; another place if the file has changed. Raises `OSError` if it is gone."""
         masks = (entry.anatomy_mask, entry.anonymisation_mask)
-        about = (self.extractor.fingerprint, entry.path.absolute(), entry.stamp(), masks)
+        code = (CODE, __version__, self.extractor.precision)
+        about = (code, self.extractor.fingerprint, entry.path.absolute(), entry.stamp(), masks)
         name = hashlib.sha256(repr(about).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npy"
 

@@ -36,6 +36,7 @@ class Extractor(Protocol):
         name: for tables.
         fingerprint: the same for the same features of the same scan, and only then.
         identity: what tells its weights from others', wherever and however they compute.
+        precision: the arithmetic of its features, which differ a little from one to another.
         pretraining: salted hashes of the scans that it was pre-trained on (`mdae.networks.saved.manifest`); None if
             nobody knows.
     """
@@ -43,6 +44,7 @@ class Extractor(Protocol):
     name: str
     fingerprint: str
     identity: str
+    precision: str
     pretraining: dict[str, Any] | None
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
@@ -68,6 +70,7 @@ class EncoderExtractor:
         about = [identity, encoder.contract.to_dict(), list(encoder.patch), window, pool]
         self.fingerprint = _digest(json.dumps(about))
         self.pretraining = encoder.provenance.get("scans")
+        self.precision = precision_on(encoder.device)
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return self.encoder.prepare(entry)
@@ -91,6 +94,7 @@ class BackboneExtractor:
         self.backbone, self.device, self.name = backbone, device, backbone.name
         self.network = backbone.network.eval().to(device)
         self.fingerprint, self.identity = fingerprint_of(backbone), backbone.identity
+        self.precision = precision_on(device)
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return self.backbone.prepare(entry)
@@ -108,6 +112,11 @@ def fingerprint_of(backbone: Backbone) -> str:
     return _digest(json.dumps([backbone.identity, backbone.preprocessing, list(backbone.patch)]))
 
 
+def precision_on(device: torch.device) -> str:
+    """The arithmetic of features on a device: encoders run in bfloat16 on a GPU."""
+    return "bf16" if device.type == "cuda" else "32"
+
+
 def weights_of(identity: str) -> str:
     """What tells weights from others', however scans are shown to them and whatever the encoder is called."""
     return _digest(identity)[:20]
@@ -118,6 +127,7 @@ class Histogram:
 
     name = BASELINE
     pretraining: dict[str, Any] | None = {"salt": "", "hashes": []}  # of no scan
+    precision = "32"
 
     def __init__(self) -> None:
         self.contract = Preprocessing()
@@ -140,8 +150,8 @@ def open_extractor(
     """Frozen features by the encoder's name.
 
     Args:
-        spec: a model folder, `untrained:PRESET` (a network as pre-training begins with), `histogram`, or a stranger's
-            weights as KIND:PATH.
+        spec: a model folder, `untrained:PRESET` or `untrained:PRESET:SEED` (a network as pre-training begins with),
+            `histogram`, or a stranger's weights as KIND:PATH.
         window, pool: of our own encoders.
         device: of all.
 
@@ -194,14 +204,19 @@ def model_name(path: Path) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-def _untrained(name: str, device: str) -> tuple[Encoder, str, str]:
+def _untrained(words: str, device: str) -> tuple[Encoder, str, str]:
+    """A network as pre-training begins with, of PRESET or PRESET:SEED."""
+    name, _, seed = words.partition(":")
     try:
         chosen = preset(name)
+        if seed and not seed.isdecimal():
+            raise ConfigError(f"a seed of {seed!r}")
     except ConfigError as error:
-        raise ConfigError(error.what, mend=f"write {UNTRAINED}:tiny, say") from error
-    network = ResidualUNet(chosen.network, generator=torch_generator(0, "weights")).eval()
+        raise ConfigError(error.what, mend=f"write {UNTRAINED}:tiny or {UNTRAINED}:tiny:1, say") from error
+    network = ResidualUNet(chosen.network, generator=torch_generator(int(seed or 0), "weights")).eval()
     model = SavedModel(network, Preprocessing(), chosen.patch, provenance={"scans": Histogram.pretraining})
-    return Encoder(model, resolve_device(device)), f"{UNTRAINED}-{name}", f"{UNTRAINED} {name} 0"
+    shown = f"{UNTRAINED}-{name}" + (f"-{int(seed)}" if int(seed or 0) else "")
+    return Encoder(model, resolve_device(device)), shown, f"{UNTRAINED} {name} {int(seed or 0)}"
 
 
 def _digest(content: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit, logit
 
 from mdae.devices import keep_freed_memory
 from mdae.errors import ConfigError, DataError
@@ -27,7 +28,8 @@ from mdae.seeding import key
 
 VALIDATION = 5  # one part in so many of those that are not tested
 STRATA = 4  # groups of neighbouring numbers, of which each part of a regression gets its share
-FORMAT = 1  # of results on the disk; another one when the same options give other numbers
+FORMAT = 2  # of results on the disk; another one when the same options give other numbers
+CERTAIN = 1e-3  # a probability of a few hundred subjects is no further from 0 or 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def fit_and_score(
     )
     try:
         history, best = tuner.fit(on_epoch)
-        raw = (tuner.outputs(test) - offset) * spread + centre
+        outputs = tuner.outputs(test)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"the device does not hold {options.at_once} volumes at once",
@@ -120,7 +122,10 @@ def fit_and_score(
             mend="use --finetune.at-once 1" if options.at_once > 1 else "use a device with more memory",
         ) from error
     scores, probabilities = np.full(len(labels), np.nan), np.full(len(labels), np.nan)
-    scores[test] = raw
+    scores[test] = raw = (outputs - offset) * spread + centre
+    if classes and best:  # epoch 0 is a probe, which no smoothed label was shown to
+        share = 0.5 if options.balanced else float(labels[train].mean())
+        raw = unsmoothed(outputs, options.label_smoothing) - logit(share)
     probabilities[test] = probability_of(raw, labels[np.concatenate([train, val])], study.probe)
     return Finetuned(scores, probabilities, [float(best)], [history])
 
@@ -130,6 +135,16 @@ def _check(study: Study, train: np.ndarray, val: np.ndarray) -> None:
         raise DataError("no subject to train on, or none to stop by", mend="name some train and some val")
     if study.kind == "classification" and len(np.unique(study.labels[train])) < 2:
         raise DataError("all train subjects are of one class", mend="train on both")
+
+
+def unsmoothed(log_odds: np.ndarray, smoothing: float) -> np.ndarray:
+    """What log-odds that were learned from smoothed labels say of the labels themselves.
+
+    A network that knows the answer says 1 - smoothing / 2; taken as a probability that would count as doubt, in the
+    Brier score and in the calibration. What lies beyond is as good as certain.
+    """
+    said = (expit(log_odds) - smoothing / 2) / (1 - smoothing)
+    return np.asarray(logit(said.clip(CERTAIN, 1 - CERTAIN)))
 
 
 def _clueless(share: float, smoothing: float) -> float:

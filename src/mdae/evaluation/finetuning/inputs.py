@@ -44,6 +44,7 @@ class InputExtractor:
     """
 
     pretraining: dict[str, Any] | None = None
+    precision = "16"
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.name = backbone, f"inputs of {backbone.name}"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
-from sklearn.metrics import roc_auc_score
 
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
@@ -267,15 +266,3 @@ def average_precision(
     return bootstrap_estimate(
         lambda w: weighted_average_precision(labels, scores, w), weights, sizes, widening=widening
     )
-
-
-def auroc_difference(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, subjects: np.ndarray, *, seed: int = 0
-) -> Estimate:
-    """AUROC of `first` less that of `second` on the same rows, by a paired bootstrap of subjects (percentiles)."""
-    weights = subject_weights(subjects, labels, seed)
-    replicates = weighted_auroc(labels, first, weights) - weighted_auroc(labels, second, weights)
-    value = float(roc_auc_score(labels, first) - roc_auc_score(labels, second))
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(replicates, [tail, 100 - tail])
-    return Estimate(value, float(low), float(high))
