@@ -319,6 +319,11 @@ def test_too_few_subjects_are_refused_with_the_reason(run, tmp_path):
         ({"encoder": "histogram", "protocol": "finetune"}, ConfigError, "no network to fine-tune"),
         ({"data": Path("nowhere")}, DataError, "no such file or folder"),
         ({"split": Path("nowhere.csv")}, DataError, "no such table"),
+        (
+            {"task": ("brats18-seg",), "modalities": (), "protocol": "linear"},
+            ConfigError,
+            "has masks and no labels for --protocol linear",
+        ),
         ({"pool": "max"}, ConfigError, "--window and --pool are for frozen encoders of ours"),
         (
             {"encoder": "untrained:tiny", "protocol": "finetune", "window": "centre"},

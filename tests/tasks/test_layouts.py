@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,3 +186,49 @@ def test_a_data_set_is_known_by_its_scans_wherever_it_lies_and_whatever_is_label
     assert data_set("there", 1) == first == data_set("again", 1, "grade")
     assert data_set("clinic", 2) != first, "the same names, other scans"
     assert data_set_of("ucsf-pdgm", tmp_path, []) == "ucsf-pdgm"
+
+
+# -- releases that differ -----------------------------------------------------------------------------------------
+
+
+def test_follow_ups_of_ucsf_under_numbers_of_their_own_are_nobody_else(tmp_path):
+    root = TREES["ucsf-pdgm"](tmp_path / "ucsf")
+    path = next(root.glob("*.csv"))
+    table = pd.read_csv(path)
+    pd.concat(
+        [table, table.iloc[[0]].assign(ID="UCSF-PDGM-138"), table.iloc[[1]].assign(ID="UCSF-PDGM-139")]
+    ).to_csv(path, index=False)
+    for number in (138, 139):
+        save(root / f"UCSF-PDGM-{number:04d}_nifti" / f"UCSF-PDGM-{number:04d}_T1.nii.gz", number)
+    found = {case.subject for case in read_cases("ucsf-pdgm", root)}
+    assert "UCSF-PDGM-0139" in found and "UCSF-PDGM-0138" not in found
+
+
+@pytest.mark.parametrize("layout", ["brats18", "brats23"])
+def test_brats_may_be_unpacked(tmp_path, layout):
+    root = TREES[layout](tmp_path / "tree")
+    packed = read_cases(layout, root)
+    for path in root.rglob("*.nii.gz"):
+        nib.save(nib.load(path), path.with_suffix(""))
+        path.unlink()
+    unpacked = read_cases(layout, root)
+    assert [(c.subject, list(c.scans)) for c in unpacked] == [(c.subject, list(c.scans)) for c in packed]
+    assert all(case.mask is not None and case.mask.suffix == ".nii" for case in unpacked)
+
+
+def test_tcgas_table_is_the_one_with_the_columns_and_may_be_excel(tmp_path):
+    root = TREES["tcga-gbm"](tmp_path / "tree")
+    (root / "zzz-metadata.csv").write_text("Series UID,Collection\n1,TCGA-GBM\n")
+    assert len(read_cases("tcga-gbm", root)) == 12
+    path = root / "TCGA-CDR.csv"
+    pd.read_csv(path).to_excel(root / "TCGA-CDR-SupplementalTableS1.xlsx", sheet_name="TCGA-CDR")
+    path.unlink()
+    assert len(read_cases("tcga-gbm", root)) == 12
+
+
+def test_upenns_scans_with_a_skull_are_found_where_there_are_no_others(tmp_path):
+    root = TREES["upenn-gbm"](tmp_path / "tree")
+    for path in (root / "images_structural").rglob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_unstripped.nii.gz")))
+    (root / "images_structural").rename(root / "images_structural_unstripped")
+    assert len(read_cases("upenn-gbm", root)) == 24

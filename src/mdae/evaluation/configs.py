@@ -97,9 +97,10 @@ class EvaluateConfig:
     data: Path | None = None
     """Folder that the data set's download unpacked to; a table for tasks of layout `table`. An nnU-Net raw data set
     needs none."""
-    protocol: Literal["linear", "knn", "finetune", "voxels"] = "linear"
-    """Logistic or ridge regression, or nearest neighbours, on frozen features; or fine-tuning of the whole encoder.
-    Segmentation tasks are nnU-Net's, but for voxels: a logistic regression of every voxel on the frozen maps."""
+    protocol: Literal["auto", "linear", "knn", "finetune", "voxels"] = "auto"
+    """Logistic or ridge regression (linear), or nearest neighbours, on frozen features; or fine-tuning of the whole
+    encoder. Segmentation tasks are nnU-Net's, but for voxels: a logistic regression of every voxel on the frozen maps.
+    auto is linear, or nnU-Net."""
     modalities: tuple[str, ...] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
     split: Path | None = None

@@ -51,7 +51,8 @@ def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
     Raises:
         ConfigError, DataError: what cannot be carried out.
     """
-    trials = [(find_task(name), _with_data(name, config)) for name in config.task]
+    tasks = [(find_task(name), _with_data(name, config)) for name in config.task]
+    trials = [(task, _with_protocol(task, own)) for task, own in tasks]
     for task, own in trials:
         _check(task, own)
     require_writable(config.out)
@@ -68,6 +69,22 @@ def evaluate(config: EvaluateConfig) -> Iterator[Evaluation]:
 def _with_data(name: str, config: EvaluateConfig) -> EvaluateConfig:
     """A data set in nnU-Net's layout is task and data in one."""
     return replace(config, data=Path(name)) if config.data is None and is_nnunet_raw(Path(name)) else config
+
+
+def _with_protocol(task: Task, config: EvaluateConfig) -> EvaluateConfig:
+    """The protocol that `auto` stands for; days of nnU-Net are never what somebody who names another one gets.
+
+    Raises:
+        ConfigError: a protocol of labels for a task of masks.
+    """
+    if task.kind != "segmentation":
+        return replace(config, protocol="linear") if config.protocol == "auto" else config
+    if config.protocol not in ("auto", "voxels"):
+        raise ConfigError(
+            f"{task.name} has masks and no labels for --protocol {config.protocol}",
+            mend="leave out --protocol for nnU-Net, or use --protocol voxels",
+        )
+    return config
 
 
 def _evaluate_on(task: Task, config: EvaluateConfig, extractor: Callable[[], Extractor]) -> Evaluation:

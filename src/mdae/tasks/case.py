@@ -51,30 +51,46 @@ def scan_of(subject: str, modality: str, path: Path, slices: tuple[Path, ...] = 
 
 def files_of(folder: Path, subject: str, names: dict[str, str]) -> dict[str, ScanEntry]:
     """The scans of a folder, by modality, whose names are known; those that are not there are left out."""
-    return {
-        modality: scan_of(subject, modality, folder / name)
-        for modality, name in names.items()
-        if (folder / name).is_file()
-    }
+    found = {modality: file_of(folder / name) for modality, name in names.items()}
+    return {modality: scan_of(subject, modality, path) for modality, path in found.items() if path}
+
+
+def file_of(path: Path) -> Path | None:
+    """A file of that name in .nii.gz, or unpacked in .nii as some copies of a data set hold it; None if neither is."""
+    unpacked = path.with_name(path.name.removesuffix(".gz"))
+    return next((name for name in (path, unpacked) if name.is_file()), None)
 
 
 def table_of(root: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
-    """The newest table of a pattern in a folder, as text, with the columns that are needed."""
+    """The newest table of a pattern, or of several (`*.csv *.xlsx`), that has the columns needed, as text."""
     from mdae.data.tables import read_text_table  # here: listing tasks needs no table
 
-    found = sorted(root.glob(pattern))
+    found = sorted(path for one in pattern.split(" ") for path in root.glob(one))
     if not found:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:8])
         raise DataError(
             f"no {pattern} there; it holds {there}", where=root, mend="download the table as well"
         )
     first, *others = columns
-    table = read_text_table(found[-1], first, words=True)
+    table = read_text_table(_with_columns(found, columns), first, words=True)
     if missing := [name for name in others if name not in table.columns]:
         have = ", ".join(map(str, table.columns))
         raise DataError(
             f"no column {missing[0]!r}; it has {have}",
-            where=found[-1],
+            where=root,
             mend="use the version named in the task",
         )
     return table
+
+
+def _with_columns(found: list[Path], columns: Iterable[str]) -> Path:
+    """The last of some tables that has all columns; else the last, of which it is then said what it lacks."""
+    from mdae.data.table_files import read_cells  # here: listing tasks needs no table
+
+    for path in reversed(found if len(found) > 1 else []):
+        try:
+            if set(columns) <= set(read_cells(path).columns):
+                return path
+        except DataError:
+            continue  # a file beside it that is no table
+    return found[-1]

@@ -14,7 +14,7 @@ from typing import Any
 
 from mdae.data.dicom import list_series
 from mdae.errors import DataError
-from mdae.tasks.case import Case, files_of, scan_of, table_of, with_rows
+from mdae.tasks.case import Case, file_of, files_of, scan_of, table_of, with_rows
 from mdae.tasks.nnunet_raw import nnunet_raw
 from mdae.tasks.own import bids, table
 
@@ -65,13 +65,13 @@ def brats18(root: Path) -> list[Case]:
         for folder in sorted((root / grade).glob("Brats18_*")):
             subject = folder.name.removeprefix("Brats18_").removesuffix("_1")
             names = {name: f"{folder.name}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")}
-            mask = folder / f"{folder.name}_seg.nii.gz"
+            mask = file_of(folder / f"{folder.name}_seg.nii.gz")
             cases.append(
                 Case(
                     subject,
                     files_of(folder, subject, names),
                     {"grade": grade},
-                    mask if mask.is_file() else None,
+                    mask,
                 )
             )
     return cases
@@ -91,9 +91,9 @@ def brats23(root: Path) -> list[Case]:
     for name, folder in first.items():
         subject = name.removeprefix("BraTS-")
         names = {modality: f"{folder.name}-{modality}.nii.gz" for modality in ("t1n", "t1c", "t2w", "t2f")}
-        mask = folder / f"{folder.name}-seg.nii.gz"
+        mask = file_of(folder / f"{folder.name}-seg.nii.gz")
         row = {"tumour": subject.split("-")[0]}
-        cases.append(Case(subject, files_of(folder, subject, names), row, mask if mask.is_file() else None))
+        cases.append(Case(subject, files_of(folder, subject, names), row, mask))
     return cases
 
 
@@ -122,11 +122,15 @@ def _number(path: Path) -> int:
 
 
 UCSF_COLUMNS = ("ID", "Sex", "Age at MRI", "WHO CNS Grade", "MGMT status", "IDH")
+UCSF_FOLLOW_UPS = {138: 429, 175: 396, 181: 409, 278: 431, 289: 391, 315: 433}  # of whom
 UCSF_MODALITIES = ("T1", "T1c", "T2", "FLAIR", "SWI", "ASL", "DWI", "ADC")
 
 
 def ucsf_pdgm(root: Path) -> list[Case]:
-    """UCSF-PDGM; folders number subjects by four digits, its table by three; follow-ups (FU) are left out."""
+    """UCSF-PDGM; folders number subjects by four digits, its table by three; follow-ups are left out.
+
+    They are called FU in newer releases. In older ones six stand under numbers of their own (`UCSF_FOLLOW_UPS`).
+    """
     table = table_of(root, "UCSF-PDGM-metadata*.csv", UCSF_COLUMNS)
     rows: dict[int, list[dict[Any, str]]] = {}
     for row in table.to_dict("records"):
@@ -134,12 +138,15 @@ def ucsf_pdgm(root: Path) -> list[Case]:
     cases = []
     for folder in sorted(root.rglob("UCSF-PDGM-*_nifti")):
         name = folder.name.removesuffix("_nifti")
-        if "_FU" in name or (said := rows.get(_number(Path(name)))) is None:
+        if (
+            "_FU" in name
+            or _number(Path(name)) in UCSF_FOLLOW_UPS
+            or (said := rows.get(_number(Path(name)))) is None
+        ):
             continue
         names = {modality: f"{name}_{modality}.nii.gz" for modality in UCSF_MODALITIES}
-        mask = folder / f"{name}_tumor_segmentation.nii.gz"
         case = with_rows(Case(name, files_of(folder, name, names)), said)
-        case.mask = mask if mask.is_file() else None
+        case.mask = file_of(folder / f"{name}_tumor_segmentation.nii.gz")
         cases.append(case)
     return cases
 
@@ -153,28 +160,39 @@ UPENN_COLUMNS = (
 def upenn_gbm(root: Path) -> list[Case]:
     """UPenn-GBM, the scans before surgery (names that end in _11)."""
     table = table_of(root, "UPENN-GBM_clinical_info_v*.csv", UPENN_COLUMNS)
-    images = next((path for path in sorted(root.rglob("images_structural")) if path.is_dir()), root)
+    images, ending = _upenn_images(root)
     cases = []
     for row in table.to_dict("records"):
         name = row["ID"] if row["ID"].endswith(("_11", "_21")) else f"{row['ID']}_11"
         if not name.endswith("_11"):
             continue
-        names = {modality: f"{name}_{modality}.nii.gz" for modality in ("T1", "T1GD", "T2", "FLAIR")}
+        names = {modality: f"{name}_{modality}{ending}.nii.gz" for modality in ("T1", "T1GD", "T2", "FLAIR")}
         subject = name.removesuffix("_11")
         scans = files_of(images / name, subject, names)
         cases.append(Case(subject, scans, {str(key): value for key, value in row.items()}))
     return cases
 
 
+def _upenn_images(root: Path) -> tuple[Path, str]:
+    """The folder of structural scans and what their names end in: stripped ones before those with a skull."""
+    for folder, ending in (("images_structural", ""), ("images_structural_unstripped", "_unstripped")):
+        found = [
+            path for path in (root, *sorted(root.rglob(folder))) if path.name == folder and path.is_dir()
+        ]
+        if found:
+            return found[0], ending
+    return root, ""
+
+
 TCGA_COLUMNS = ("bcr_patient_barcode", "DSS", "DSS.time", "PFI", "PFI.time")
 
 
 def tcga_gbm(root: Path) -> list[Case]:
-    """TCGA-GBM: DICOM by patient, survival from the TCGA clinical data resource saved as CSV or TSV beside it.
+    """TCGA-GBM: DICOM by patient, survival from the TCGA clinical data resource beside it: the xlsx, a CSV or a TSV.
 
     Of several series of one contrast the one with most slices is taken. Contrasts are guessed from descriptions.
     """
-    pattern = "*.csv" if any(root.glob("*.csv")) else "*.tsv"
+    pattern = "*.csv *.tsv *.xlsx"
     rows: dict[str, list[dict[Any, str]]] = {}
     for row in table_of(root, pattern, TCGA_COLUMNS).to_dict("records"):
         rows.setdefault(row["bcr_patient_barcode"], []).append(row)
