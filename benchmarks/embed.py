@@ -21,9 +21,11 @@ from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.devices import keep_freed_memory
 from mdae.evaluation.configs import EmbedConfig
-from mdae.evaluation.features.embed import embed_items, list_items
+from mdae.evaluation.features.embed import embed_items
 from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.features.items import list_items
 from mdae.networks import ResidualUNet, preset
+from mdae.networks.norm import lay_channels_last
 from mdae.networks.saved import SavedModel
 
 CASES = [("tiny", 48, 8), ("small", 64, 4), ("resenc-l", 64, 1)]
@@ -35,6 +37,9 @@ def networks(name: str, side: int, batch: int) -> dict[str, object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     unet = ResidualUNet(preset(name).network).to(device).eval()
     folded = unet.encoder_at(0.0)
+    if device == "cuda":
+        lay_channels_last(unet)
+        lay_channels_last(folded)
     peer = peer_network(preset(name).network).encoder.to(device).eval()
     peer.load_state_dict(folded.state_dict(), strict=False)
     x, t = torch.randn(batch, 1, side, side, side, device=device), torch.zeros(batch, device=device)

@@ -43,6 +43,7 @@ from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.files import atomic_write
 from mdae.networks import ResidualUNet, preset
+from mdae.networks.convolve import CHOSEN
 from mdae.networks.norm import using
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
@@ -58,12 +59,13 @@ class Size(NamedTuple):
     network: str = "resenc-l"
     side: int = 160
     batches: tuple[int, ...] = (2, 4, 8)
+    peer_batches: tuple[int, ...] = (2, 4, 8)  # those of them that the peer's step is taken at as well
     steps: int = 4  # of a round, of which there are three
     subjects: int = 16
     spacing_mm: float = 1.0
 
 
-SMOKE = Size("tiny", 32, (1, 2), 1, 2, 4.0)
+SMOKE = Size("tiny", 32, (1, 2), (1, 2), 1, 2, 4.0)
 
 
 def volumes(batch: int, side: int) -> Tensor:
@@ -113,10 +115,13 @@ def step(size: Size) -> Iterator[Row]:
     for batch in size.batches:
         data = volumes(batch, size.side)
         sides: dict[str, Callable[[], Callable[[int], None]]] = {
-            "ours": lambda data=data: our_steps(size.network, data),
-            "peer, fp16": lambda data=data: peer_steps(size.network, data),
-            "peer, bf16": lambda data=data: peer_steps(size.network, data, torch.bfloat16),
+            "ours": lambda data=data: our_steps(size.network, data)
         }
+        if batch in size.peer_batches:
+            sides |= {
+                "peer, fp16": lambda data=data: peer_steps(size.network, data),
+                "peer, bf16": lambda data=data: peer_steps(size.network, data, torch.bfloat16),
+            }
         if batch == size.batches[-1]:
             sides["ours, recomputed"] = lambda data=data: our_steps(size.network, data, recompute=True)
         ours = None
@@ -152,6 +157,12 @@ def where(size: Size) -> Iterator[Row]:
         yield {"group": name, "ms": spent}
     for event in sorted(kernels, key=_own_us, reverse=True)[:30]:
         yield {"kernel": event.key[:110], "calls": event.count / number, "ms": _own_us(event) / number / 1e3}
+    for (kind, _, _, one, other, weight), way in CHOSEN.items():
+        yield {
+            "convolution": kind,
+            "shapes": f"{[*one]} {[*other]} {[*weight]}",
+            "way": f"{way.given} {way.fold}",
+        }
     by_shape = [event for event in profiled.key_averages(group_by_input_shape=True) if event.input_shapes]
     for event in sorted(by_shape, key=_own_us, reverse=True)[:45]:
         shapes = str([shape for shape in event.input_shapes if shape])[:110]
@@ -168,6 +179,7 @@ def _own_us(event: Any) -> float:
 
 
 GROUPS = {  # the first whose pattern is in a kernel's name
+    "joining": r"^_join$|^_part$",
     "normalisation": r"^_apply|^_sum_|^_join_|batch_norm|group_norm",
     "layout": r"nchwToNhwc|nhwcToNchw|[tT]ranspose|permute",
     "convolution": r"conv|xmma|implicit|wgrad|dgrad|fprop|cutlass|nvjet|gemm|sm90|sm80|cudnn",
@@ -187,7 +199,7 @@ def group_of(kernel: str) -> str:
 def norm(size: Size) -> Iterator[Row]:
     """Our step by each backend of the normalisation."""
     data = volumes(size.batches[0], size.side)
-    for backend in ("triton", "split", "compiled", "rows") if DEVICE.type == "cuda" else ("rows", "split"):
+    for backend in ("triton", "split", "rows", "compiled") if DEVICE.type == "cuda" else ("rows", "split"):
         with using(backend):
             yield {"backend": backend, **timed(lambda: our_steps(size.network, data), len(data), size.steps)}
 
@@ -340,10 +352,13 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run?")
     parser.add_argument("--batches", type=int, nargs="+")
+    parser.add_argument("--peer-batches", type=int, nargs="*", help="those at which the peer is timed too")
     options = parser.parse_args()
     size = SMOKE if options.smoke else Size()
     if options.batches:
         size = size._replace(batches=tuple(options.batches))
+    if options.peer_batches is not None:
+        size = size._replace(peer_batches=tuple(options.peer_batches))
     torch.backends.cudnn.benchmark = True  # for both sides: shapes never change
     started = time.perf_counter()
     rows: list[Row] = []

@@ -168,6 +168,14 @@ def test_micro_batches_change_nothing_but_rounding(store, undisturbed, tmp_path)
     assert_same_but_rounding(tmp_path / "run" / "train.csv", undisturbed / "train.csv")
 
 
+def test_recomputed_activations_change_nothing_and_a_run_may_begin_to_recompute(store, undisturbed, tmp_path):
+    config = short_run(store, tmp_path / "run", recompute=True)
+    assert open_run(config).objective.network.encoder.stem.recompute
+    pretrain(config)
+    assert_same_run(tmp_path / "run", undisturbed)
+    assert "recompute" not in config.fingerprint()
+
+
 def test_augmented_runs_depend_on_samples_alone(store, undisturbed, tmp_path):
     options = {
         "augment": AugmentOptions(flip=0.5, rotate_deg=20, scale=0.2, gamma=0.2),

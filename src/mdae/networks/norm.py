@@ -33,9 +33,13 @@ Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 
 
 def lay_channels_last(module: nn.Module) -> None:
-    """Lay the weights of a module's convolutions channels-last, in place, so that no step has to turn them."""
+    """Lay the weights of a module's convolutions channels-last, in place, so that no step has to turn them.
+
+    Kernels of one voxel lie so already; told to, they would differ from their gradients in the strides of axes of one,
+    and processes that share gradients would copy them.
+    """
     for parameter in module.parameters():
-        if parameter.dim() == 5:
+        if parameter.dim() == 5 and parameter[0, 0].numel() > 1:
             parameter.data = parameter.data.to(memory_format=CHANNELS_LAST)
 
 
@@ -74,7 +78,12 @@ def norm_act(
     else:
         scale = weight * (film.gamma + 1)
         shift = bias * (film.gamma + 1) + film.beta
-    return _backend(_forced or chosen(x.device.type))(x, scale, shift, residual, act)
+    return _backend(backend_of(x.device.type))(x, scale, shift, residual, act)
+
+
+def backend_of(device_type: str) -> str:
+    """The backend in use on a kind of device."""
+    return _forced or chosen(device_type)
 
 
 @cache

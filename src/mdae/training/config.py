@@ -36,6 +36,8 @@ class PretrainConfig:
     """Volumes per optimiser step, over all devices and accumulated micro-batches together."""
     accumulate: int = 1
     """Micro-batches per optimiser step on each device; more of them need less memory."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: half the memory, half as long again."""
     patch: Shape3 | None = None
     """Crop in voxels; the preset's own if left out."""
     contrasts: tuple[str, ...] = ()
@@ -132,7 +134,7 @@ class PretrainConfig:
         free = (
             *("out", "store", "devices", "accelerator", "workers", "whole_files"),
             *("checkpoint_every", "picture_every", "val_every", "log_every", "plugin"),
-            *("accumulate", "max_skipped", "export_every", "export_now"),
+            *("accumulate", "max_skipped", "export_every", "export_now", "recompute"),
         )
         values = {name: value for name, value in asdict(self).items() if name not in free}
         values["options"] = self.options.given()

@@ -144,6 +144,7 @@ def open_run(config: PretrainConfig) -> Run:
         changes,
         generator=torch_generator(config.seed, "heads"),
     )
+    objective.network.recompute(config.recompute)
     store = Store.open(config.store)
     store.whole_files = config.whole_files
     scans = _chosen_scans(store, config.contrasts, config.contrast_weights)

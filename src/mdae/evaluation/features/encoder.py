@@ -17,6 +17,7 @@ from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_
 from mdae.foreground import is_foreground
 from mdae.interop.raw import prepare_by
 from mdae.networks import ResidualEncoder
+from mdae.networks.norm import lay_channels_last
 from mdae.networks.saved import SavedModel, load_model
 from mdae.networks.unet import pad_to_stride
 from mdae.notices import notice
@@ -46,6 +47,8 @@ class Encoder:
     def __init__(self, model: SavedModel, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self.network: ResidualEncoder = model.network.encoder_at(0.0).to(self.device)
+        if self.device.type == "cuda":
+            lay_channels_last(self.network)
         self.contract: Preprocessing = model.contract
         self.patch: Shape3 = model.patch
         self.provenance = model.provenance
