@@ -63,6 +63,8 @@ class StoreCheck:
         contrasts = Counter(scan.contrast or "unknown" for scan in scans).most_common()
         yield "contrasts: " + ", ".join(f"{number} {name}" for name, number in contrasts)
         yield from (f"split: {path}" for path in sorted((self.store.path / "splits").glob("*.csv")))
+        told = [SetAside(scan.source, note.partition(": ")[0]) for scan in scans for note in scan.notes]
+        yield from (["told of:", *by_reason(told)] if told else ())
         yield f"set aside: {len(self.set_aside)}"
         yield from by_reason([*self.set_aside, *self.unseen])
         yield from (_shard_line(note) for note in self.shards)

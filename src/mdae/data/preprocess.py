@@ -27,6 +27,7 @@ from mdae.data.intensity import (
     intensity_to_dict,
 )
 from mdae.data.io import MIN_SLICES, Scan, Series
+from mdae.data.modality import looks_like_ct, told_of_scaling
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.errors import ConfigError, ScanError
 from mdae.text import printable
@@ -125,6 +126,7 @@ class PreparedRecord:
         foreground: the share of the box that is anatomy.
         background: the prepared value of the background, and of padding.
         unknown: the share of the prepared volume that an anonymisation mask marks as defaced; NaN there.
+        modality: in DICOM's words, by the file or by its range; "" where nobody knows.
         notes: what a person should be told of it, "KIND: detail" each.
     """
 
@@ -141,6 +143,7 @@ class PreparedRecord:
     foreground: float
     background: float
     unknown: float = 0.0
+    modality: str = ""
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -215,6 +218,7 @@ def prepare_scan(
         notes += (f"cut below {contract.height_mm:g} mm from the top: {box.cut:.0%} of its height",)
     kept = data[box.slices] if hidden is None else data[box.slices][~hidden[box.slices]]
     sample, foreground = _sample(data, head, hidden, box)
+    modality = scan.modality or ("CT" if looks_like_ct(sample.values) else "")
     scaling = find_scaling(contract.intensity, sample, kept)
     if not scaling.std > 0:
         raise ScanError("the anatomy's intensities are constant", where=scan.path, mend="look at the file")
@@ -244,7 +248,8 @@ def prepare_scan(
         foreground=foreground,
         background=scaling.at(sample.background),
         unknown=unknown,
-        notes=scan.notes + notes,
+        modality=modality,
+        notes=(*scan.notes, *notes, *told_of_scaling(modality, contract.intensity)),
     )
     return PreparedScan(values, affine, record)
 

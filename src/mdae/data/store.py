@@ -32,6 +32,7 @@ FORMAT = 2
 CHUNK = 64  # voxels a side: half a megabyte, the unit of reading
 BLOCK = 32  # voxels a side: 64 kilobytes, the unit of decompression, within a core's cache
 META = "mdae"
+SHARED = ("subject", "session", "contrast", "origin", "modality")  # words that many scans have in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class StoredScan:
     Attributes:
         size, modified_ns: of the source file, to see whether it has changed since.
         source, content, background, unknown: of the record.
+        modality: in DICOM's words; "" where nobody knows.
+        notes: what a person should be told of it.
         origin: what `prepare` was given when it was taken; "" in stores of before.
         link, link_unknown: a volume that nnssl has preprocessed, and its anonymisation mask, if it is read in place.
     """
@@ -61,6 +64,8 @@ class StoredScan:
     link: str = ""
     link_unknown: str = ""
     origin: str = ""
+    modality: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -83,14 +88,16 @@ class StoredScan:
             link=link,
             link_unknown=link_unknown,
             origin=entry.origin,
+            modality=record.modality,
+            notes=record.notes,
         )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StoredScan:
         """The inverse of `dataclasses.asdict`."""
         x, y, z = values["shape"]
-        shared = {n: sys.intern(values.get(n, "")) for n in ("subject", "session", "contrast", "origin")}
-        return cls(**{**values, **shared, "shape": (x, y, z)})
+        shared = {n: sys.intern(values.get(n, "")) for n in SHARED}
+        return cls(**{**values, **shared, "shape": (x, y, z), "notes": tuple(values.get("notes", ()))})
 
 
 class Store:

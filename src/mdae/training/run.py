@@ -221,6 +221,7 @@ def export(run: Run, folder: Path, step: int) -> None:
         "volumes": step * run.config.batch,
         "seed": run.config.seed,
         "contrasts": sorted({scan.contrast for scan in scans}),
+        "modalities": sorted({scan.modality for scan in scans} - {""}),
         "num_scans": len(scans),
         "subjects": manifest(scan.subject for scan in scans),
         "scans": manifest(scan.content for scan in scans),

@@ -26,6 +26,8 @@ from mdae.evaluation.features.sliding_window import map_windows, window_starts
 from mdae.inference.reconstruct import reconstruct, restore
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.networks.unet import pad_to_stride
+from mdae.notices import collected
+from mdae.seeding import numpy_generator
 from tests.conftest import COARSE
 from tests.data.test_geometry import AFFINES, centre_of_spot, head_with_a_point
 from tests.data.test_sources import openmind
@@ -144,10 +146,10 @@ def test_a_scan_unlike_those_of_training_is_warned_of(model, cohort, tmp_path, c
     saved = load_model(model)
     saved.patch = (32, 32, 32)
     Encoder(saved).prepare(_saved(middle, tmp_path / "small.nii.gz"))
-    assert "% of the model's window" in caplog.text
+    assert "hardly fills the model's window" in caplog.text and "25% of a side" in caplog.text
     saved.contract = Preprocessing(spacing_mm=(1.0, 1.0, 1.0))
     Encoder(saved).prepare(first_scan(cohort))
-    assert "8.0 times coarser" in caplog.text
+    assert "much coarser" in caplog.text and "8.0 times" in caplog.text
 
 
 def _saved(image: nib.Nifti1Image, path: Path) -> Path:
@@ -292,3 +294,18 @@ def test_models_that_do_not_do_have_one_line(model, tmp_path):
     (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelError, match="damaged weights"):
         load_model(copy)
+
+
+def test_the_table_notes_what_is_outside_and_many_alike_are_one_line(model, tmp_path, caplog):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    noise = numpy_generator(0, "noise").normal(500, 50, (4, 20, 20, 20)).astype(np.float32)
+    for number, data in enumerate(noise):
+        nib.save(nib.Nifti1Image(data, np.diag([8.0, 8.0, 8.0, 1.0])), folder / f"A000{number}.nii")
+    config = EmbedConfig(model=model, scans=(folder,), out=tmp_path / "f.csv", device="cpu")
+    with collected():
+        table = embed(config).table
+    assert all("a volume like noise" in told for told in table["warnings"])
+    assert list(table.columns[:9])[-2:] == ["warnings", "f0000"]
+    lines = [record.message for record in caplog.records if "like noise" in record.message]
+    assert len(lines) == 1 and "4 scans alike" in lines[0]

@@ -19,6 +19,17 @@ from mdae.evaluation.features.items import Item, gather
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
 
+COLUMNS = [
+    "scan",
+    "subject",
+    "session",
+    "contrast",
+    "path",
+    "window",
+    "pool",
+    "warnings",
+]  # before the features
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,13 +81,12 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
     with Progress("embedding", len(items)) as progress:
         for item, loaded in ahead(items, lambda item: item.load(), config.workers):
             try:
-                volume, background, content = loaded.result()
+                found = loaded.result()
             except (ScanError, DataError) as error:
                 aside.append((item.path, error.what, error.mend or ""))
             else:
-                features.append(
-                    encoder.embed_volume(volume, background, window=config.window, pool=config.pool)
-                )
+                how = {"window": config.window, "pool": config.pool}
+                features.append(encoder.embed_volume(found.volume, found.background, **how))  # type: ignore[arg-type]
                 rows.append(
                     (
                         item.scan,
@@ -86,9 +96,10 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
                         item.path,
                         config.window,
                         config.pool,
+                        "; ".join(found.notes),
                     )
                 )
-                contents.append(content)
+                contents.append(found.content)
             progress.advance(f"{len(aside)} set aside")
     if not rows:
         raise DataError(
@@ -97,7 +108,7 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
             mend="look at the file",
         )
     _warn_of_overlap(encoder, contents)
-    names = pd.DataFrame(rows, columns=["scan", "subject", "session", "contrast", "path", "window", "pool"])
+    names = pd.DataFrame(rows, columns=COLUMNS)
     stacked = np.stack(features)
     values = pd.DataFrame(stacked, columns=[f"f{i:04d}" for i in range(stacked.shape[1])])
     return Embedded(pd.concat([names, values], axis=1), _aside(aside))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.outside import outside
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
@@ -24,8 +26,6 @@ from mdae.notices import notice
 from mdae.types import Shape3
 
 MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
-COARSE = 6.0  # times the contract's spacing: thicker slices than this deserve a warning
-SMALL = 0.5  # of the patch: a field of view smaller than this is mostly padding
 
 logger = logging.getLogger(__name__)
 
@@ -72,21 +72,17 @@ class Encoder:
     def prepare(self, scan: str | Path | ScanEntry) -> PreparedScan:
         """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one.
 
-        Defaced voxels of an entry with an anonymisation mask become background.
+        Defaced voxels of an entry with an anonymisation mask become background. What lies outside of what the model
+        was trained on is added to the record's notes.
         """
         entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
-        path, prepared = entry.path, prepare_by(entry, self.contract)
-        coarsest = max(
-            s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
-        )
-        if coarsest > COARSE:
-            told = f"voxels {coarsest:.1f} times coarser than the model was trained on; its features may not hold there"
-            notice(told, path)
-        covered = min(side / edge for side, edge in zip(prepared.data.shape, self.patch, strict=True))
-        if covered < SMALL:
-            share = f"its field of view fills {100 * covered:.0f} % of the model's window"
-            notice(f"{share}; its features may not hold there", path)
-        return prepared
+        prepared = prepare_by(entry, self.contract)
+        modalities = [word for word in self.provenance.get("modalities", ()) if word]
+        notes = outside(prepared, self.contract, self.patch, modalities)
+        for note in notes:
+            if note not in prepared.record.notes:  # which whoever reads tells of
+                notice(note, entry.path)
+        return replace(prepared, record=replace(prepared.record, notes=notes))
 
     def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:
         """The features (F,), float32, of a raw scan.

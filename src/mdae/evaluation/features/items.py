@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,14 +28,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Item:
-    """A scan to embed: whose it is, and how to get its volume, background and content hash."""
+    """A scan to embed: whose it is, and how to get its volume."""
 
     scan: str
     subject: str
     session: str
     contrast: str
     path: str
-    load: Callable[[], tuple[np.ndarray, float, str]]
+    load: Callable[[], Loaded]
+
+
+class Loaded(NamedTuple):
+    """A prepared volume (D, H, W), its background, the hash of its content, and what is to be told of it."""
+
+    volume: np.ndarray
+    background: float
+    content: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,8 @@ def _stored(path: Path, encoder: Encoder) -> list[Item]:
             mend="give the raw scans instead",
         )
 
-    def read(scan: StoredScan) -> tuple[np.ndarray, float, str]:
-        return store.read(scan).astype(np.float32), scan.background, scan.content
+    def read(scan: StoredScan) -> Loaded:
+        return Loaded(store.read(scan).astype(np.float32), scan.background, scan.content, scan.notes)
 
     return [
         Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: read(s))  # type: ignore[misc]
@@ -110,9 +120,10 @@ def _stored(path: Path, encoder: Encoder) -> list[Item]:
 def _raw(entry: ScanEntry, encoder: Encoder) -> Item:
     """A scan that is prepared when it is wanted."""
 
-    def load() -> tuple[np.ndarray, float, str]:
+    def load() -> Loaded:
         prepared = encoder.prepare(entry)
-        return prepared.data, prepared.record.background, prepared.record.content
+        record = prepared.record
+        return Loaded(prepared.data, record.background, record.content, record.notes)
 
     path = printable(entry.path)
     return Item(entry.scan_id, entry.subject, entry.session, entry.contrast, path, load)
