@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from mdae import errors
-from mdae.errors import MDAEError, PartnerError, TrainingError
+from mdae.errors import MDAEError, PartnerError
 
 ERROR_FILE, PARENT = "MDAE_ERROR_FILE", "MDAE_PARENT"
 GRACE_S = 15.0  # that the others have to end by themselves once one has failed
@@ -38,7 +38,9 @@ class Child:
         self.folder = tempfile.TemporaryDirectory(prefix="mdae-")
         self.said = Path(self.folder.name) / "error.json"
         own = {ERROR_FILE: str(self.said), PARENT: str(os.getpid())}
-        self.process = subprocess.Popen(command, env={**environ, **own}, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, env={**environ, **own}, start_new_session=True, stdout=subprocess.DEVNULL
+        )
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
@@ -56,11 +58,11 @@ class Child:
                 return KeyboardInterrupt(values["what"])
             return errors.from_dict(values)
         if code == -signal.SIGKILL:
-            return TrainingError(
+            return PartnerError(
                 f"{self.name} was killed, most likely for want of memory",
                 mend="use a smaller --batch, more --accumulate or fewer --workers; the same command goes on",
             )
-        return TrainingError(f"{self.name} ended with status {code}", mend="see what it said before")
+        return PartnerError(f"{self.name} ended with status {code}", mend="see what it said before")
 
     def rank_of_cause(self) -> int:
         """How little its failure says of why all ended: a cause, a process that vanished, one that lost another."""

@@ -38,6 +38,7 @@ from mdae.notices import collected, quiet_readers
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
 from mdae.report.leaderboard_config import LeaderboardConfig
+from mdae.seeding import require_seed
 from mdae.sweep.config import SweepConfig
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="mdae",
             description="Masked-Diffusion Autoencoders for 3D medical scans.",
         )
+        require_seed(getattr(config, "seed", 0))
         with collected():
             RUNNERS[type(config)](config)
     except MDAEError as error:

@@ -46,7 +46,7 @@ class TrainingError(MDAEError):
 
 
 class PartnerError(TrainingError):
-    """A process that waits for another one of its run, which has ended and knows why."""
+    """A process that a run needs has ended, another one of its ranks or a reader: no fault of the run's own."""
 
 
 def to_dict(error: MDAEError) -> dict[str, str | None]:

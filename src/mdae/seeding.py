@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdae.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
 
+def require_seed(seed: int) -> None:
+    """Raise `ConfigError` for a number that seeds nothing."""
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}", where="--seed", mend="give 0 or more")
+
+
 def key(seed: int, purpose: str, *counters: int) -> int:
-    """A 63-bit key for one stream of random numbers; different purposes or counters never share one."""
+    """A 63-bit key for one stream of random numbers; different purposes or counters never share one.
+
+    Raises:
+        ConfigError: a negative seed.
+    """
+    require_seed(seed)
     words = [seed, zlib.crc32(purpose.encode()), *counters]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -229,7 +229,7 @@ def test_defaced_voxels_are_unknown_and_an_anatomy_mask_is_the_head(tmp_path, mo
     assert whole.unknown == 0 and 0.02 < defaced.unknown < 0.3
     crop = store.read_crop(defaced, (0, 0, 0), defaced.shape)
     assert np.isnan(crop).mean() == pytest.approx(defaced.unknown, abs=1e-6)
-    assert np.isfinite(store.read(defaced)).all(), "whoever embeds it sees background there"
+    assert np.isfinite(store.read(defaced)).all(), "whoever embeds it sees there what training sees"
     nnssl(tmp_path / "n", "$nnssl_raw/images/a.nii.gz")
     prepare(PrepareConfig(source=tmp_path / "n", store=tmp_path / "sn", preprocessing=COARSE, workers=1))
     opened = Store.open(tmp_path / "sn")

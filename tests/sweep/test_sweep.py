@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ from mdae.sweep.config import SweepConfig
 from mdae.sweep.figures import landscape_figure
 from mdae.sweep.spec import read_spec
 from mdae.sweep.summary import Row, adjusted, summarise
-from mdae.sweep.work import DONE, FAILED, sweep, work
+from mdae.sweep.work import DONE, FAILED, _pretrain, shares_of_devices, sweep, work
 from mdae.tasks.record import LabelRule, Task
+from mdae.training.loop import pretrain
 from tests.evaluation.nnunet import made
 
 BASE = """
@@ -53,6 +55,12 @@ tasks:
     repeats: 1
     window: centre
 """
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Runs are made in this process, which takes no seconds to start; workers and jobs of their own make them apart."""
+    monkeypatch.setattr("mdae.sweep.work._run_apart", lambda config, name: pretrain(config))
 
 
 @pytest.fixture
@@ -413,3 +421,36 @@ def test_a_landscape_of_errors_outlines_the_lowest():
     figure = landscape_figure(rows, variants, ("x", "y"))
     (outlined,) = [patch for patch in figure.axes[0].patches if patch.get_linewidth() == 1.6]
     assert outlined.get_xy() == pytest.approx((-0.47, 0.53))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "workers", "shares"),
+    [
+        ([], 1, 0, [None]),
+        ([], 1, 3, [None, None, None]),
+        (["0", "1", "2"], 1, 0, ["0", "1", "2"]),
+        (["GPU-a", "GPU-b"], 1, 1, ["GPU-a"]),
+        (["0", "1", "2", "3"], 2, 0, ["0,1", "2,3"]),
+        (["0", "1"], 1, 3, ["0", "1", "0"]),
+        (["0"], 2, 0, ["0"]),
+    ],
+)
+def test_each_run_at_a_time_has_devices_of_its_own(gpus, each, workers, shares):
+    assert shares_of_devices(gpus, each, workers) == shares
+
+
+def test_a_run_is_a_process_of_its_own_that_is_given_its_devices(spec, tmp_path, monkeypatch):
+    """Whatever started the sweep: a job of several tasks has none of its variables in a run."""
+    started = []
+    monkeypatch.undo()
+    monkeypatch.setattr("mdae.sweep.work.Child", lambda *about: started.append(about))
+    monkeypatch.setattr("mdae.sweep.work.run_children", lambda children: None)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("CUDA_VISIBLE_DEVICES", "3")):
+        monkeypatch.setenv(name, value)
+    run = read_spec(spec(tasks=False)).runs()[0]
+    run = replace(run, options={**run.options, "accelerator": "auto"})
+    _pretrain(run, tmp_path / "folder")
+    ((command, environ, name),) = started
+    assert command[1:4] == ["-m", "mdae", "pretrain"] and run.key in name
+    assert command[command.index("--devices") + 1] == "1"
+    assert environ["CUDA_VISIBLE_DEVICES"] == "3" and "RANK" not in environ and "WORLD_SIZE" not in environ

@@ -34,7 +34,8 @@ def copy(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def test_a_second_run_is_refused_by_the_name_of_the_first(tmp_path):
+def test_a_second_run_is_refused_by_the_name_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("mdae.training.folder.WAIT_S", 0.1)
     with owned(tmp_path, ALONE):
         with pytest.raises(ConfigError, match=f"process {os.getpid()} on ") as caught, owned(tmp_path, ALONE):
             pass

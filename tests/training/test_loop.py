@@ -342,7 +342,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_step_scans_and_checkpoint(store
 def test_a_loss_that_is_not_finite_is_hidden_by_no_mean(store, tmp_path, monkeypatch):
     """Neither over micro-batches nor over held-out volumes."""
     poison(monkeypatch, 1)
-    pretrain(short_run(store, tmp_path / "run", batch=2, accumulate=2, steps=2, val_every=1, log_every=1))
+    pretrain(short_run(store, tmp_path / "run", batch=2, accumulate=2, steps=4, val_every=1, log_every=1))
     assert (tmp_path / "run" / "skipped.csv").read_text().count("\n") == 2
     assert all(np.isnan(row["loss"]) for row in golden.read(tmp_path / "run" / "val.csv"))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mdae.data.sampling import CropDataset
-from mdae.errors import ConfigError, DataError, MDAEError, PartnerError, TrainingError
+from mdae.errors import ConfigError, DataError, MDAEError, PartnerError
 from mdae.training.loop import pretrain
 from mdae.training.step import Learner
 from mdae.training.troubles import explain
@@ -31,9 +31,9 @@ from tests.conftest import short_run
             ConfigError,
             "--accumulate",
         ),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), TrainingError, "--workers"),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), TrainingError, "--workers"),
-        (RuntimeError("Pin memory thread exited unexpectedly"), TrainingError, "--workers"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), PartnerError, "--workers"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), PartnerError, "--workers"),
+        (RuntimeError("Pin memory thread exited unexpectedly"), PartnerError, "--workers"),
         (
             RuntimeError(
                 "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers "

@@ -33,6 +33,7 @@ from mdae.errors import ConfigError, ScanError
 from mdae.text import printable
 from mdae.types import Shape3, Spacing, shape3
 
+UNKNOWN = 0.0  # what networks see of voxels that nobody knows, in training and after it: the mean, as of masked ones
 TOUCHED = 0.01  # of a voxel's weight on defaced voxels, from which it is unknown
 LONG = 96  # voxels a side, from which every second is enough for statistics
 SAME_MM = 1e-3  # spacings that differ by less are the same

@@ -22,7 +22,8 @@ import blosc2
 import numpy as np
 
 from mdae.data.catalogue import ScanEntry
-from mdae.data.preprocess import PreparedRecord, PreparedScan, Preprocessing
+from mdae.data.intensity import Z_RANGE
+from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan, Preprocessing
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.files import atomic_write
 from mdae.text import printable
@@ -235,7 +236,7 @@ class Store:
             mean=0.0,
             std=1.0,
             foreground=1.0,
-            background=float(np.median(corners)),
+            background=float(np.clip(np.median(corners), *Z_RANGE)),
             unknown=0.0 if hidden is None else float((open_linked(hidden)[:] > 0).mean()),
         )
         masked = "" if hidden is None else str(hidden)
@@ -275,7 +276,7 @@ class Store:
             return np.asarray(self._open_volume(scan.scan_id)[source])
         there = (0, *source[::-1])
         volume = open_linked(scan.link, whole=self.whole_files)
-        crop = np.asarray(volume[there]).T.astype(np.float16)
+        crop: np.ndarray = np.clip(np.asarray(volume[there]).T, *Z_RANGE).astype(np.float16)
         if scan.link_unknown:
             hidden = open_linked(scan.link_unknown, whole=self.whole_files)
             crop[np.asarray(hidden[there]).T > 0] = np.nan
@@ -305,10 +306,10 @@ class Store:
             ) from error
 
     def read(self, scan: StoredScan) -> np.ndarray:
-        """A whole volume (D, H, W), float16; background where it is unknown."""
+        """A whole volume (D, H, W), float16; `UNKNOWN` where it is unknown, as in training."""
         volume = self.read_crop(scan, (0, 0, 0), scan.shape)
         if scan.unknown:
-            volume[np.isnan(volume)] = scan.background
+            volume[np.isnan(volume)] = UNKNOWN
         return volume
 
     def read_crop(self, scan: StoredScan, start: Shape3, size: Shape3) -> np.ndarray:

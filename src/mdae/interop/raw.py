@@ -93,13 +93,17 @@ def recorded(
     return PreparedScan(np.ascontiguousarray(data, dtype=np.float32), affine, record)
 
 
-def prepare_by(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
+def prepare_by(entry: ScanEntry, contract: Preprocessing, *, unknown: float | None = None) -> PreparedScan:
     """Read and prepare a scan by a contract of ours, where it says what others do; raises `ScanError` for an unfit one.
 
-    What was defaced becomes background.
+    Args:
+        entry: the scan.
+        contract: how.
+        unknown: what was defaced becomes this; background if not given, as in the scans that others have seen.
     """
     prepared = prepare_entry(entry, contract)
-    np.nan_to_num(prepared.data, copy=False, nan=prepared.record.background)
+    value = prepared.record.background if unknown is None else unknown
+    np.nan_to_num(prepared.data, copy=False, nan=value)
     return prepared
 
 

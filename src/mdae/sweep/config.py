@@ -21,8 +21,9 @@ class SweepConfig:
     """Folder of the runs and of the table; on a file system that all workers see."""
     runs: Path | None = None
     """Folder of the runs alone, OUT/runs if left out; sweeps that share it make no run twice."""
-    workers: int = 1
-    """Runs at a time: processes here, or jobs of a cluster. Another `mdae sweep` on the same OUT helps as well."""
+    workers: int = 0
+    """Runs at a time here, or jobs of a cluster; 0 for one a GPU, or one job. A job runs as many at a time as it has
+    GPUs. Another `mdae sweep` on the same OUT helps as well."""
     cluster: Literal["", "slurm", "local"] = ""
     """Submit the workers as SLURM jobs through submitit (`local`: as jobs on this machine); else processes here."""
     cluster_options: dict[str, str] = field(default_factory=dict)
@@ -33,8 +34,8 @@ class SweepConfig:
     """Only make the table of what there is."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"{self.workers} workers", mend="give 1 or more")
+        if self.workers < 0:
+            raise ConfigError(f"{self.workers} workers", mend="give 0 or more")
         if self.cluster_options and not self.cluster:
             raise ConfigError("options of no cluster", mend="give --cluster slurm")
 

@@ -140,7 +140,7 @@ class SweepRun:
         values = config.fingerprint()
         del values["options"], values["settings"]
         about = {
-            "pretraining": values,
+            "pretraining": {**values, "accumulate": config.accumulate},
             "store": str(config.store.resolve()),
             "settings": flatten(settings),
         }

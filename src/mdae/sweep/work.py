@@ -6,7 +6,6 @@ ends, so there is nothing to clean up; what the run had reached is its checkpoin
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import multiprocessing
@@ -14,16 +13,24 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from mdae.child import Child, run_children
 from mdae.data.cluster import job_executor, last_line
-from mdae.errors import DataError, MDAEError, TrainingError
+from mdae.data.workers import num_cores
+from mdae.errors import DataError, MDAEError, PartnerError, TrainingError
 from mdae.files import write_json
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import SweepRun, read_spec
+from mdae.training.command import command_line
+from mdae.training.config import PretrainConfig
+from mdae.training.place import without_place
 
 DONE, FAILED = "done.json", "failed.json"
 
@@ -69,47 +76,86 @@ def _forget_failure(folder: Path) -> None:
 def _start_workers(config: SweepConfig) -> None:
     if config.cluster:
         _on_cluster(config)
-    elif config.workers == 1:
-        work(config.spec, config.folder)
     else:
-        context = multiprocessing.get_context("spawn")
-        threads = max(1, (os.cpu_count() or 1) // config.workers)
-        workers = [
-            context.Process(target=_work_quietly, args=(config.spec, config.folder, threads))
-            for _ in range(config.workers)
-        ]
-        try:
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-        except KeyboardInterrupt:
-            for worker in workers:
-                worker.join()  # each has the signal too, and writes its checkpoint
-            raise
+        work(config.spec, config.folder, config.workers)
 
 
 def _on_cluster(config: SweepConfig) -> None:
     """The workers as jobs; they end when no run is left, and this waits for them."""
     executor = job_executor(config.out / "jobs", "mdae-sweep", config.cluster, config.cluster_options)
-    spec, folder = config.spec.resolve(), config.folder.resolve()
-    jobs = executor.map_array(work, [spec] * config.workers, [folder] * config.workers)
+    spec, folder, number = config.spec.resolve(), config.folder.resolve(), config.workers or 1
+    jobs = executor.map_array(work, [spec] * number, [folder] * number)
     for job in jobs:
         if job.exception() is not None:
             logger.warning("a worker ended early (%s); see %s", last_line(job), job.paths.stderr)
 
 
-def work(path: Path, runs: Path, threads: int = 0) -> int:
-    """Take one run after the other until none is left that nobody has; how many were finished.
+def work(path: Path, runs: Path, workers: int = 0) -> int:
+    """Work through the runs on this machine until none is left that nobody has; how many were finished.
 
     Args:
         path: of the specification.
         runs: the folder of the runs.
-        threads: of torch on a CPU; 0 for its own choice.
+        workers: runs at a time; 0 for one for each GPU or, if a run takes several, each set of them.
     """
+    spec = read_spec(path)
+    shares = shares_of_devices(visible_gpus(), int(spec.base.get("devices") or 1), workers)
+    if len(shares) == 1:
+        return take_runs(path, runs, shares[0])
+    before = sum(is_over(run, runs / run.key) for run in spec.runs())
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, num_cores() // len(shares))
+    started = [context.Process(target=_work_quietly, args=(path, runs, share, threads)) for share in shares]
+    try:
+        for worker in started:
+            worker.start()
+        for worker in started:
+            worker.join()
+    except KeyboardInterrupt:
+        for worker in started:
+            worker.join()  # each has the signal too, and its run writes a checkpoint
+        raise
+    return sum(is_over(run, runs / run.key) for run in spec.runs()) - before
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def shares_of_devices(gpus: Sequence[str], each: int, workers: int) -> list[str | None]:
+    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES names them; None where there are none.
+
+    Args:
+        gpus: those of this machine.
+        each: of one run.
+        workers: how many; 0 for as many as have GPUs of their own. More than these share them.
+    """
+    slots = [",".join(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
+    if not slots:
+        return [",".join(gpus) or None] * (workers or 1)
+    return [slots[i % len(slots)] for i in range(workers or len(slots))]
+
+
+def take_runs(path: Path, runs: Path, gpus: str | None, threads: int = 0) -> int:
+    """Take one run after the other until none is left that nobody has; how many were finished.
+
+    Args:
+        path, runs: as for `work`.
+        gpus: for CUDA_VISIBLE_DEVICES; None to leave it.
+        threads: on a CPU; 0 for torch's own choice.
+    """
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus  # for what judges the runs, in this process, as well
     if threads:
         import torch
 
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
     finished, parent = 0, multiprocessing.parent_process()
     for run in read_spec(path).runs():
@@ -125,10 +171,10 @@ def work(path: Path, runs: Path, threads: int = 0) -> int:
     return finished
 
 
-def _work_quietly(path: Path, runs: Path, threads: int) -> None:
+def _work_quietly(path: Path, runs: Path, gpus: str | None, threads: int) -> None:
     """A worker process of its own: what stops it is one line, or none for Ctrl-C, of which the first process tells."""
     try:
-        work(path, runs, threads)
+        take_runs(path, runs, gpus, threads)
     except KeyboardInterrupt:
         sys.exit(130)
     except MDAEError as error:
@@ -140,13 +186,16 @@ def _work_quietly(path: Path, runs: Path, threads: int) -> None:
 def _claim(folder: Path) -> Iterator[bool]:
     """Whether the run is this process's for the length of the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()
 
 
 def is_over(run: SweepRun, folder: Path) -> bool:
@@ -177,6 +226,8 @@ def _finish(run: SweepRun, folder: Path) -> None:
     about = {"variant": run.variant, "seed": run.seed, "options": dict(run.options)}
     try:
         done = read_done(folder) or {**about, "pretraining_s": _pretrain(run, folder), "tasks": []}
+    except PartnerError:
+        raise  # killed, for want of memory say
     except TrainingError as error:  # all else is not the run's own fault, and stops the worker
         _note(folder / FAILED, {**about, "error": str(error)})
         logger.warning("run %s (%s, seed %d) failed: %s", run.key, run.variant, run.seed, error)
@@ -197,12 +248,18 @@ def _finish(run: SweepRun, folder: Path) -> None:
 
 
 def _pretrain(run: SweepRun, folder: Path) -> float | None:
-    """Seconds that it took, None if it went on from a checkpoint."""
-    from mdae.training.loop import pretrain
-
+    """Seconds that it took, None if it went on from a checkpoint; a process of its own, on the worker's devices."""
     resumed, started = (folder / "run" / "checkpoints").exists(), time.monotonic()
-    pretrain(run.pretraining(folder))
+    config = run.pretraining(folder)
+    if config.accelerator in ("auto", "cuda") and not config.devices and visible_gpus():
+        config = replace(config, devices=1)
+    _run_apart(config, f"run {run.key}")
     return None if resumed else time.monotonic() - started
+
+
+def _run_apart(config: PretrainConfig, name: str) -> None:
+    """`mdae pretrain`, waited for; raises what it says."""
+    run_children([Child(command_line(config), without_place(), name)])
 
 
 def _note(path: Path, about: dict[str, Any]) -> None:

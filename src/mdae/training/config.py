@@ -55,7 +55,8 @@ class PretrainConfig:
     clip: float = 12.0
     """Largest norm of the gradient; larger ones are scaled down to it."""
     max_skipped: int = 10
-    """Batches in a row whose loss or gradient is not finite, each skipped and noted, after which the run stops."""
+    """Batches in a row whose loss or gradient is not finite, each skipped and noted, after which the run stops; half
+    of a short run's steps do as well."""
     ema: float = 0.0
     """Decay of an exponential moving average of the weights, which is then what is saved; 0 for none."""
     precision: Precision = "auto"

@@ -21,6 +21,7 @@ from mdae.training.launch import World
 
 LOCK, OWNER = ".lock", ".owner.json"
 HALF_WRITTEN = re.compile(r"\.\d+\.part\..+")  # as `atomic_write` names what it writes
+WAIT_S = 10.0  # for a run whose parent was killed: it hears of that within a second, and saves before it ends
 WRITTEN_TO = ("", "checkpoints", "model", "pictures")
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def owned(out: Path, world: World) -> Iterator[None]:
 def _take(lock: FileLock, out: Path) -> None:
     require_writable(out)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=WAIT_S)
     except Timeout as error:
         raise ConfigError(
             f"another run is at work in it: {_owner(out)}",

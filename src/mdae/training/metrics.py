@@ -152,9 +152,10 @@ class Watch:
         table, window = self.table(), self.window
         for step in window.skipped(table):
             self._tell(step, table, log)
-        limit = self.run.config.max_skipped
+        config = self.run.config
+        limit = max(1, min(config.max_skipped, config.steps // 2))  # of a short run not most of it
         if (stuck := window.stuck(table, limit)) is not None:
-            what = f"{limit} batch(es) in a row were not finite, the last at step {stuck} ({self._told(stuck, table)})"
+            what = f"training diverged: {limit} batch(es) in a row were not finite, the last at step {stuck} ({self._told(stuck, table)})"
             raise shared(self._stopped(what, stuck, "lower --lr or --clip, use --precision 32"))
         return window.drain(table)
 

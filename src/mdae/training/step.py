@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdae.data import augment
+from mdae.data.preprocess import UNKNOWN
 from mdae.networks.norm import lay_channels_last
 from mdae.objectives import Objective
 from mdae.objectives.base import StepOutput
@@ -212,7 +213,7 @@ def on_device(crops: Tensor, device: torch.device, partly_unknown: bool) -> tupl
     if not partly_unknown:
         return clean, None
     known = ~clean.isnan()
-    return clean.masked_fill(~known, 0.0), known
+    return clean.masked_fill(~known, UNKNOWN), known
 
 
 def _mean(name: str, values: list[Tensor]) -> Tensor:

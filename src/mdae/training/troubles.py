@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from mdae import errors
-from mdae.errors import ConfigError, DataError, MDAEError, PartnerError, TrainingError
+from mdae.errors import ConfigError, DataError, MDAEError, PartnerError
 from mdae.training.config import PretrainConfig
 
 GOES_ON = "the same command goes on from the last checkpoint"
@@ -25,7 +25,7 @@ def plain_errors(config: PretrainConfig) -> Iterator[None]:
 
     Raises:
         ConfigError: the device's memory is too small.
-        TrainingError: a loader process was killed, or another process of the run ended.
+        PartnerError: a loader process was killed, or another process of the run ended.
         DataError: /dev/shm is full.
     """
     try:
@@ -54,7 +54,7 @@ def explain(error: RuntimeError | OSError, config: PretrainConfig) -> MDAEError 
             mend=f"enlarge it (docker --shm-size 8g), or use fewer --workers; {GOES_ON}",
         )
     if _has(text, READER):
-        return TrainingError(
+        return PartnerError(
             "a loader process was killed, most likely for want of memory",
             where=config.out,
             mend=f"use fewer --workers; {GOES_ON}",

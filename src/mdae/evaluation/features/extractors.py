@@ -13,6 +13,7 @@ import torch
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.data.workers import prepare_entry
+from mdae.devices import uses_bf16
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.backbone import backbone_of
@@ -102,7 +103,7 @@ class BackboneExtractor:
     @torch.inference_mode()
     def features(self, prepared: PreparedScan) -> np.ndarray:
         volume = torch.from_numpy(self.backbone.fit(prepared))[None, None].to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.device)):
             features = self.network(volume)
         return np.asarray(features[0].float().cpu().numpy())
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdae.data import augment
+from mdae.devices import uses_bf16
 from mdae.errors import TrainingError
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.finetuning.inputs import Inputs
@@ -89,8 +90,7 @@ class Finetuner:
         self.micro_batch = max(1, options.at_once // self.model.volumes_each)
         draws = 2 * math.ceil(len(train) / 2) if self.balanced else len(train)
         self.steps_each = math.ceil(draws / options.batch)
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and bf16)
+        self.bf16 = uses_bf16(device, options.precision)
 
     @property
     def balanced(self) -> bool:

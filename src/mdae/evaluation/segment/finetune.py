@@ -15,6 +15,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
+from mdae.devices import uses_bf16
 from mdae.errors import TrainingError
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.segment.loss import dice_and_cross_entropy
@@ -113,7 +114,7 @@ def _step(
     x, context, target = batch
     for group in optimiser.param_groups:
         group["lr"] = share * group["peak"]
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=uses_bf16(x.device)):
         scores = network(x)
     loss = dice_and_cross_entropy(scores.float() + context, target)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -145,7 +146,7 @@ def scores_of(network: SegmentationNetwork, volume: Volume, options: FewLabelOpt
     x = torch.from_numpy(np.stack(padded))[None]
 
     def of_windows(windows: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device)):
             return torch.as_tensor(network(windows)).float()
 
     total = torch.zeros(())

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mdae.devices import uses_bf16
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.networks.saved import SavedModel
 from mdae.tensors import Batch
@@ -79,7 +80,7 @@ class FrozenMaps:
     @torch.inference_mode()
     def stages(self, windows: Tensor) -> list[Tensor]:
         """The maps of windows (B, 1, D, H, W), on the device; bf16 if that is a GPU."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.device)):
             return list(self.network(windows.to(self.device)))
 
 
