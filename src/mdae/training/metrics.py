@@ -155,7 +155,8 @@ class Watch:
         config = self.run.config
         limit = max(1, min(config.max_skipped, config.steps // 2))  # of a short run not most of it
         if (stuck := window.stuck(table, limit)) is not None:
-            what = f"training diverged: {limit} batch(es) in a row were not finite, the last at step {stuck} ({self._told(stuck, table)})"
+            told = f"the last at step {stuck} ({self._told(stuck, table)})"
+            what = f"training diverged: {limit} batch(es) in a row were not finite, {told}"
             raise shared(self._stopped(what, stuck, "lower --lr or --clip, use --precision 32"))
         return window.drain(table)
 
