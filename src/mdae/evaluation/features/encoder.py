@@ -73,35 +73,17 @@ class Encoder:
     def prepare(self, scan: str | Path | ScanEntry) -> PreparedScan:
         """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one.
 
-<<<<<<< HEAD
-        Defaced voxels of an entry with an anonymisation mask become background. What lies outside of what the model
+        Defaced voxels of an entry with an anonymisation mask are what they were in training. What lies outside of what the model
         was trained on is added to the record's notes.
         """
         entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
-        prepared = prepare_by(entry, self.contract)
+        prepared = prepare_by(entry, self.contract, unknown=UNKNOWN)
         modalities = [word for word in self.provenance.get("modalities", ()) if word]
         notes = outside(prepared, self.contract, self.patch, modalities)
         for note in notes:
             if note not in prepared.record.notes:  # which whoever reads tells of
                 notice(note, entry.path)
         return replace(prepared, record=replace(prepared.record, notes=notes))
-=======
-        Defaced voxels of an entry with an anonymisation mask are what they were in training.
-        """
-        entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
-        path, prepared = entry.path, prepare_by(entry, self.contract, unknown=UNKNOWN)
-        coarsest = max(
-            s / c for s, c in zip(prepared.record.source_spacing_mm, self.contract.spacing_mm, strict=True)
-        )
-        if coarsest > COARSE:
-            told = f"voxels {coarsest:.1f} times coarser than the model was trained on; its features may not hold there"
-            notice(told, path)
-        covered = min(side / edge for side, edge in zip(prepared.data.shape, self.patch, strict=True))
-        if covered < SMALL:
-            share = f"its field of view fills {100 * covered:.0f} % of the model's window"
-            notice(f"{share}; its features may not hold there", path)
-        return prepared
->>>>>>> 9c25b4b (A run of a sweep is a process of its own with devices of its own; bfloat16, unknown voxels and seeds are decided in one place; docs/training.md)
 
     def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:
         """The features (F,), float32, of a raw scan.
