@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,7 +20,10 @@ from mdae.networks import PRESETS, ResidualUNet
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = {
-    "README.md": ["pretrain", "use", "python"],
+    "README.md": ["segment", "pretrain", "use", "python"],
+    "docs/predict.md": ["table", "masks", "python"],
+    "docs/tutorials/classification.md": ["scans", "encoder", "fit", "predict", "python"],
+    "docs/tutorials/segmentation.md": ["scans", "encoder", "fit", "predict", "python"],
     "docs/data.md": ["look", "split", "options", "store"],
     "docs/objectives.md": ["choose", "own"],
     "docs/evaluation.md": ["own"],
@@ -32,12 +37,32 @@ SHORTER = {
     "mdae pretrain store run2 --steps 1000": "mdae pretrain store run2 --steps 3 --batch 2 --patch 16 16 16",
     "--steps 1000": "--steps 3 --batch 2 --patch 16 16 16",
     "--label diagnosis": "--label diagnosis --folds 3",
+    "--label lesion": "--label lesion --folds 3 --repeats 1",
+    "--network tiny --patch 32 32 32 --steps 300": "--steps 3 --batch 2 --patch 16 16 16",
+    "--subjects 60 --contrasts FLAIR --spacing-mm 3": "--subjects 12 --contrasts FLAIR --spacing-mm 8",
+    "--subjects 40 --contrasts FLAIR --spacing-mm 3": "--subjects 12 --contrasts FLAIR --spacing-mm 8",
+    "--subjects 8 --contrasts FLAIR --spacing-mm 3": "--subjects 2 --contrasts FLAIR --spacing-mm 8",
+    "--spacing-mm 3 3 3": "--spacing-mm 8 8 8",
+    "segmenter --scans scans": "segmenter --scans scans --few.steps 0",
+    "segmenter --scans cohort": "segmenter --scans cohort --few.steps 0",
 }
+SLOW = ("docs/predict.md", "docs/tutorials/classification.md", "docs/tutorials/segmentation.md")
+
+
+def write_masks(scans: Path, masks: Path) -> None:
+    """What is bright in four scans, in two halves, as masks of the scans' names."""
+    masks.mkdir()
+    for path in sorted(scans.glob("*/anat/*_T1w.nii.gz"))[:4]:
+        image = nib.load(path)
+        data = image.get_fdata()
+        bright = (data > np.percentile(data, 85)).astype(np.uint8)
+        bright[: len(bright) // 2] *= 2
+        nib.save(nib.Nifti1Image(bright, image.affine), masks / path.name)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A folder as the README's reader has it: scans, labels, one scan."""
+def folder(tmp_path_factory, model) -> Path:
+    """A folder as the README's reader has it: scans, labels, masks of four, one scan, and the demo's model."""
     folder = tmp_path_factory.mktemp("readme")
     scans = synthesise(
         SynthConfig(out=folder / "scans", subjects=12, contrasts=("T1w",), spacing_mm=8.0, workers=1)
@@ -46,14 +71,19 @@ def folder(tmp_path_factory) -> Path:
     labels = pd.DataFrame({"subject": people["participant_id"], "diagnosis": people["lesion"]})
     labels.to_csv(folder / "labels.csv", index=False)
     shutil.copy(scans / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", folder / "scan.nii.gz")
+    write_masks(scans, folder / "masks")
+    shutil.copytree(model, folder / "demo" / "run" / "model")
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in PAGES]
+)
 def test_every_block_runs(folder, page):
     blocks = BLOCK.findall((ROOT / page).read_text())
     assert [name for name, _, _ in blocks] == PAGES[page]
-    shutil.rmtree(folder / "run", ignore_errors=True)  # each page begins anew
+    for name in ("run", "store", "cohort"):  # each page begins anew
+        shutil.rmtree(folder / name, ignore_errors=True)
     bin_folder = Path(sys.executable).parent
     for name, language, text in blocks:
         for wanted, short in SHORTER.items():
