@@ -33,7 +33,7 @@ from mdae.evaluation.configs import (
     TasksConfig,
 )
 from mdae.inference.config import FitConfig, PredictConfig
-from mdae.interop.configs import ExportConfig
+from mdae.interop.configs import CardConfig, ExportConfig, PushConfig
 from mdae.notices import collected, quiet_readers
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
@@ -66,6 +66,8 @@ Command = (
     | Annotated[SweepConfig, tyro.conf.subcommand("sweep", prefix_name=False)]
     | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
     | Annotated[ExportConfig, tyro.conf.subcommand("export", prefix_name=False)]
+    | Annotated[PushConfig, tyro.conf.subcommand("push", prefix_name=False)]
+    | Annotated[CardConfig, tyro.conf.subcommand("card", prefix_name=False)]
     | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)]
 )
@@ -254,9 +256,10 @@ def _tasks(config: TasksConfig) -> None:
 
 
 def _encoders(config: EncodersConfig) -> None:
+    from mdae.interop.known import describe_known
     from mdae.interop.strangers import describe_strangers
 
-    for line in describe_strangers():
+    for line in (*describe_known(), *describe_strangers()):
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -315,6 +318,18 @@ def _export(config: ExportConfig) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
+def _push(config: PushConfig) -> None:
+    from mdae.interop.hub import push
+
+    console.print(f"pushed: {push(config)}", soft_wrap=True, highlight=False)
+
+
+def _card(config: CardConfig) -> None:
+    from mdae.interop.hub import write_card
+
+    console.print(f"card: {write_card(config)}", soft_wrap=True, highlight=False)
+
+
 def _synth(config: SynthConfig) -> None:
     from mdae.data.synth import synthesise
 
@@ -345,6 +360,8 @@ RUNNERS: dict[type, Callable[[Any], None]] = {
     SweepConfig: _sweep,
     ReconstructConfig: _reconstruct,
     ExportConfig: _export,
+    PushConfig: _push,
+    CardConfig: _card,
     SynthConfig: _synth,
     DemoConfig: _demo,
 }

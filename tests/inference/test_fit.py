@@ -95,19 +95,24 @@ def test_labels_are_read_as_what_they_are(folder, tmp_path):
         made = config(folder, "", labels=folder / "other.csv", out=tmp_path / name)
         assert fit(made).kind == kind  # and no --label: the table leaves no choice
     asked = config(folder, "share", labels=folder / "other.csv", out=tmp_path / "o", kind="classification")
-    with pytest.raises(DataError, match="1 subjects of class 0"):
+    with pytest.raises(DataError, match="classes are 2 to 20"):
         fit(asked)
+
+
+def test_one_value_may_be_told_from_all_others(folder, tmp_path):
+    model = fit(config(folder, "stage", positive="II", out=tmp_path / "out"))
+    assert model.head.classes == ("not II", "II")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.assign(dx="one"), "every dx is one"),
+        (lambda t: t.assign(dx="one"), "1 values .one."),
         (
             lambda t: t.assign(dx=["a", "b"] * 3 + ["b"] * (len(t) - 6)),
             "3 subjects of class a, and 5 are wanted",
         ),
-        (lambda t: t.assign(dx=[1.5] * 3 + [None] * (len(t) - 3)), "every dx"),
+        (lambda t: t.assign(dx=[1.5] * 3 + [None] * (len(t) - 3)), "1 values .1.5."),
         (lambda t: t.assign(dx="x").head(0), "no"),
         (lambda t: t.assign(dx="x", subject="nobody"), "more than one row|no subject in common"),
         (lambda t: t, "columns could be the label"),

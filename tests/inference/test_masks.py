@@ -132,6 +132,11 @@ def test_an_nnunet_data_set_keeps_its_labels_names_and_unlabelled_voxels(folder,
     model = mdae.fit(folder / "model", raw, tmp_path / "out", few=READOUT, bundle=True)
     assert model.about["labels"] == {"names": ["background", "left", "right_organ"], "values": [0, 1, 2]}
     assert model.contrasts == ("T1w",) and (tmp_path / "out" / "encoder" / "config.json").exists()
+    pd.DataFrame({"scan": ["c0", "c1", "c2"], "subject": ["a", "a", "b"]}).to_csv(
+        tmp_path / "who.csv", index=False
+    )
+    people = mdae.fit(folder / "model", raw, tmp_path / "two", few=READOUT, subjects=tmp_path / "who.csv")
+    assert people.about["fitted_on"]["num_subjects"] == 2 and "2-fold" in people.about["expected"]["how"]
     found = mdae.load_fitted(tmp_path / "out").predict(folder / "new" / "P8.nii.gz")
     truth = np.asarray(nib.load(folder / "truth" / "P8.nii.gz").dataobj)
     assert dice(found.labels == 1, truth == 2) > 0.6 and set(found.volumes_ml) == {"left", "right_organ"}

@@ -36,6 +36,8 @@ class FitConfig:
     """Column that says whether the time ended in the event (1) or the subject was lost (0): survival."""
     kind: FitKind = "auto"
     """What the labels are; auto: masks are segmented, words and few whole numbers are classes, others numbers."""
+    positive: str = ""
+    """Value of the label to tell from all others."""
     subjects: Path | None = None
     """Table of columns scan and subject, where scans' names do not tell whose they are."""
     contrasts: tuple[str, ...] = ()

@@ -11,7 +11,9 @@ from mdae.errors import ModelError
 from mdae.evaluation.features.extractors import Extractor, is_own, open_extractor
 from mdae.files import atomic_write
 from mdae.interop.checkpoints import file_identity
-from mdae.interop.strangers import HUB_NAME, STRANGERS
+from mdae.interop.known import spelled_out
+from mdae.interop.strangers import STRANGERS
+from mdae.networks.hub import is_hub_name, local_folder, pinned
 from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model
 
 BUNDLED = "encoder"  # the folder of its copy within a fitted model's
@@ -29,13 +31,15 @@ def encoder_record(spec: str, name: str, identity: str, out: Path, *, bundled: b
         bundled: whether a copy lies in it.
         settings: how it sees scans.
     """
-    place = os.path.relpath(spec, out) if Path(spec).exists() else spec
+    place = os.path.relpath(spec, out) if Path(spec).exists() else spelled_out(spec)
+    if is_hub_name(place):
+        place = pinned(place, local_folder(place))
     return {"place": BUNDLED if bundled else place, "name": name, "identity": identity, **settings}
 
 
 def bundle_encoder(spec: str, out: Path) -> None:
     """Copy a model folder of ours into the fitted model's; raises `ModelError` for others' weights."""
-    source = Path(spec)
+    source = local_folder(spec)
     if not (is_own(spec) and (source / WEIGHTS).is_file()):
         raise ModelError(
             "only model folders of mdae are bundled: others' weights are for their authors to pass on",
@@ -66,8 +70,9 @@ def open_encoder(about: Row, folder: Path | None, given: str, device: str) -> Ex
 def open_network(about: Row, folder: Path | None, given: str) -> SavedModel:
     """The pre-trained model of a segmenter's record, or the one given, on the CPU; raises as `open_encoder`."""
     spec = given or place_of(about, folder)
-    model = load_model(spec)
-    _require_same(file_identity(Path(spec) / WEIGHTS), about, spec)
+    place = local_folder(spec)
+    model = load_model(place)
+    _require_same(file_identity(place / WEIGHTS), about, spec)
     return model
 
 
@@ -87,7 +92,7 @@ def place_of(about: Row, folder: Path | None) -> str:
     if (local / CONFIG).is_file():
         return str(local)
     kind = place.partition(":")[0]
-    if kind in STRANGERS or kind in ("untrained", "histogram") or HUB_NAME.fullmatch(place):
+    if kind in STRANGERS or kind in ("untrained", "histogram") or is_hub_name(place):
         return place
     raise ModelError(
         f"its encoder {about['name']} is not at {place}", where=folder, mend="say where it is with --encoder"

@@ -49,7 +49,7 @@ def fit_table(config: FitConfig) -> FittedModel:
     require_writable(config.out)
     extractor = None if is_table(config.encoder) else _opened(config)
     labelled = gather(config, extractor)
-    target = target_of(labelled, config.kind, config.labels)
+    target = target_of(labelled, config.kind, config.labels, config.positive)
     target.require_enough(labelled.subjects, config.folds, config.labels)
     with threadpool_limits(1):  # hundreds of small fits: threads would wait for each other most of the time
         model = fit_features(labelled, target, config, _encoder(config, extractor, labelled))

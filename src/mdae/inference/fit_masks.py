@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from mdae.inference.encoders import bundle_encoder, encoder_record
 from mdae.inference.mask_cases import Masks, find_masks
 from mdae.inference.masks import FittedMasks
 from mdae.interop.checkpoints import file_identity
+from mdae.networks.hub import local_folder
 from mdae.networks.saved import WEIGHTS, SavedModel, load_model, manifest
 from mdae.progress import Progress
 from mdae.seeding import numpy_generator
@@ -67,8 +67,8 @@ def fit_masks(config: FitConfig) -> FittedMasks:
         "contrasts": list(masks.contrasts),
         "encoder": encoder_record(
             config.encoder,
-            model_name(Path(config.encoder)),
-            file_identity(Path(config.encoder) / WEIGHTS),
+            model_name(config.encoder),
+            file_identity(local_folder(config.encoder) / WEIGHTS),
             config.out,
             bundled=config.bundle,
         ),

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.columns import TEXT, folded, with_columns
 from mdae.data.sources import PARTICIPANTS, list_source
-from mdae.data.tables import JOIN_COLUMNS, SUFFIXES, attach_labels, read_table
+from mdae.data.tables import SUFFIXES, attach_labels, read_table
 from mdae.errors import DataError
 from mdae.evaluation.features.cache import FeatureCache, default_folder
 from mdae.evaluation.probing.probe import feature_matrix
@@ -89,8 +90,7 @@ def label_columns(config: FitConfig, table: pd.DataFrame, where: Path) -> tuple[
     names = [str(name) for name in table.columns]
     if not config.event and {AUTO_TIME, AUTO_EVENT} <= set(names):
         return AUTO_TIME, AUTO_EVENT
-    beside = {*JOIN_COLUMNS, "session", "contrast", "split", config.event}
-    free = [name for name in names if name.casefold() not in beside]
+    free = [name for name in names if folded(name) not in TEXT and name != config.event]
     if len(free) != 1:
         shown = ", ".join(free[:8]) + (", ..." if len(free) > 8 else "")
         raise DataError(
@@ -146,11 +146,11 @@ def gather(config: FitConfig, extractor: Extractor | None) -> Labelled:
 
 def _with_names(rows: pd.DataFrame, where: Path) -> pd.DataFrame:
     """A table of features with the columns that scans are told apart by."""
-    if "subject" not in rows.columns:
+    own = with_columns(rows, ("subject", "scan", "session", "contrast")).copy()
+    if "subject" not in own.columns:
         raise DataError(
             "no column 'subject'", where=where, mend="name whose features they are: a subject is a person"
         )
-    own = rows.copy()
     for name in ("session", "contrast"):
         own[name] = own[name].fillna("") if name in own.columns else ""
     if "scan" not in own.columns:
@@ -161,7 +161,7 @@ def _with_names(rows: pd.DataFrame, where: Path) -> pd.DataFrame:
 def _scans(config: FitConfig, where: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[ScanEntry]]:
     """The scans that the labels may speak of, as a table with their names, and as entries in the same order."""
     source = config.scans or (where if "path" in table.columns else where.parent)
-    entries = list_source(source).entries
+    entries = list_source(source, subjects=config.subjects).entries
     rows = [(e.scan_id, e.subject, e.session, e.contrast, str(e.path)) for e in entries]
     names = pd.DataFrame(rows, columns=["scan", "subject", "session", "contrast", "path"])
     return names.assign(entry=range(len(entries))), entries

@@ -10,6 +10,7 @@ from pathlib import Path
 from mdae.data.catalogue import ScanEntry
 from mdae.data.formats import is_scan, scan_stem
 from mdae.data.sources import list_source
+from mdae.data.subject_table import with_subjects
 from mdae.errors import DataError
 from mdae.evaluation.nnunet.labels import LabelScheme, described_labels, found_labels
 from mdae.inference.config import FitConfig
@@ -63,6 +64,8 @@ def find_masks(config: FitConfig) -> Masks:
         cases = [case for case in nnunet_raw(config.labels) if case.mask is not None]
         contrasts = config.contrasts or tuple(channel_names(about))
         described = described_labels(about)
+        if config.subjects is not None:
+            cases = _of_people(cases, config.subjects, config.labels)
     else:
         cases, contrasts = _two_folders(config)
     cases = [_of_contrasts(case, contrasts) for case in cases if set(contrasts) <= set(case.scans)]
@@ -75,6 +78,15 @@ def find_masks(config: FitConfig) -> Masks:
     return Masks(cases, contrasts, described)
 
 
+def _of_people(cases: Sequence[Case], table: Path, root: Path) -> list[Case]:
+    """Cases of the subjects that a table tells; several may be of one."""
+    entries = [next(iter(case.scans.values())) for case in cases if case.scans]
+    people = {entry.path: entry.subject for entry in with_subjects(entries, table, root)}
+    return [
+        replace(case, subject=people[next(iter(case.scans.values())).path]) for case in cases if case.scans
+    ]
+
+
 def _of_contrasts(case: Case, contrasts: Sequence[str]) -> Case:
     return replace(case, scans={name: case.scans[name] for name in contrasts})
 
@@ -84,9 +96,8 @@ def _two_folders(config: FitConfig) -> tuple[list[Case], tuple[str, ...]]:
     if config.scans is None:
         raise DataError("masks without their scans", where=config.labels, mend="name the scans with --scans")
     masks = {path: mask_name(path) for path in sorted(config.labels.rglob("*")) if is_scan(path)}
-    entries = [
-        entry for entry in list_source(config.scans).entries if entry.path not in masks and not entry.slices
-    ]
+    listed = list_source(config.scans, subjects=config.subjects).entries
+    entries = [entry for entry in listed if entry.path not in masks and not entry.slices]
     contrasts = _contrasts(entries, config)
     by_name, by_visit = _index(entries)
     cases: dict[str, Case] = {}

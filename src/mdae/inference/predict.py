@@ -70,7 +70,8 @@ def _said(model: FittedModel, visit: Visit, prepared: list[PreparedScan], notes:
 def _of_scans(model: FittedModel | FittedMasks, config: PredictConfig, out: Path, say: Say) -> Predicted:
     """Predict scan after scan; what an earlier start noted is not done again."""
     visits, aside = find_visits(config.scans, model.contrasts)
-    maker = _identity(Path(config.model), config)
+    assert model.folder is not None
+    maker = _identity(model.folder, config)
     with (
         Journal(out.with_name(f".{out.name}.done.jsonl"), maker) as journal,
         Progress("predicting", len(visits)) as progress,

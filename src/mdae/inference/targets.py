@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,13 @@ from mdae.evaluation.probing.cross_validation import Scored
 from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Protocol
 from mdae.evaluation.probing.multiclass import multiclass
 from mdae.evaluation.probing.survival import COX
+from mdae.evaluation.probing.targets import Kind, read_target
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate
 from mdae.evaluation.statistics.multiclass import multiclass_scores
 from mdae.evaluation.statistics.scores import classification_scores, regression_scores
 from mdae.evaluation.statistics.survival import survival_scores
 from mdae.inference.config import FitKind
 from mdae.inference.labelled import Labelled
-
-FEW = 10  # distinct whole numbers that are still classes
 
 
 @dataclass(frozen=True)
@@ -78,45 +78,22 @@ class Target:
         return classification_scores(self.y, scored.scores, scored.probabilities, subjects, **options)
 
 
-def target_of(labelled: Labelled, kind: FitKind, where: object) -> Target:
+def target_of(labelled: Labelled, kind: FitKind, where: Path, positive: str = "") -> Target:
     """Read a column as what it is, or as it is asked to be.
 
     Raises:
         DataError: one value alone, no numbers where numbers are wanted, or events that are neither 0 nor 1.
     """
-    values, numbers = labelled.values, pd.to_numeric(labelled.values, errors="coerce")
-    all_numbers = bool(numbers.notna().all())
     if labelled.events is not None or kind == "survival":
-        return _survival(labelled, numbers, where)
-    if kind == "auto":
-        whole = all_numbers and bool((numbers == numbers.round()).all())
-        few = values.nunique() <= FEW
-        kind = "classification" if not all_numbers or (whole and few) else "regression"
-    if values.nunique() < 2:
-        raise DataError(
-            f"every {labelled.label} is {values.iloc[0]}", where=str(where), mend="choose another column"
-        )
-    if kind == "regression":
-        if not all_numbers:
-            raise DataError(
-                f"{labelled.label} {values[numbers.isna()].iloc[0]!r} is no number",
-                where=str(where),
-                mend="mend it, or give --kind classification",
-            )
-        return Target("regression", numbers.to_numpy(dtype=float))
-    names = sorted(values.unique(), key=None if all_numbers and values.dtype.kind in "iuf" else str)
-    index = {name: number for number, name in enumerate(names)}
-    return Target(
-        "classification", values.map(index).to_numpy(dtype=int), tuple(_plain(name) for name in names)
+        return _survival(labelled, pd.to_numeric(labelled.values, errors="coerce"), where)
+    wanted: Kind = (
+        "regression" if kind == "regression" else "classification" if kind == "classification" else "auto"
     )
+    found = read_target(labelled.values, labelled.label, where, kind=wanted, positive=positive)
+    return Target("classification" if found.classes else "regression", found.values, found.classes)
 
 
-def _plain(name: object) -> str:
-    """1.0, which a table with gaps makes of 1, as 1."""
-    return f"{name:g}" if isinstance(name, float) else str(name)
-
-
-def _survival(labelled: Labelled, times: pd.Series, where: object) -> Target:
+def _survival(labelled: Labelled, times: pd.Series, where: Path) -> Target:
     if labelled.events is None:
         raise DataError("survival without --event", where=str(where), mend="name the column of events")
     events = pd.to_numeric(labelled.events, errors="coerce")

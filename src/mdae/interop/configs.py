@@ -47,3 +47,33 @@ class ExportConfig:
             raise ConfigError(
                 f"the plans would be written over {self.plans.name}", mend="give OUT another name"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig:
+    """Put a model, or what was fitted on one, on the Hugging Face Hub, with a card that says what it is."""
+
+    model: Positional[Annotated[Path, arg(metavar="MODEL")]]
+    """Model folder, such as RUN/model, or a folder that `mdae fit` wrote."""
+    name: Positional[Annotated[str, arg(metavar="OWNER/NAME")]]
+    """Of the repository; it is made if it is not there."""
+    private: bool = True
+    """Make a new repository that you alone see."""
+    licence: str = "other"
+    """Of the weights, by the Hub's short name: apache-2.0, cc-by-4.0, cc-by-nc-4.0, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Write a model's card: what it is for, how it came about, how well it does, and how to use it."""
+
+    model: Positional[Annotated[Path, arg(metavar="MODEL")]]
+    """Model folder, such as RUN/model, or a folder that `mdae fit` wrote."""
+    out: Path | None = None
+    """File to write; README.md in the model's folder if left out."""
+    name: str = "OWNER/NAME"
+    """Of the repository, for the lines that use it."""
+    results: Path | None = None
+    """Folder of result files of `mdae evaluate`: this model's scores go into the card."""
+    licence: str = "other"
+    """Of the weights, by the Hub's short name."""

@@ -20,6 +20,7 @@ import torch
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError, ModelError
 from mdae.files import atomic_write
+from mdae.networks.hub import local_folder
 from mdae.networks.presets import NetworkConfig
 from mdae.networks.unet import ResidualUNet
 from mdae.types import Shape3
@@ -69,12 +70,12 @@ def save_model(folder: Path, model: SavedModel) -> None:
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
-    """Read a model folder.
+    """Read a model folder, or OWNER/NAME (with or without @REVISION) of the Hugging Face Hub.
 
     Raises:
         ModelError: no such folder, a file missing or damaged, or weights that do not fit the config.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     config = _read_config(folder)
     try:
         network = ResidualUNet(NetworkConfig.from_dict(config["network"]))

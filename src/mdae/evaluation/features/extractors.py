@@ -21,8 +21,10 @@ from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.foreground import is_foreground
 from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import file_identity
+from mdae.interop.known import spelled_out
 from mdae.interop.strangers import open_stranger
 from mdae.networks import ResidualUNet, preset
+from mdae.networks.hub import is_hub_name, local_folder
 from mdae.networks.saved import WEIGHTS, SavedModel
 from mdae.seeding import torch_generator
 
@@ -151,14 +153,16 @@ def open_extractor(
     """Frozen features by the encoder's name.
 
     Args:
-        spec: a model folder, `untrained:PRESET` or `untrained:PRESET:SEED` (a network as pre-training begins with),
-            `histogram`, or a stranger's weights as KIND:PATH.
+        spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:PRESET:SEED` (a network
+            as pre-training begins with), `histogram`, a stranger's weights as KIND:PATH, or a short name of
+            `mdae.interop.known`.
         window, pool: of our own encoders.
         device: of all.
 
     Raises:
         ModelError, ConfigError: no such model or name.
     """
+    spec = spelled_out(spec)
     if spec == BASELINE:
         return Histogram()
     if _is_strangers(spec):
@@ -173,6 +177,7 @@ def open_backbone(spec: str) -> Backbone:
     Raises:
         ModelError, ConfigError: no such model or name, or one that has no network.
     """
+    spec = spelled_out(spec)
     if spec == BASELINE:
         raise ConfigError(f"{BASELINE} has no network to fine-tune", mend="use --protocol linear")
     if _is_strangers(spec):
@@ -182,6 +187,7 @@ def open_backbone(spec: str) -> Backbone:
 
 def is_own(spec: str) -> bool:
     """Whether it names an encoder of ours, trained or not."""
+    spec = spelled_out(spec)
     return spec != BASELINE and not _is_strangers(spec)
 
 
@@ -195,13 +201,15 @@ def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
     """An encoder of ours with its name for tables and what tells its weights from others'."""
     if spec.partition(":")[0] == UNTRAINED:
         return _untrained(spec.partition(":")[2] or "tiny", device)
-    path = Path(spec)
-    return Encoder.load(path, device=device), model_name(path), file_identity(path / WEIGHTS)
+    path = local_folder(spec)
+    return Encoder.load(path, device=device), model_name(spec), file_identity(path / WEIGHTS)
 
 
-def model_name(path: Path) -> str:
-    """RUN of RUN/model, else the folder's own name."""
-    path = path.absolute()
+def model_name(spec: str | Path) -> str:
+    """RUN of RUN/model, NAME of OWNER/NAME, else the folder's own name."""
+    if is_hub_name(spec):
+        return str(spec).partition("/")[2]
+    path = Path(spec).absolute()
     return path.parent.name if path.name == "model" else path.name
 
 
