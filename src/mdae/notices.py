@@ -16,16 +16,30 @@ logger = logging.getLogger(__name__)
 READERS = ("nibabel", "pydicom", "nrrd")  # they warn of headers without naming the file; our checks name both
 
 _lock = threading.Lock()
+_ears = threading.local()
 _collected: list[tuple[str, str]] | None = None
 
 
 def notice(text: str, where: object) -> None:
-    """Tell of a scan, at once, or with others like it where notices are collected."""
+    """Tell of a scan, at once, or with others like it where notices are collected; and to whoever hears this thread."""
+    for heard in getattr(_ears, "open", ()):
+        heard.append(text)
     with _lock:
         if _collected is not None:
             _collected.append((text, printable(str(where))))
             return
     logger.warning("%s: %s", printable(str(where)), text)
+
+
+@contextmanager
+def hearing() -> Iterator[list[str]]:
+    """What this thread tells within the block, to be kept beside a scan's results; it is told as well."""
+    heard: list[str] = []
+    _ears.open = (*getattr(_ears, "open", ()), heard)
+    try:
+        yield heard
+    finally:
+        _ears.open = tuple(own for own in _ears.open if own is not heard)
 
 
 def add(notices: Iterable[tuple[str, str]]) -> None:

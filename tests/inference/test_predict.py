@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 import mdae
+from mdae import notices
 from mdae.errors import DataError, ModelError
 from mdae.inference.config import FitConfig, PredictConfig
 from mdae.inference.encoders import BUNDLED
@@ -177,3 +178,11 @@ def test_tables_of_features_are_predicted(tmp_path):
         predict(PredictConfig(scans=(tmp_path / "less.csv",), **options))
     with pytest.raises(DataError, match="and this is none"):
         predict(PredictConfig(scans=(tmp_path,), **options))
+
+
+def test_what_is_told_of_a_scan_is_heard_while_it_is_collected():
+    with notices.collected(), notices.hearing() as heard:
+        notices.notice("voxels are coarse", "scan.nii.gz")
+        with notices.hearing() as inner:
+            notices.notice("its field of view is small", "scan.nii.gz")
+    assert heard == ["voxels are coarse", "its field of view is small"] and inner == heard[1:]

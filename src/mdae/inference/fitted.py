@@ -20,10 +20,10 @@ from mdae.errors import DataError
 from mdae.evaluation.features.extractors import Extractor
 from mdae.inference.encoders import open_encoder
 from mdae.inference.heads import HEADS, Head, Row
-from mdae.inference.hearing import hearing
 from mdae.inference.novelty import Novelty
 from mdae.inference.record import misfit, write_fitted
 from mdae.networks.saved import overlap
+from mdae.notices import hearing
 
 Scans = str | Path | ScanEntry | Mapping[str, str | Path | ScanEntry]
 

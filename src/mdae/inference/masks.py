@@ -19,9 +19,9 @@ from mdae.evaluation.segment.segmenter import FittedSegmenter
 from mdae.evaluation.segment.volumes import components, native_probabilities, volumes_ml
 from mdae.inference.encoders import open_network
 from mdae.inference.fitted import Scans, entries_of
-from mdae.inference.hearing import hearing
 from mdae.inference.record import misfit, write_fitted
 from mdae.networks.saved import overlap
+from mdae.notices import hearing
 
 
 @dataclass(frozen=True)
