@@ -153,8 +153,8 @@ def open_extractor(
     """Frozen features by the encoder's name.
 
     Args:
-        spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:PRESET:SEED` (a network
-            as pre-training begins with), `histogram`, a stranger's weights as KIND:PATH, or a short name of
+        spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:PRESET:SEED` (a
+            network as pre-training begins with), `histogram`, a stranger's weights as KIND:PATH, or a short name of
             `mdae.interop.known`.
         window, pool: of our own encoders.
         device: of all.
