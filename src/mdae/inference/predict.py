@@ -13,7 +13,9 @@ import pandas as pd
 from mdae.data.ahead import ahead
 from mdae.data.preprocess import PreparedScan
 from mdae.data.tables import SUFFIXES, read_table, write_table
+from mdae.devices import settle_threads
 from mdae.errors import DataError, ScanError
+from mdae.evaluation.features.encoder import resolve_device
 from mdae.inference.config import PredictConfig
 from mdae.inference.fitted import FittedModel
 from mdae.inference.heads import Row
@@ -69,6 +71,8 @@ def _said(model: FittedModel, visit: Visit, prepared: list[PreparedScan], notes:
 
 def _of_scans(model: FittedModel | FittedMasks, config: PredictConfig, out: Path, say: Say) -> Predicted:
     """Predict scan after scan; what an earlier start noted is not done again."""
+    if resolve_device(config.device).type == "cpu":
+        settle_threads()
     visits, aside = find_visits(config.scans, model.contrasts)
     assert model.folder is not None
     maker = _identity(model.folder, config)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdae import errors
-from mdae.devices import keep_freed_memory, uses_bf16
+from mdae.devices import keep_freed_memory, settle_threads, uses_bf16
 from mdae.errors import ConfigError, MDAEError
 from mdae.training.config import PretrainConfig
 from mdae.training.place import Place, find_place
@@ -194,6 +194,7 @@ def _set_arithmetic(kind: str) -> None:
     """Fast where it is free: TF32 for convolutions alone, where cuDNN has them right, and for no matrix product."""
     if kind != "cuda":
         keep_freed_memory()
+        settle_threads()
         return
     torch.backends.cudnn.benchmark = True  # shapes never change
     torch.set_float32_matmul_precision("highest")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mdae.data.splits import write_parts
 from mdae.errors import MDAEError
@@ -126,6 +129,8 @@ class Trainer:
         if "objective" in state:
             self.learner.load_state(state)
             self.window.restore(state["window"])
+            if "OMP_NUM_THREADS" not in os.environ and state.get("threads"):
+                torch.set_num_threads(state["threads"])  # others round otherwise
 
     def checkpoint(self) -> None:
         """Begin to write everything that `restore` takes up."""
@@ -137,6 +142,7 @@ class Trainer:
         return {
             **self.learner.state(),
             "step": self.step,
+            "threads": torch.get_num_threads(),
             "window": self.window.state(),
             "fingerprint": self.identity,
         }

@@ -12,6 +12,7 @@ import pandas as pd
 from mdae.data.ahead import ahead
 from mdae.data.set_aside import by_reason
 from mdae.data.tables import write_table
+from mdae.devices import settle_threads
 from mdae.errors import DataError, ScanError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.encoder import Encoder, resolve_device
@@ -54,6 +55,8 @@ def embed(config: EmbedConfig, say: Callable[[str], None] = lambda line: None) -
     if not config.scans:
         raise DataError("no scans given", mend="name scans, folders or stores after the model")
     encoder = Encoder.load(config.model, device=resolve_device(config.device))
+    if encoder.device.type == "cpu":
+        settle_threads()
     gathered = gather(config.scans, encoder, keep_labels=config.keep_labels, subject_from=config.subject_from)
     for line in gathered.readings:
         say(line)

@@ -73,8 +73,8 @@ class Encoder:
     def prepare(self, scan: str | Path | ScanEntry) -> PreparedScan:
         """Read and prepare a raw scan by the model's contract; raises `ScanError` for an unfit one.
 
-        Defaced voxels of an entry with an anonymisation mask are what they were in training. What lies outside of what the model
-        was trained on is added to the record's notes.
+        Defaced voxels of an entry with an anonymisation mask are what they were in training. What lies outside of what
+        the model was trained on is added to the record's notes.
         """
         entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
         prepared = prepare_by(entry, self.contract, unknown=UNKNOWN)
