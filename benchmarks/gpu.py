@@ -43,7 +43,6 @@ from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.files import atomic_write
 from mdae.networks import ResidualUNet, preset
-from mdae.networks.convolve import CHOSEN
 from mdae.networks.norm import using
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
@@ -157,12 +156,6 @@ def where(size: Size) -> Iterator[Row]:
         yield {"group": name, "ms": spent}
     for event in sorted(kernels, key=_own_us, reverse=True)[:30]:
         yield {"kernel": event.key[:110], "calls": event.count / number, "ms": _own_us(event) / number / 1e3}
-    for (kind, _, _, one, other, weight), way in CHOSEN.items():
-        yield {
-            "convolution": kind,
-            "shapes": f"{[*one]} {[*other]} {[*weight]}",
-            "way": f"{way.given} {way.fold}",
-        }
     by_shape = [event for event in profiled.key_averages(group_by_input_shape=True) if event.input_shapes]
     for event in sorted(by_shape, key=_own_us, reverse=True)[:45]:
         shapes = str([shape for shape in event.input_shapes if shape])[:110]
@@ -179,7 +172,6 @@ def _own_us(event: Any) -> float:
 
 
 GROUPS = {  # the first whose pattern is in a kernel's name
-    "joining": r"^_join$|^_part$",
     "normalisation": r"^_apply|^_sum_|^_join_|batch_norm|group_norm",
     "layout": r"nchwToNhwc|nhwcToNchw|[tT]ranspose|permute",
     "convolution": r"conv|xmma|implicit|wgrad|dgrad|fprop|cutlass|nvjet|gemm|sm90|sm80|cudnn",

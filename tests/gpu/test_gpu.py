@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet, convolve
+from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.networks.norm import CHANNELS_LAST, Modulation, chosen, lay_channels_last, norm_act, using
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
@@ -113,30 +113,6 @@ def test_triton_is_chosen_and_the_whole_network_is_channels_last():
     assert len(layouts) > 15 and all(layouts)
     weights = [p for p in network.parameters() if p.dim() == 5 and p.grad is not None]
     assert weights and all(p.grad.is_contiguous(memory_format=CHANNELS_LAST) for p in weights)
-
-
-@pytest.mark.parametrize("shape", [(32, 1, 3, 3, 3), (32, 32, 3, 3, 3), (32, 64, 3, 3, 3), (1, 32, 1, 1, 1)])
-def test_each_way_to_convolve_is_the_convolution(shape):
-    x, weight = random(2, shape[1], 80, 80, 96).bfloat16(), random(*shape, purpose="w").bfloat16()
-    x, weight = (value.contiguous(memory_format=CHANNELS_LAST) for value in (x, weight))
-    gradient = random(2, shape[0], 80, 80, 96, purpose="g").bfloat16()
-    exact, w = x.float(), weight.float().requires_grad_()
-    wanted = nn.functional.conv3d(exact, w, None, 1, shape[-1] // 2)
-    wanted.backward(gradient.float())
-    for way in convolve.ways(shape, 96):
-        found = convolve.forward(way, x, weight)
-        assert found.is_contiguous(memory_format=CHANNELS_LAST)
-        assert (found - wanted).norm() < 1e-2 * wanted.norm(), way
-        found = convolve.weight_gradient(way, x, gradient, shape)
-        assert (found - w.grad).norm() < 1e-2 * w.grad.norm(), way
-    leaf, w.grad = x.clone().requires_grad_(), None
-    weight.requires_grad_()
-    convolve.convolve(leaf, weight).backward(gradient)
-    assert weight.grad.stride() == weight.stride() and len(convolve.CHOSEN) >= 2
-    (plain,) = torch.autograd.grad(
-        nn.functional.conv3d(leaf.float(), w, None, 1, shape[-1] // 2), leaf, gradient.float()
-    )
-    assert (leaf.grad - plain).norm() < 1e-2 * plain.norm()
 
 
 def test_the_network_of_a_gpu_is_that_of_a_cpu():

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mdae.networks.convolve import convolve
 from mdae.networks.norm import Modulation, norm_act
 from mdae.tensors import Batch, PerSample
 
@@ -78,8 +77,6 @@ class ConvNorm(nn.Module):
         if x.device.type == "cpu" and max(weight.shape[:2]) <= FEW_CHANNELS:
             x = x.contiguous(memory_format=torch.channels_last_3d)
             weight = weight.contiguous(memory_format=torch.channels_last_3d)
-        if x.is_cuda and conv.stride == (1, 1, 1):
-            return convolve(x, weight)
         return F.conv3d(x, weight, None, conv.stride, conv.padding)
 
 

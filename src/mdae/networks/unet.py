@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from mdae.errors import ConfigError
 from mdae.networks.blocks import ConvNorm, FiLM, InstanceNorm, ResidualBlock, Stack, Stage
-from mdae.networks.convolve import convolve
-from mdae.networks.join import upsampled_beside
 from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, Modulation
 from mdae.networks.presets import NetworkConfig
 from mdae.tensors import Batch, PerSample
@@ -87,11 +85,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
         """From all the encoder's outputs, finest first, to the prediction (B, C, D, H, W)."""
-        x, head = self.features(features, films), self.seg_layers[-1]
-        if x.is_cuda:
-            assert isinstance(head, nn.Conv3d) and head.bias is not None
-            return convolve(x, head.weight) + head.bias[:, None, None, None]
-        prediction: Tensor = head(x)
+        prediction: Tensor = self.seg_layers[-1](self.features(features, films))
         return prediction
 
     def features(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
@@ -101,7 +95,7 @@ class Decoder(nn.Module):
             finer = features[-2 - index]
             if x.is_cuda:
                 check_index(finer, 2 * finer.shape[1])
-            x = upsampled_beside(up, x, finer)  # type: ignore[arg-type]
+            x = torch.cat([up(x), finer], dim=1)
             x = stage(x, None if films is None else films[index])
         return x
 
