@@ -22,13 +22,39 @@ COARSE = Preprocessing(spacing_mm=(8.0, 8.0, 8.0))
 torch.set_num_threads(1)  # tests are tiny: a second thread costs more than it brings
 
 
+# Labels as archives have them, in the order of the made-up numbers that they stand for.
+LABELS = (
+    *(
+        "A0001",
+        "ADNI-002-S-0002",
+        "BraTS-GLI-00003-000",
+        "IXI004-Guys-0828",
+        "Müller-05",
+        "NDARINV06ABC",
+        "OAS1_0007",
+    ),
+    *("P 0008", "TCGA-02-0009", "UPENN-GBM-00010", "s0011", "x-012"),
+)
+
+
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve made-up subjects with T1w and FLAIR, 8 mm voxels."""
+    """Twelve made-up subjects with T1w and FLAIR, 8 mm voxels, named as archives name people."""
     out = tmp_path_factory.mktemp("cohort") / "bids"
-    return synthesise(
-        SynthConfig(out=out, subjects=12, contrasts=("T1w", "FLAIR"), spacing_mm=8.0, workers=1)
-    )
+    synthesise(SynthConfig(out=out, subjects=12, contrasts=("T1w", "FLAIR"), spacing_mm=8.0, workers=1))
+    return name_people(out)
+
+
+def name_people(cohort: Path) -> Path:
+    """Give the people of a made-up cohort the labels of archives; in folders, files and participants.tsv."""
+    people = (cohort / "participants.tsv").read_text()
+    for number, label in enumerate(LABELS, start=1):
+        before = f"sub-{number:04d}"
+        for path in sorted(cohort.rglob(f"{before}*"), key=lambda path: -len(path.parts)):
+            path.rename(path.with_name(path.name.replace(before, f"sub-{label}")))
+        people = people.replace(before, f"sub-{label}")
+    (cohort / "participants.tsv").write_text(people)
+    return cohort
 
 
 @pytest.fixture(scope="session")

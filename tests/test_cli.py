@@ -93,7 +93,7 @@ def test_help_and_version(capsys):
 def test_bad_input_is_one_line(capsys, tmp_path, cohort, store, model, arguments, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
-    good = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    good = cohort / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
     (tmp_path / "bad" / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
     places = {"tmp": tmp_path, "store": store, "cohort": cohort, "model": model}
     status, output = run(capsys, *(str(argument).format(**places) for argument in arguments))
@@ -138,7 +138,7 @@ def test_the_whole_way_from_raw_scans_to_a_probe(capsys, tmp_path, cohort):
         "--folds", 3, "--repeats", 1,
     )  # fmt: skip
     assert status == 0 and "AUROC" in said and result.exists()
-    scan = source / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    scan = source / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
     assert run(capsys, "reconstruct", out / "model", scan, tmp_path / "restored")[0] == 0
     assert (tmp_path / "restored" / "picture.png").exists()
 

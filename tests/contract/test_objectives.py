@@ -102,7 +102,7 @@ def test_a_plugin_trains_from_the_command_line_and_its_model_embeds(own, store, 
         [*run, "pretrain", store, tmp_path / "run", "--plugin", own, "--objective", "mirrors", *options],
         check=True,
     )
-    scan = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    scan = cohort / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
     subprocess.run(
         [*run, "embed", tmp_path / "run" / "model", scan, "--out", tmp_path / "f.parquet"], check=True
     )

@@ -13,7 +13,7 @@ from mdae.data.check import CheckConfig, check
 from mdae.data.cluster import ShardNote
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.set_aside import SetAside
-from tests.conftest import COARSE
+from tests.conftest import COARSE, LABELS
 
 
 @pytest.fixture
@@ -23,10 +23,8 @@ def copy(store, tmp_path) -> Path:
 
 def test_it_says_what_is_there_and_what_was_set_aside(cohort, tmp_path, capsys):
     source = Path(shutil.copytree(cohort, tmp_path / "in"))
-    for number in (1, 2):
-        (source / f"sub-000{number}" / "anat" / f"sub-000{number}_T1w.nii.gz").write_bytes(
-            b"\x1f\x8b nothing"
-        )
+    for label in LABELS[:2]:
+        (source / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii.gz").write_bytes(b"\x1f\x8b nothing")
     prepare(PrepareConfig(source=source, store=tmp_path / "store", preprocessing=COARSE, workers=1))
     main(["check", str(tmp_path / "store")])
     said = capsys.readouterr().out

@@ -36,7 +36,7 @@ def test_shards_make_the_same_store(cohort, store, tmp_path):
 
 
 def test_a_failed_shard_is_named_and_the_others_stay(cohort, tmp_path):
-    path = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    path = cohort / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
     good, breaks = ScanEntry("a", "a", "", "", path), ScanEntry("blocked/b", "b", "", "", path)
     store = Store.create(tmp_path / "store", COARSE)
     (store.path / "volumes").mkdir()

@@ -68,11 +68,11 @@ def test_preparing_again_changes_nothing(cohort, store):
 
 def test_a_changed_scan_is_prepared_anew_and_a_new_one_added(cohort, tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(cohort / "sub-0001", source / "sub-0001")
+    shutil.copytree(cohort / "sub-A0001", source / "sub-A0001")
     prepare(config(source, tmp_path / "store"))
-    shutil.copytree(cohort / "sub-0002", source / "sub-0002")
-    path = source / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
-    shutil.copy(cohort / "sub-0003" / "anat" / "sub-0003_T1w.nii.gz", path)
+    shutil.copytree(cohort / "sub-ADNI-002-S-0002", source / "sub-ADNI-002-S-0002")
+    path = source / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
+    shutil.copy(cohort / "sub-BraTS-GLI-00003-000" / "anat" / "sub-BraTS-GLI-00003-000_T1w.nii.gz", path)
     os.utime(path, ns=(1, 1))
     summary = prepare(config(source, tmp_path / "store"))
     assert (summary.prepared, summary.unchanged) == (3, 1)
@@ -90,8 +90,8 @@ def test_a_dry_run_writes_nothing(cohort, tmp_path):
 
 def test_bad_scans_are_set_aside_with_reasons_and_the_others_go_on(cohort, tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(cohort / "sub-0001", source / "sub-0001")
-    good = source / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    shutil.copytree(cohort / "sub-A0001", source / "sub-A0001")
+    good = source / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
     (source / "cut.nii.gz").write_bytes(good.read_bytes()[:3000])
     nib.save(nib.Nifti1Image(np.zeros((64, 64, 1), dtype=np.float32), np.eye(4)), source / "flat.nii")
     (source / "empty.nii").touch()
@@ -109,7 +109,7 @@ def test_bad_scans_are_set_aside_with_reasons_and_the_others_go_on(cohort, tmp_p
 
 def test_a_scan_that_breaks_the_code_does_not_end_the_others(cohort, tmp_path, monkeypatch):
     def odd(path: Path, **options: object) -> object:
-        if path.name == "sub-0001_T1w.nii.gz":
+        if path.name == "sub-A0001_T1w.nii.gz":
             raise ZeroDivisionError("of a\nkind nobody thought of")
         return read_scan(path, **options)
 
@@ -122,7 +122,7 @@ def test_a_scan_that_breaks_the_code_does_not_end_the_others(cohort, tmp_path, m
 
 
 def test_two_sources_with_equal_names_do_not_overwrite_each_other(cohort, tmp_path):
-    names = {"one": "sub-0001", "two": "sub-0002"}
+    names = {"one": "sub-A0001", "two": "sub-ADNI-002-S-0002"}
     for folder, subject in names.items():
         (tmp_path / folder).mkdir()
         shutil.copy(
@@ -141,7 +141,7 @@ def test_a_changed_scan_is_never_described_by_what_it_was(cohort, tmp_path, monk
     """As after a kill between the new volume and the manifest."""
     path = tmp_path / "source" / "sub-1_T1w.nii.gz"
     path.parent.mkdir()
-    shutil.copy(cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", path)
+    shutil.copy(cohort / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz", path)
     prepare(config(path.parent, tmp_path / "store"))
     scan = read_scan(path)
     write_nifti(path, scan.data[:, :-4], scan.affine)
@@ -281,7 +281,7 @@ def test_whole_files_give_the_same_crops(store, monkeypatch):
 
 
 def test_copies_of_a_scan_count_once(cohort, tmp_path):
-    source = cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz"
+    source = cohort / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz"
     for name in ("b.nii.gz", "a.nii.gz"):
         (tmp_path / "in").mkdir(exist_ok=True)
         shutil.copy(source, tmp_path / "in" / name)
@@ -299,7 +299,7 @@ def test_what_was_set_aside_is_not_read_again_until_it_changes(cohort, tmp_path,
     bad, good = tmp_path / "in" / "bad.nii.gz", tmp_path / "in" / "good.nii.gz"
     bad.parent.mkdir()
     bad.write_bytes(b"no scan")
-    shutil.copy(cohort / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", good)
+    shutil.copy(cohort / "sub-A0001" / "anat" / "sub-A0001_T1w.nii.gz", good)
     assert prepare(config(bad.parent, tmp_path / "store")).prepared == 1
     read = []
     monkeypatch.setattr(
@@ -309,7 +309,7 @@ def test_what_was_set_aside_is_not_read_again_until_it_changes(cohort, tmp_path,
     assert not read and len(again.set_aside) == 1 and "no NIfTI header" in again.set_aside[0].reason
     prepare(config(bad.parent, tmp_path / "store", retry=True))
     assert read == ["bad.nii.gz"]
-    shutil.copy(cohort / "sub-0002" / "anat" / "sub-0002_T1w.nii.gz", bad)
+    shutil.copy(cohort / "sub-ADNI-002-S-0002" / "anat" / "sub-ADNI-002-S-0002_T1w.nii.gz", bad)
     mended = prepare(config(bad.parent, tmp_path / "store"))
     assert (mended.prepared, mended.set_aside) == (1, [])
 

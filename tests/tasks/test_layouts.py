@@ -44,6 +44,21 @@ def test_who_has_no_label_or_two_is_left_out_of_a_table_of_ones_own(tmp_path):
     assert cohort.left_out == {"no label that counts": 1, "rows that contradict each other in lesion": 1}
 
 
+def test_cases_of_one_person_are_told_by_a_table(tmp_path):
+    """As of nnU-Net's raw data sets, whose names do not tell: parts are by person, and a split may not divide one."""
+    rows = [f"x_{number:03d}.nii,case{number},T1w,{number % 2}" for number in range(4)]
+    (tmp_path / "own.csv").write_text("path,subject,contrast,lesion\n" + "\n".join(rows) + "\n")
+    people = tmp_path / "people.csv"
+    people.write_text("scan,subject\nx_000,A0001\nx_001,A0001\nx_002,ADNI-002-S-0001\nx_003,B\n")
+    cohort = find_cohort(OWN, tmp_path / "own.csv", ("T1w",), people)
+    assert cohort.people.tolist() == ["A0001", "A0001", "ADNI-002-S-0001", "B"]
+    assert cohort.subjects.tolist() == ["case0", "case1", "case2", "case3"]
+    split = tmp_path / "split.csv"
+    split.write_text("subject,split\ncase0,train\ncase1,test\ncase2,train\ncase3,test\n")
+    with pytest.raises(DataError, match="A0001 is in train and in test"):
+        split_parts(split, cohort)
+
+
 def test_a_table_without_any_label_is_one_line(tmp_path):
     (tmp_path / "own.csv").write_text("path,subject,contrast,lesion\na,s1,T1w,\nb,s2,T1w,\n")
     with pytest.raises(DataError, match="nobody is left for own: 2 with no label that counts"):

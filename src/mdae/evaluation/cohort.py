@@ -6,13 +6,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mdae.data.columns import with_columns
 from mdae.data.name_matching import bare, match_names
+from mdae.data.subject_table import with_subjects
 from mdae.data.tables import read_text_table
 from mdae.errors import DataError
 from mdae.tasks.layouts import Case, read_cases
@@ -45,6 +46,11 @@ class Cohort:
         """(N,) names."""
         return np.array([case.subject for case in self.cases])
 
+    @property
+    def people(self) -> np.ndarray:
+        """(N,) who they are: parts of a cross-validation and intervals are by person."""
+        return np.array([case.person or case.subject for case in self.cases])
+
     def without(self, reasons: dict[int, str]) -> Cohort:
         """The cohort less the cases of these numbers, whose reasons are counted."""
         left_out = dict(self.left_out)
@@ -54,8 +60,21 @@ class Cohort:
         return Cohort([self.cases[index] for index in kept], self.labels[kept], left_out, self.data_set)
 
 
-def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
+def _of_people(cases: Sequence[Case], table: Path, root: Path) -> list[Case]:
+    """Cases with the people that a table says they are of."""
+    firsts = [next(iter(case.scans.values())) for case in cases]
+    named = with_subjects(firsts, table, root)
+    return [replace(case, person=entry.subject) for case, entry in zip(cases, named, strict=True)]
+
+
+def find_cohort(task: Task, data: Path, modalities: Sequence[str], people: Path | None = None) -> Cohort:
     """The subjects of a data set with the label and every wanted modality.
+
+    Args:
+        task: what is asked.
+        data: the folder of the download.
+        modalities: scans that each has to have.
+        people: a table with columns `scan` and `subject`, which says whose each case is.
 
     Raises:
         DataError: not that data set, a table without the column, or nobody is left.
@@ -72,6 +91,8 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str]) -> Cohort:
         else:
             cases.append(case)
             labels.append(label)
+    if people is not None and cases:
+        cases = _of_people(cases, people, data)
     if not cases:
         why = ", ".join(f"{number} with {reason}" for reason, number in left_out.items())
         mend = "see the label's rule by `mdae tasks show`, or name fewer --modalities"
@@ -163,6 +184,11 @@ def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
         logger.warning("%s: %d subjects are matched %s, e.g. %r to %r", path, len(pairs), how, *pairs[0])
     parts = dict(zip(names, table["split"], strict=True))
     found = np.array([parts.get(case.subject, "") for case in cohort.cases])
+    sides: dict[str, str] = {}
+    for case, part in zip(cohort.cases, found, strict=True):
+        if case.person and part and sides.setdefault(case.person, str(part)) != part:
+            reason = f"{case.person} is in {sides[case.person]} and in {part}"
+            raise DataError(reason, where=path, mend="split by person: mdae split --subjects TABLE")
     if not found.astype(bool).any():
         raise DataError(
             f"none of its subjects, e.g. {next(iter(parts), '')!r}, is in the cohort, e.g. {cohort.cases[0].subject!r}",

@@ -103,6 +103,9 @@ class EvaluateConfig:
     auto is linear, or nnU-Net."""
     modalities: tuple[str, ...] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
+    subjects: Path | None = None
+    """Table with columns `scan` and `subject` of whose the cases are, where several are of one person: nnU-Net's raw
+    data sets do not tell. Parts and intervals are then by person."""
     split: Path | None = None
     """Table with `subject` and `split` (train, val, test) instead of cross-validation, such as `mdae split` writes."""
     out: Path = Path("results")

@@ -162,7 +162,7 @@ def _evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) -
         features[FUSED] = np.concatenate([features[name] for name in modalities], axis=1)
 
     def score(modality: str) -> Scored:
-        x, y, names = features[modality], cohort.labels, cohort.subjects
+        x, y, names = features[modality], cohort.labels, cohort.people
         if parts is not None:
             return hold_out(protocol, x, y, names, parts, config.seed)
         options = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
@@ -201,7 +201,7 @@ def _evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
                 [[cache.path(case.scans[name]) for name in views[view]] for case in cohort.cases]
             ),
             labels=cohort.labels,
-            subjects=cohort.subjects,
+            subjects=cohort.people,
             kind="regression" if task.kind == "regression" else "classification",
             options=config.finetune,
             device=config.device,
@@ -251,7 +251,7 @@ def _ready_cohort(
     Raises:
         DataError: no scan can be embedded, or a split that cannot be used.
     """
-    cohort = find_cohort(task, config.root, modalities)
+    cohort = find_cohort(task, config.root, modalities, config.subjects)
     if config.split is not None:  # what is wrong with it must not come out after hours of embedding
         parts = split_parts(config.split, cohort)
         cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
@@ -322,11 +322,11 @@ def _judge(
             continue
         scored: Scored = score(modality)
         y, s, p = (values[tested] for values in (cohort.labels, scored.scores, scored.probabilities))
-        names = cohort.subjects[tested]
+        names, people = cohort.subjects[tested], cohort.people[tested]
         if task.kind == "classification":
-            figures = classification_scores(y, s, p, names, widening=widening, seed=config.seed)
+            figures = classification_scores(y, s, p, people, widening=widening, seed=config.seed)
         else:
-            figures = regression_scores(y, s, names, widening=widening, seed=config.seed)
+            figures = regression_scores(y, s, people, widening=widening, seed=config.seed)
         results.append(
             replace(
                 blank,

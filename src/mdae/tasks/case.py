@@ -23,6 +23,7 @@ class Case:
         scans: by the data set's own name of the modality.
         row: what the data set's table says of the subject, as text.
         mask: its segmentation, if there is one.
+        person: who that is, where subjects are cases of which several may be of one person; "" if the subject is.
         contradicted: columns in which the subject's rows of the table say different things; empty in `row`.
     """
 
@@ -31,6 +32,7 @@ class Case:
     row: dict[str, str] = field(default_factory=dict)
     mask: Path | None = None
     contradicted: frozenset[str] = frozenset()
+    person: str = ""
 
 
 def with_rows(case: Case, rows: Iterable[Mapping[Any, str]]) -> Case:

@@ -34,7 +34,7 @@ from tests.data.test_sources import openmind
 
 
 def first_scan(cohort: Path) -> Path:
-    return cohort / "sub-0001" / "anat" / "sub-0001_FLAIR.nii.gz"
+    return cohort / "sub-A0001" / "anat" / "sub-A0001_FLAIR.nii.gz"
 
 
 @pytest.mark.parametrize("window", ["slide", "centre", "whole"])
@@ -88,12 +88,12 @@ def test_orientation_does_not_matter(model, cohort, tmp_path):
 
 def test_many_scans_to_a_table_and_bad_ones_set_aside(model, cohort, tmp_path):
     source = tmp_path / "scans"
-    shutil.copytree(cohort / "sub-0001", source / "sub-0001")
+    shutil.copytree(cohort / "sub-A0001", source / "sub-A0001")
     (source / "broken.nii.gz").write_bytes(b"\x1f\x8b broken")
     out = tmp_path / "features.csv"
     embed(EmbedConfig(model=model, scans=(source,), out=out))
     table = pd.read_csv(out, dtype={"subject": str})
-    assert list(table["scan"]) == ["sub-0001_FLAIR", "sub-0001_T1w"] and set(table["subject"]) == {"0001"}
+    assert list(table["scan"]) == ["sub-A0001_FLAIR", "sub-A0001_T1w"] and set(table["subject"]) == {"A0001"}
     single = mdae.load(model).embed(first_scan(cohort))
     np.testing.assert_allclose(table.filter(regex=r"^f\d+$").iloc[0], single, atol=1e-5)
     aside = pd.read_csv(tmp_path / "features.csv.set_aside.csv")

@@ -360,3 +360,16 @@ def test_a_table_of_ones_own_with_a_column_of_masks(tmp_path):
     dataset = raw_dataset(task, tmp_path / "scans.csv", cohort, task.modalities, tmp_path / "raw", workers=1)
     assert list(dataset.cases) == ["s0", "s1"] and root.is_dir()
     assert dataset.scheme.classes == {"label_1": (1,), "label_2": (2,), "label_4": (3,)}
+
+
+def test_cases_of_one_person_are_in_one_part():
+    people = [f"A{number // 2:04d}" for number in range(len(IDS))]
+    whose = dict(zip(IDS, people, strict=True))
+    for fold in [
+        *cross_validation(IDS, 3, 0, people),
+        given_split(IDS, ["train"] * (len(IDS) - 1) + ["test"], 0, people),
+    ]:
+        sides = [{whose[name] for name in part} for part in (fold.train, fold.val, fold.test)]
+        assert sum(map(len, sides)) == len(set().union(*sides)) == len(set(people))
+    with pytest.raises(ConfigError, match="3 folds of 2 subjects"):
+        cross_validation(IDS[:4], 3, 0, people[:4])

@@ -54,13 +54,14 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     modalities = config.modalities or task.modalities
     weights = start.weights(len(modalities))
     start.network.config.check_shape(options.patch or start.patch)
-    cohort = find_cohort(task, config.root, modalities)
+    cohort = find_cohort(task, config.root, modalities, config.subjects)
     folder = config.out / "nnunet" / f"{task.name}-{dataset_key(cohort, modalities)}"
     parts = None
     if config.split is not None:
         parts = dict(zip(cohort.subjects.tolist(), split_parts(config.split, cohort).tolist(), strict=True))
     dataset = raw_dataset(task, config.root, cohort, modalities, folder / "raw", config.workers)
-    tested = _run(dataset, parts, start, weights, folder, device, config, options)
+    whose = dict(zip(cohort.subjects.tolist(), cohort.people.tolist(), strict=True))
+    tested = _run(dataset, parts, whose, start, weights, folder, device, config, options)
     values = _score(dataset, tested, options.tolerance_mm)
     modality = FUSED if len(modalities) > 1 else modalities[0]
     contents = {content for case_id in tested for content in dataset.cases[case_id].contents}
@@ -83,6 +84,7 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
 def _run(
     dataset: RawDataset,
     parts: Mapping[str, str] | None,
+    whose: Mapping[str, str],
     start: Start,
     weights: Mapping[str, Any] | None,
     folder: Path,
@@ -94,7 +96,7 @@ def _run(
     from mdae.evaluation.nnunet import planning, trainer, training  # here: they need nnU-Net
 
     rate = LearningRate(options.schedule, options.epochs, peak_rate(start, options), options.warmup)
-    chosen = _folds(dataset, parts, config, options)
+    chosen = _folds(dataset, parts, whose, config, options)
     name = f"mdae-{_run_key(start, rate, chosen, config, options)}"
     patch = options.patch or start.patch
     plans = planning.make_plans(
@@ -126,15 +128,20 @@ def peak_rate(start: Start, options: SegmentOptions) -> float:
 
 
 def _folds(
-    dataset: RawDataset, parts: Mapping[str, str] | None, config: EvaluateConfig, options: SegmentOptions
+    dataset: RawDataset,
+    parts: Mapping[str, str] | None,
+    whose: Mapping[str, str],
+    config: EvaluateConfig,
+    options: SegmentOptions,
 ) -> list[Fold]:
     """The trainings of an evaluation, of which `only_folds` may name some."""
     case_ids = list(dataset.cases)
+    people = [whose[case.subject] for case in dataset.cases.values()]
     if parts is None:
-        found = cross_validation(case_ids, config.folds, config.seed)
+        found = cross_validation(case_ids, config.folds, config.seed, people)
     else:
         of_cases = [parts[case.subject] for case in dataset.cases.values()]
-        found = [given_split(case_ids, of_cases, config.seed)]
+        found = [given_split(case_ids, of_cases, config.seed, people)]
     if unknown := [number for number in options.only_folds if number >= len(found)]:
         raise ConfigError(f"no fold {unknown[0]}", mend=f"there are 0 to {len(found) - 1}")
     return found
