@@ -28,7 +28,7 @@ sub-01/sub-01_space-T1w_label-L_roi.nii  BraTS_3/BraTS_3_seg.nii.gz
 BraTS-GLI-00001-000/BraTS-GLI-00001-000-seg.nii.gz  patient001_frame01_gt.nii.gz  ct_train_1001_label.nii.gz
 A0001_GT.nii  P1_lesion.nii  P1_lesions_rater2.nii.gz  P1_LesionMask.nii.gz  mask.nii.gz  wmh.nii.gz  P1_ROI.nii
 UPENN-GBM-00001_11_segm.nii.gz  OAS1_0001_fseg.nii  A0001_tumor_segmentation.nii.gz  P1_mask_left.nii
-prostate/Müller_Label_2.nrrd  T1_pveseg.nii.gz  ADNI_aseg_native.nii
+prostate/Müller_Label_2.nrrd  T1_pveseg.nii.gz  ADNI_aseg_native.nii  Patient-1/1-LesionSeg-Flair.nii.gz
 """
 SCANS = """
 imagesTr/BRATS_001.nii.gz  s0000/ct.nii.gz  case_00000/imaging.nii.gz  volume-0.nii  s1/mri/T1.mgz

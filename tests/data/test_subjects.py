@@ -158,6 +158,32 @@ TREES = {
     "names that look like visits": """
         M12_T1.nii.gz | M12 | | T1
         F03_T1.nii.gz | F03 | | T1""",
+    "OASIS": """
+        OAS1_0001_MR1/RAW/OAS1_0001_MR1_mpr-1_anon.nii | OAS1_0001 | MR1 | ?
+        OAS1_0001_MR2/RAW/OAS1_0001_MR2_mpr-1_anon.nii | OAS1_0001 | MR2 | ?
+        OAS1_0002_MR1/RAW/OAS1_0002_MR1_mpr-1_anon.nii | OAS1_0002 | MR1 | ?""",
+    "ADNI in one folder": """
+        ADNI_002_S_0295_MR_MPR__GradWarp_Br_20081001114556321_S18402_I118671.nii | ADNI_002_S_0295 | | MR-MPR
+        ADNI_002_S_0295_MR_MPR__GradWarp_Br_20071001114556321_S18401_I118670.nii | ADNI_002_S_0295 | | MR-MPR
+        ADNI_011_S_0003_MR_MPR_Br_20071001114556321_S18300_I118600.nii | ADNI_011_S_0003 | | MR-MPR""",
+    "hospital, year, subject": """
+        HospitalA/2019/P0001/T1.nii.gz | P0001 | 2019 | T1
+        HospitalA/2020/P0002/T1.nii.gz | P0002 | 2020 | T1
+        HospitalB/2019/P0003/T1.nii.gz | P0003 | 2019 | T1""",
+    "images in a folder of each subject": """
+        P001/images/T1.nii.gz | P001 | | T1
+        P002/images/T1.nii.gz | P002 | | T1""",
+    "images in one folder": """
+        images/A01.nii.gz | A01 | |
+        images/A02.nii.gz | A02 | |""",
+    "WMH challenge": """
+        training/Utrecht/0/pre/FLAIR.nii.gz | 0 | | FLAIR
+        training/Utrecht/2/pre/FLAIR.nii.gz | 2 | | FLAIR
+        training/Amsterdam/GE3T/100/pre/T1.nii.gz | 100 | | T1""",
+    "two split folders with the same numbers": """
+        train/001.nii.gz | train/001 | |
+        train/002.nii.gz | train/002 | |
+        test/001.nii.gz | test/001 | |""",
     "files in folders of their own name": """
         BraTS-GLI-00001/BraTS-GLI-00001-t1n.nii/x1.nii | BraTS-GLI-00001 | | ?
         BraTS-GLI-00002/BraTS-GLI-00002-t1n.nii/x2.nii | BraTS-GLI-00002 | | ?""",

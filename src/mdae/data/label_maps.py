@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ ANYWHERE = re.compile(
     r"aparc\w*|aseg\w*|wmparc\w*|ribbon|dseg|probseg|defacemask|defacingmask|groundtruth|labelmap",
     re.IGNORECASE,
 )
+ILL = re.compile(r"(lesion|tumou?r|infarct|stroke|hippocamp\w*|brain)s?", re.IGNORECASE)
 FREESURFER_MAPS = re.compile(r"(wm|filled|ctrl_pts|surface)(\..*)?|.*labels.*|.*\.label", re.IGNORECASE)
 # What may stand behind the word: numbers, sides, who drew it and where.
 BEHIND = re.compile(
@@ -90,6 +92,8 @@ def _named(stem: str, suffix: str, folders: Sequence[str]) -> bool:
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", stem)  # lesionMask
     words = [word for word in re.split(r"[-_. +]+", spaced) if word]
     if any(ANYWHERE.fullmatch(word) for word in words):
+        return True
+    if any(ILL.fullmatch(word) and FIRST.fullmatch(after) for word, after in pairwise(words)):
         return True
     while len(words) > 1 and BEHIND.fullmatch(words[-1]):
         words.pop()

@@ -99,7 +99,7 @@ def _run(place: Place) -> list[Level]:
 
 
 def _unbroken(folders: Sequence[str], *, unsure: bool) -> list[Level]:
-    """The first unbroken run of folders that may be somebody: what lies below a visit or a contrast is nobody."""
+    """The first run of folders that may be somebody: below a visit or a contrast of somebody nobody else is."""
     run: list[Level] = []
     for depth, name in enumerate(folders):
         if NEUTRAL.fullmatch(name):
@@ -109,7 +109,7 @@ def _unbroken(folders: Sequence[str], *, unsure: bool) -> list[Level]:
             identity = name
         if identity:
             run.append(Level(depth, name, identity))
-        elif run:
+        elif not all(GROUP.fullmatch(level.identity) for level in run):
             break
     return run
 
@@ -224,16 +224,14 @@ def _named(place: Place, source: str) -> Found:
 
 
 def _shortened(found: dict[Place, Found], rule: str) -> dict[Place, Found]:
-    """Subjects of file names with contrasts cut to the first words that tell all apart: IXI002 of IXI002-Guys-0828."""
+    """Subjects of file names with contrasts cut to their first word if it tells all apart: IXI002 of IXI002-Guys-0828."""
     named = {place: one for place, one in found.items() if not one.by_folder}
     if not named or rule == "name" or not all(one.contrast for one in named.values()):
         return _merged(found)
     whole = {one.subject for one in named.values()}
-    for words in range(1, 4):
-        short = {name: "".join(SEPARATOR.split(name)[: 2 * words - 1]) for name in whole}
-        if len(set(short.values())) == len(whole) and numbered(set(short.values())):
-            named = {place: replace(one, subject=short[one.subject]) for place, one in named.items()}
-            break
+    first = {name: SEPARATOR.split(name)[0] for name in whole}
+    if len(set(first.values())) == len(whole) and numbered(set(first.values())):
+        named = {place: replace(one, subject=first[one.subject]) for place, one in named.items()}
     return _merged(found | named)
 
 

@@ -47,14 +47,15 @@ DATE = re.compile(
     r"|(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\2(?:19|20)\d\d)"
     r"(?:[-_T ]?(?:[01]\d|2[0-3])[-_:h.]?[0-5]\d(?:[-_:.]?[0-5]\d(?:\.\d+)?)?)?(?!\d)"
 )
+YEAR = re.compile(r"(19|20)\d\d")
 VISIT = re.compile(
-    r"(?:(?:ses|session|visit|vis|timepoint|tp|time|wave|month|mo|m|week|wk|year|yr|y|day|d|v|fu|follow-?up)"
+    r"(?:(?:ses|session|visit|vis|timepoint|tp|time|wave|month|mo|m|week|wk|year|yr|y|day|d|v|mr|fu|follow-?up)"
     r"[-_ ]?\d{1,3}"
     r"|session|baseline|bl|follow-?up|fu|screening|retest)",
     re.IGNORECASE,
 )
 # Of these, what may as well be somebody's id, where nothing else is.
-UNSURE_VISIT = re.compile(r"[mywvd][-_ ]?\d{1,3}|\d{8}", re.IGNORECASE)
+UNSURE_VISIT = re.compile(r"[mywvd][-_ ]?\d{1,3}|\d{4}|\d{8}", re.IGNORECASE)
 GROUP = re.compile(
     r"((train|test|val)\w*[-_ ])?"
     r"(site|cent(er|re)|hospital|clinic|group|cohort|scanner|dataset|ds|batch|part|fold|set|study|project|release|arm)"
@@ -119,6 +120,8 @@ class PlainName:
 def plain_name(name: str) -> PlainName:
     """Take a name apart: `IXI002-Guys-0828-T1` is a T1 of IXI002-Guys-0828, `P7_2020-01-01_flair` a visit of P7."""
     session = ""
+    if YEAR.fullmatch(name):
+        return PlainName("", "", name)
     if date := DATE.search(name):
         session, name = date[0], f"{name[: date.start()]}\0{name[date.end() :]}"
     pieces = SEPARATOR.split(name)
@@ -137,11 +140,16 @@ def plain_name(name: str) -> PlainName:
     else:
         visits = []
     kept = [
-        (gap, word)
+        ((gap, word), place)
         for place, (gap, word) in enumerate(zip(gaps, words, strict=True))
         if place not in places and place not in visits and word.strip("\0")
     ]
-    identity = "".join(gap + word for gap, word in kept).strip("-_. +\0").replace("\0", "")
+    before = [pair for pair, place in kept if places and place < places[0]]
+    if sum(map(str.isdigit, "".join(word for _, word in before))) > 1:
+        pairs = before  # what follows the contrast says how it was made
+    else:
+        pairs = [pair for pair, _ in kept]
+    identity = "".join(gap + word for gap, word in pairs).strip("-_. +\0").replace("\0", "")
     contrast = "-".join(words[place] for place in places)
     return PlainName(identity, contrast, session)
 

@@ -179,7 +179,8 @@ def _channels(paths: Iterable[Path], root: Path) -> dict[Path, tuple[str, str]]:
         else:
             numbered = every and len(numbers) <= MAX_CHANNELS and (images or len(cases) >= len(numbers))
             numbered = numbered and ("0000" in numbers or len(numbers) == 1)
-        if not numbered and not images and names is None:
+        plain = folder.name.casefold() == "images"
+        if not numbered and names is None and (plain or not images):
             continue
         for file, match in stems.items():
             case, number = (match[1], int(match[2])) if match and numbered else (scan_stem(file), 0)
