@@ -224,7 +224,7 @@ def _named(place: Place, source: str) -> Found:
 
 
 def _shortened(found: dict[Place, Found], rule: str) -> dict[Place, Found]:
-    """Subjects of file names with contrasts cut to their first word if it tells all apart: IXI002 of IXI002-Guys-0828."""
+    """Subjects of names with contrasts cut to their first word if it tells all apart: IXI002 of IXI002-Guys-0828."""
     named = {place: one for place, one in found.items() if not one.by_folder}
     if not named or rule == "name" or not all(one.contrast for one in named.values()):
         return _merged(found)
