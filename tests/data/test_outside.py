@@ -42,6 +42,7 @@ SCENES = {
     "CT": (CT, True),
     "CT padded": (np.where(np.indices(SHAPE)[0] < 6, -3024, CT), True),
     "lung": (np.where(tissue() > 0.5, 30, -850) + noise(40), True),
+    "lung alone": (-900 + 40 * tissue() + noise(30), True),
     "CT without air": (np.where(head(), CT, 0), False),
 }
 

@@ -160,13 +160,15 @@ class Sample(NamedTuple):
     Attributes:
         values: float32.
         anatomy: bool, of the head or whatever was looked for; padding and defaced voxels are no part of it.
-        box: bool, what is kept and known.
+        box: part of them that is kept.
+        known: bool, what was not defaced; None for all.
         background: of what is no anatomy.
     """
 
     values: np.ndarray
     anatomy: np.ndarray
-    box: np.ndarray
+    box: tuple[slice, ...]
+    known: np.ndarray | None
     background: float
 
 
@@ -212,9 +214,10 @@ def find_scaling(how: Intensity, sample: Sample, kept: np.ndarray) -> Scaling:
         return _z_score(*_moments(kept))
     mean, std = robust_moments(inside)
     if how.over == "foreground" and std > 0:
-        standard = (sample.values - np.float32(mean)) / np.float32(std)
-        there = is_foreground(standard, (sample.background - mean) / std) & sample.box
-        mean, std = robust_moments(sample.values[there]) if there.any() else (mean, std)
+        values = sample.values[sample.box]
+        there = is_foreground((values - np.float32(mean)) / np.float32(std), (sample.background - mean) / std)
+        there = there if sample.known is None else there & sample.known[sample.box]
+        mean, std = robust_moments(values[there]) if there.any() else (mean, std)
     return _z_score(mean, std)
 
 

@@ -16,6 +16,7 @@ from nibabel import orientations
 from nibabel.affines import from_matvec, voxel_sizes
 from scipy import ndimage
 
+from mdae.data.background import thinned
 from mdae.data.head import Box, Head, find_head
 from mdae.data.intensity import (
     ROBUST_PERCENTILES,
@@ -219,7 +220,7 @@ def prepare_scan(
         notes += (f"cut below {contract.height_mm:g} mm from the top: {box.cut:.0%} of its height",)
     kept = data[box.slices] if hidden is None else data[box.slices][~hidden[box.slices]]
     sample, foreground = _sample(data, head, hidden, box)
-    modality = scan.modality or ("CT" if looks_like_ct(sample.values) else "")
+    modality = scan.modality or ("CT" if looks_like_ct(thinned(data)) else "")
     scaling = find_scaling(contract.intensity, sample, kept)
     if not scaling.std > 0:
         raise ScanError("the anatomy's intensities are constant", where=scan.path, mend="look at the file")
@@ -331,14 +332,14 @@ def _sample(data: np.ndarray, head: Head, hidden: np.ndarray | None, box: Box) -
         for part, stride in zip(box.slices, strides, strict=True)
     )
     foreground = float(inside_head[inner].mean())
-    known = np.ones(values.shape, dtype=bool) if hidden is None else ~hidden[sparse]
-    outside = values[~inside_head & known]
+    known = None if hidden is None else ~hidden[sparse]
+    if known is not None:
+        inside_head &= known
     background = head.background.air
     if background is None:
+        outside = values[~inside_head] if known is None else values[~inside_head & known]
         background = float(np.median(outside)) if outside.size > values.size // 100 else float(data.min())
-    in_box = np.zeros(values.shape, dtype=bool)
-    in_box[inner] = known[inner]
-    return Sample(values, inside_head & known, in_box, background), foreground
+    return Sample(values, inside_head, inner, known, background), foreground
 
 
 def _new_size(size: int, old: float, new: float) -> int:
