@@ -54,15 +54,21 @@ class World:
         """The arithmetic, as `--precision` names it."""
         return "bf16" if self.bf16 else "32"
 
-    def distributed(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over all processes."""
+    def distributed(self, module: nn.Module, *, accumulate: int = 1) -> nn.Module:
+        """The module, its gradients averaged over all processes.
+
+        Args:
+            module: on its device.
+            accumulate: backward passes of a step. A graph is only told to be static where there is one: torch learns
+                it from a first pass that exchanges gradients.
+        """
         if self.size == 1:
             return module
         return DistributedDataParallel(
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
-            static_graph=True,
+            static_graph=accumulate == 1,
         )
 
     def sum(self, values: Tensor) -> Tensor:

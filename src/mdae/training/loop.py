@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Trainer:
             lr=config.lr,
             weight_decay=config.weight_decay,
             ema=config.ema,
-            distributed=world.distributed,
+            distributed=partial(world.distributed, accumulate=config.accumulate),
         )
         self.held_out = HeldOut(run, self.learner, self.micro_batch, world)
         self.identity = run.identity(precision=world.precision, micro_batch=self.micro_batch)
