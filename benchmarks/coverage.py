@@ -57,8 +57,11 @@ def held(
     figure: Weighted, weights: np.ndarray, sizes: tuple[int, ...], name: str, truth: float
 ) -> list[bool]:
     """Whether ours and the percentiles hold the truth."""
-    ours = bootstrap_estimate(figure, weights, sizes, scale=SCALES.get(name, SHARE))
-    low, high = np.nanpercentile(figure(weights), [2.5, 97.5])
+    replicates = figure(weights)  # once for both
+    ours = bootstrap_estimate(
+        lambda w: replicates if w is weights else figure(w), weights, sizes, scale=SCALES.get(name, SHARE)
+    )
+    low, high = np.nanpercentile(replicates, [2.5, 97.5])
     return [found.low <= truth <= found.high for found in (ours, Estimate(ours.value, low, high))]
 
 

@@ -14,8 +14,9 @@ from mdae.errors import ConfigError, DataError
 from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.results.schema import ModalityResult
 from mdae.evaluation.statistics.tests import delong, holm
+from mdae.interop.exposure import known_exposure
 from mdae.report.board import make_board, remarks, warnings
-from mdae.report.board_figures import bars_figure, cells_figure, means_figure, roc_figure
+from mdae.report.board_figures import bars_figure, cells_figure, means_figure, roc_figure, shown_name
 from mdae.report.board_text import CSV_COLUMNS, escape, means_table
 from mdae.seeding import numpy_generator
 from mdae.tasks.catalogue import find_task
@@ -228,3 +229,23 @@ def test_figures_show_what_the_tables_say(results):
     curve = next(line for line in axis.lines if line.get_label() == "ours")
     area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
     assert area == pytest.approx(board.headline("linear", "brats18-grade", "t1", "ours").estimate.value)
+
+
+def test_an_encoder_that_has_seen_the_data_carries_a_mark(tmp_path):
+    labels = np.arange(40) % 2.0
+    scores = numpy_generator(0, "mark").standard_normal(40) + labels
+    results = [made_up_result(GRADE, "t1", labels, scores)]
+    write(
+        tmp_path, evaluation(GRADE, "theirs", results, exposure=known_exposure("brainmvp:x.pt", "ucsf-pdgm"))
+    )
+    write(tmp_path, evaluation(GRADE, "ours", results, exposure=known_exposure("nnssl:x.pth", "ucsf-pdgm")))
+    board = make_board(read_results([tmp_path]), "ours")
+    said = "\n".join(warnings(board))
+    assert (
+        "is not unseen to theirs: its pre-training lists hold 495 cases of UCSF-PDGM" in said
+        and "to ours" not in said
+    )
+    assert (
+        shown_name(board, "theirs") == "theirs (has seen some of it)"
+        and shown_name(board, "ours") == "ours (baseline)"
+    )

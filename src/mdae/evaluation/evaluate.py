@@ -34,6 +34,7 @@ from mdae.evaluation.results.schema import Evaluation, ModalityResult, result_pa
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, cross_validation_widening
 from mdae.evaluation.statistics.scores import classification_scores, regression_scores
 from mdae.files import require_writable, write_json
+from mdae.interop.exposure import known_exposure
 from mdae.networks.saved import overlap
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.layouts import Case
@@ -112,7 +113,8 @@ def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
         subjects=scored,
         settings=about,
     )
-    evaluation = replace(evaluation, trials=trials)
+    exposure = known_exposure(config.encoder, evaluation.task.layout)
+    evaluation = replace(evaluation, trials=trials, exposure=exposure)
     path = result_path(config.out, evaluation)
     if _is_of_another(path, evaluation):
         logger.warning("%s: replaces that of another %s; --name keeps both", path, evaluation.encoder)

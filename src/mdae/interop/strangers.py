@@ -5,6 +5,7 @@ Importing it costs nothing; what an encoder needs is imported when it is opened.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdae.errors import ConfigError, ModelError
+from mdae.interop.exposure import SEEN_BY, UNDERGONE
 
 if TYPE_CHECKING:
     from mdae.interop.backbone import Backbone
+
+logger = logging.getLogger(__name__)
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
@@ -148,11 +152,12 @@ STRANGERS: dict[str, Stranger] = {
 
 
 def describe_strangers() -> Iterator[str]:
-    """What each kind is, how scans are prepared for it and where its weights are, four lines a kind."""
+    """What each kind is, how scans are prepared for it and where its weights are, and which data sets it has seen."""
     for kind in STRANGERS.values():
         yield f"{kind.name}:PATH  {kind.title}"
         yield f"    paper: {kind.paper}"
         yield f"    scans: {kind.preprocessing}"
+        yield from (f"    not unseen: {layout}: {why}" for layout, why in SEEN_BY.get(kind.name, {}).items())
         place = f"; on the Hugging Face Hub as {kind.name}:{kind.hub}" if kind.hub else ""
         yield f"    weights: {' and '.join(kind.files)}; licence: {kind.licence}{place}"
 
@@ -174,6 +179,8 @@ def open_stranger(spec: str) -> Backbone:
             f"no kind of encoder {kind!r}", mend=f"write KIND:PATH, KIND of {', '.join(STRANGERS)}"
         )
     stranger = STRANGERS[kind]
+    if kind in UNDERGONE:
+        logger.warning("%s: %s", spec, UNDERGONE[kind])
     hint = f"write {kind}:PATH" + (f" or {kind}:{stranger.hub}" if stranger.hub else "")
     if not place:
         raise ConfigError(f"{kind} without a checkpoint", mend=hint)

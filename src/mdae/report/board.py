@@ -278,6 +278,9 @@ def warnings(board: Board) -> Iterator[str]:
                 f"{protocol}: unequal numbers of configurations of the same weights on the same subjects ({numbers}); "
                 "more trials find more by chance."
             )
+    exposed = {(cell.encoder, cell.task.name): cell.exposure for cell in board.cells if cell.exposure}
+    for (encoder, task), what in exposed.items():
+        yield f"{task} is not unseen to {encoder}: {what}."
     seen = {(cell.encoder, cell.task.name): cell.seen for cell in board.cells if cell.seen}
     for (encoder, task), number in seen.items():
         yield f"{number} scans of {task} were in the pre-training of {encoder}: to it they are not unseen."

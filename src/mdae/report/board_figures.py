@@ -27,7 +27,12 @@ def metric_label(metric: str) -> str:
 
 def shown_name(board: Board, encoder: str) -> str:
     """An encoder's name with what it is, if it is no ordinary one."""
-    marks = [mark(encoder), "baseline" if encoder == board.baseline else ""]
+    seen = any(cell.exposure for cell in board.cells if cell.encoder == encoder)
+    marks = [
+        mark(encoder),
+        "baseline" if encoder == board.baseline else "",
+        "has seen some of it" if seen else "",
+    ]
     words = ", ".join(word for word in marks if word)
     return f"{encoder} ({words})" if words else encoder
 

@@ -40,6 +40,7 @@ class Cell:
         seen: how many of the scans it was pre-trained on; None if nobody knows.
         data_set: whose subjects they are; the task's layout if the file does not say.
         weights: what tells the encoder's weights from others'; its fingerprint if the file does not say.
+        exposure: what is known of the data set in its pre-training; "" for nothing.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Cell:
     seen: int | None = None
     data_set: str = ""
     weights: str = ""
+    exposure: str = ""
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -176,6 +178,7 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         trials=None if trials is None else int(trials),
         seen=None if seen is None else int(seen),
         data_set=str(content.get("data_set") or task.layout),
+        exposure=str(content.get("exposure", "")),
         weights=str(content.get("weights") or content.get("fingerprint", "")),
     )
 

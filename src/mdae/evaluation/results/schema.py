@@ -63,6 +63,7 @@ class Evaluation:
         data_set: whose subjects they are; equal names in another data set are other people.
         weights: what tells the encoder's weights from others', whatever it is called and however scans are shown to it.
         seen_in_pretraining: how many of the scored scans the encoder was pre-trained on; None if nobody knows.
+        exposure: what is known of the data set in the pre-training of somebody else's encoder; "" for nothing.
         trials: with how many settings these weights have been scored on some of these subjects, this one included.
             Whoever reports the best of several has selected by the test.
     """
@@ -78,6 +79,7 @@ class Evaluation:
     data_set: str = ""
     weights: str = ""
     seen_in_pretraining: int | None = None
+    exposure: str = ""
     trials: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,6 +150,8 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         remarks.append(
             f"{evaluation.seen_in_pretraining} of these scans were in the encoder's pre-training: not unseen data"
         )
+    if evaluation.exposure:
+        remarks.append(f"Not unseen data to this encoder: {evaluation.exposure}")
     if evaluation.trials > 1:
         remarks.append(
             f"Trial {evaluation.trials} of these weights on these subjects: the best of several is selected by the test"
