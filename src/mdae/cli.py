@@ -221,9 +221,16 @@ def _objectives(config: ObjectivesConfig) -> None:
 
 
 def _pretrain(config: PretrainConfig) -> None:
+    if config.dry_run:
+        from mdae.training.dry_run import dry_run
+
+        for line in dry_run(config):
+            console.print(line, soft_wrap=True, highlight=False)
+        return
+    from mdae.evaluation.online.watching import watching
     from mdae.training.loop import pretrain
 
-    console.print(f"model: {pretrain(config)}", soft_wrap=True, highlight=False)
+    console.print(f"model: {pretrain(config, watching)}", soft_wrap=True, highlight=False)
 
 
 def _embed(config: EmbedConfig) -> None:

@@ -112,10 +112,10 @@ def load_nnssl(path: Path, name: str) -> Backbone:
     """
     checkpoint = read_checkpoint(weights_file(path, [CHECKPOINT]))
     where = checkpoint.path
-    plan = _plan(checkpoint.others, where)
-    weights = _encoder_weights(checkpoint.weights, plan, where)
+    plan = adaptation_of(checkpoint.others, where)
+    weights = encoder_weights(checkpoint.weights, plan, where)
     try:
-        config = _config(weights)
+        config = config_of(weights)
         config.check_shape(plan.patch)
         if config.in_channels != 1:
             raise ConfigError(f"an encoder of {config.in_channels} contrasts")
@@ -208,7 +208,7 @@ def fit_nnssl(prepared: PreparedScan, plan: AdaptationPlan) -> np.ndarray:
 _MEND = "give a checkpoint of nnssl with the ResEnc-L backbone"
 
 
-def _plan(others: Mapping[str, Any], where: Path) -> AdaptationPlan:
+def adaptation_of(others: Mapping[str, Any], where: Path) -> AdaptationPlan:
     """The plan within the checkpoint, or beside it, or OpenMind's if there is none."""
     values, source = others.get("nnssl_adaptation_plan"), where
     if values is None and (where.parent / PLAN).is_file():
@@ -246,7 +246,7 @@ def _check_architecture(plan: dict[str, Any]) -> None:
             raise ConfigError(f"a network with {option} {kwargs[option]} instead of {wanted}")
 
 
-def _encoder_weights(weights: Mapping[str, Tensor], plan: AdaptationPlan, where: Path) -> dict[str, Tensor]:
+def encoder_weights(weights: Mapping[str, Tensor], plan: AdaptationPlan, where: Path) -> dict[str, Tensor]:
     """The weights of stem and stages by our names; the log says what else there was."""
     found: dict[str, Tensor] = {}
     left_out: dict[str, int] = {}
@@ -266,10 +266,10 @@ def _encoder_weights(weights: Mapping[str, Tensor], plan: AdaptationPlan, where:
         )
     for part, number in left_out.items():
         logger.info("%s: %d weights left out, not of the encoder: %s", where, number, part)
-    return _named_once(found, where)
+    return named_once(found, where)
 
 
-def _named_once(weights: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+def named_once(weights: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
     """`all_modules.0` as `conv` and what follows it as `norm`: what the network computed with, under our names."""
     once = {name: value for name, value in weights.items() if ".all_modules." not in name}
     differing = 0
@@ -290,7 +290,7 @@ def _named_once(weights: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]
     return once
 
 
-def _config(weights: Mapping[str, Tensor]) -> NetworkConfig:
+def config_of(weights: Mapping[str, Tensor]) -> NetworkConfig:
     """The sizes that the shapes tell; raises `KeyError` for weights of another network."""
     blocks: dict[int, int] = {}
     for name in weights:

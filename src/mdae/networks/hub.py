@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mdae.errors import ModelError
@@ -17,11 +18,12 @@ def is_hub_name(spec: str | Path) -> bool:
     return bool(HUB_NAME.fullmatch(str(spec))) and not Path(spec).exists()
 
 
-def local_folder(spec: str | Path) -> Path:
+def local_folder(spec: str | Path, patterns: Sequence[str] = PATTERNS) -> Path:
     """A folder as it is, or the local copy of a repository on the Hub, fetched if need be.
 
     Args:
         spec: a path, or OWNER/NAME with or without @REVISION (a branch, a tag, or the hash of a commit).
+        patterns: names of files that are fetched.
 
     Raises:
         ModelError: a repository that is not to be had.
@@ -32,7 +34,7 @@ def local_folder(spec: str | Path) -> Path:
 
     name, _, revision = str(spec).partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=PATTERNS))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(patterns)))
     except Exception as error:  # huggingface_hub, its HTTP client and the system each have their own
         raise unavailable(error, str(spec)) from error
 

@@ -132,14 +132,21 @@ def salted_hash(salt: str, name: str) -> str:
     return hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:20]
 
 
-def manifest(names: Iterable[str]) -> dict[str, Any]:
-    """Salted hashes of what was trained on; the salt follows from the names, so that a repeat is identical."""
+def manifest(names: Iterable[str], also: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Salted hashes of what was trained on; the salt follows from the names, so that a repeat is identical.
+
+    Args:
+        names: of subjects, or hashes of scans' voxels.
+        also: the manifest of what the weights it began with were trained on.
+    """
     ordered = sorted(set(names))
     salt = hashlib.sha256("\0".join(ordered).encode()).hexdigest()[:16]
-    return {"salt": salt, "hashes": [salted_hash(salt, name) for name in ordered]}
+    own = {"salt": salt, "hashes": [salted_hash(salt, name) for name in ordered]}
+    return own if also is None else {**own, "also": also}
 
 
 def overlap(known: dict[str, Any], names: Iterable[str]) -> list[str]:
-    """Those of `names` that a manifest holds."""
-    hashes = set(known["hashes"])
-    return sorted({name for name in names if salted_hash(known["salt"], name) in hashes})
+    """Those of `names` that a manifest holds, or those that it was begun with."""
+    wanted, hashes = set(names), set(known["hashes"])
+    found = {name for name in wanted if salted_hash(known["salt"], name) in hashes}
+    return sorted(found | set(overlap(known["also"], wanted) if "also" in known else ()))

@@ -22,7 +22,13 @@ from mdae.options import AugmentOptions, read_changes
 from mdae.tasks.catalogue import find_task
 from mdae.training.config import PretrainConfig
 
-OPTIONS = {item.name for item in fields(PretrainConfig)} - {"out", "settings", "options", "augment"}
+OPTIONS = {item.name for item in fields(PretrainConfig)} - {
+    "out",
+    "settings",
+    "options",
+    "augment",
+    "dry_run",
+}
 AUGMENT = "augment."  # before the options of augmentation, whose names some objectives have as well
 OF_TASK = {"task", "data", "protocol", "modalities", "split", "window", "pool", "folds", "repeats"}
 
@@ -96,9 +102,11 @@ class SweepRun:
     def pretraining(self, folder: Path) -> PretrainConfig:
         """What is run; raises `ConfigError` for an option or a setting that there is not."""
         given = {name: _typed(value) for name, value in self.options.items() if name in OPTIONS}
-        for name in ("store", "plugin"):
+        for name in ("store", "plugin", "probe", "masks"):
             if given.get(name) is not None:
                 given[name] = self.spec.path.parent / given[name]
+        if (beside := self.spec.path.parent / str(given.get("init", ""))).exists() and given.get("init"):
+            given["init"] = str(beside)  # else it is on the Hub
         augment = {
             name.removeprefix(AUGMENT): value
             for name, value in self.options.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from mdae.errors import ModelError
 from mdae.files import atomic_write
 
 KEPT = 2
+HELD = "held"  # the kind of those that are kept because the learning rate begins to fall there
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +28,33 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.pt"
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write a state atomically, then drop all but the newest `KEPT`."""
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: bool = False) -> Path:
+    """Write a state atomically, then drop all but the newest `KEPT`; one to keep stays under another name as well."""
     folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, step)
     with atomic_write(path) as temporary:
         torch.save(state, temporary)
+    if keep:
+        with atomic_write(folder / f"{HELD}-{step:08d}.pt") as temporary:
+            _copy(path, temporary)
     for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
         old.unlink()
     return path
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints after a step that a run has gone back to, so that they are not the newest."""
+    for path in folder.glob("step-*.pt"):
+        if path.name > checkpoint_path(folder, step).name:
+            path.unlink()
+
+
+def _copy(path: Path, other: Path) -> None:
+    """A second name for a file, or a second file where there are no such names."""
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 class CheckpointWriter:
@@ -49,11 +69,11 @@ class CheckpointWriter:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.writing: Future[Path] | None = None
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any], *, keep: bool = False) -> None:
         """Begin to write a state; waits for the one before, and raises what that one met with."""
         self.wait()
         copy = tree_map(lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, state)
-        self.writing = self.pool.submit(save_checkpoint, self.folder, step, copy)
+        self.writing = self.pool.submit(save_checkpoint, self.folder, step, copy, keep=keep)
 
     def wait(self) -> None:
         """Until what was begun is written.
@@ -75,13 +95,15 @@ class CheckpointWriter:
         self.pool.shutdown()
 
 
-def newest_readable(folder: Path, *, device: torch.device) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, or None if there is none at all.
+def newest_readable(
+    folder: Path, *, device: torch.device, kind: str = "step"
+) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a kind that can be read, or None if there is none at all.
 
     Raises:
         ModelError: there are checkpoints and none of them can be read.
     """
-    paths = sorted(folder.glob("step-*.pt"), reverse=True)
+    paths = sorted(folder.glob(f"{kind}-*.pt"), reverse=True)
     for path in paths:
         try:
             return path, load_checkpoint(path, device=device)

@@ -26,6 +26,7 @@ def _options(config: Any) -> Iterator[str]:
             yield from _options(value)
         elif value != (standard := _default(item)):
             flag = "--" + ("set" if item.name == "settings" else item.name.replace("_", "-"))
+            flag = flag.replace("--", "--no-", 1) if standard is True else flag
             yield from [flag] if isinstance(standard, bool) else [flag, *_words(value)]
 
 

@@ -15,6 +15,16 @@ from mdae.options import AugmentOptions, ObjectiveOptions, read_changes, require
 from mdae.training.cadence import Cadence, read_cadence
 from mdae.types import Shape3
 
+# Options that count only where they are used: what older versions did without them stays what it was.
+LATER: dict[str, Any] = {
+    "schedule": "cosine",
+    "decay": 0.2,
+    "extend": (),
+    "extend_lr": (),
+    "init": "",
+    "init_decoder": True,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -34,8 +44,8 @@ class PretrainConfig:
     """Optimiser steps."""
     batch: int = 4
     """Volumes per optimiser step, over all devices and accumulated micro-batches together."""
-    accumulate: int = 1
-    """Micro-batches per optimiser step on each device; more of them need less memory."""
+    accumulate: int = 0
+    """Micro-batches per optimiser step on each device; more of them need less memory. 0 for as few as fit in it."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: half the memory, half as long again."""
     patch: Shape3 | None = None
@@ -51,7 +61,19 @@ class PretrainConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay; none on normalisations and biases."""
     warmup: float = 0.05
-    """Share of the steps over which the learning rate rises linearly; afterwards it falls by a cosine to 0."""
+    """Share of the steps over which the learning rate rises linearly."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """Learning rate after the warm-up: falls by a cosine to 0, or (wsd) is held and falls at the end."""
+    decay: float = 0.2
+    """Share of the steps over which wsd falls linearly to 0."""
+    extend: tuple[int, ...] = ()
+    """Go on longer than --steps by so many; what was given before, and more behind it, to go on once again."""
+    extend_lr: tuple[float, ...] = ()
+    """Peak learning rate of each extension, if another than --lr."""
+    init: str = ""
+    """Begin with weights: a model folder, a checkpoint of nnssl or nnU-Net, or OWNER/REPO on the Hugging Face Hub."""
+    init_decoder: bool = True
+    """Take the decoder too where --init has one that fits."""
     clip: float = 12.0
     """Largest norm of the gradient; larger ones are scaled down to it."""
     max_skipped: int = 10
@@ -83,6 +105,18 @@ class PretrainConfig:
     """Steps or minutes between exports of the model as it stands; 0 for at the end, and when the run is stopped."""
     export_now: bool = False
     """Only write the model of the last checkpoint."""
+    dry_run: bool = False
+    """Only measure a few steps, and say what the run will take: hours, memory, energy. Nothing is written."""
+    probe: Path | None = None
+    """Table with --label by subject, participants.tsv say: at each validation it is told from frozen features."""
+    label: str = ""
+    """Its column of classes or numbers."""
+    site: str = ""
+    """Its column of scanners or sites, to see how well these are told; one named site or scanner if left out."""
+    masks: Path | None = None
+    """Folder of segmentations named as the store's scans: at each validation they are told voxel by voxel."""
+    wandb: str = ""
+    """Show the log in this project of Weights & Biases too; it has to be installed."""
     whole_files: bool = False
     """Read whole volumes instead of the blocks of a crop: network file systems like one large read better."""
     seed: int = 0
@@ -97,10 +131,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         read_changes(self.settings)
         require_words(self)
-        for name in ("steps", "batch", "accumulate", "max_skipped"):
+        for name in ("steps", "batch", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 1 or more")
-        for name in ("devices", "seed"):
+        for name in ("devices", "seed", "accumulate"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more")
         for name in ("checkpoint", "log"):
@@ -113,6 +147,29 @@ class PretrainConfig:
             raise ConfigError("a weight of a contrast that is no number from 0", mend="give 0 or more")
         if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
             raise ConfigError("lr and clip must be above 0, weight_decay 0 or more", mend="change it")
+        if (self.label or self.site) and self.probe is None:
+            raise ConfigError("--label or --site without a table", mend="give it: --probe labels.csv")
+        if (self.probe or self.masks) and (cadence := self.cadences()["val"]) is not None and cadence.never:
+            raise ConfigError("a probe looks at validations, and val_every is 0", mend="give --val-every")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "wsd" and not 0 < self.decay <= 1 - self.warmup:
+            raise ConfigError(
+                f"decay is {self.decay}", mend="give more than 0, and what --warmup leaves at most"
+            )
+        if any(steps < 1 for steps in self.extend):
+            raise ConfigError(f"extend is {self.extend}", mend="give 1 step or more each time")
+        if self.extend_lr and (len(self.extend_lr) != len(self.extend) or min(self.extend_lr) <= 0):
+            raise ConfigError(
+                f"extend_lr is {self.extend_lr} for extensions of {self.extend}",
+                mend="give a rate above 0 for each of --extend, or none",
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps with all extensions."""
+        return self.steps + sum(self.extend)
 
     def cadences(self) -> dict[str, Cadence | None]:
         """How often what is done; None for what follows from the run."""
@@ -123,7 +180,7 @@ class PretrainConfig:
             for name, value in given.items()
         }
         if cadences["export"] is not None and cadences["export"].never:
-            cadences["export"] = Cadence(steps=self.steps)
+            cadences["export"] = Cadence(steps=self.total_steps)
         return cadences
 
     def fingerprint(self) -> dict[str, Any]:
@@ -135,9 +192,11 @@ class PretrainConfig:
         free = (
             *("out", "store", "devices", "accelerator", "workers", "whole_files"),
             *("checkpoint_every", "picture_every", "val_every", "log_every", "plugin"),
-            *("accumulate", "max_skipped", "export_every", "export_now", "recompute"),
+            *("accumulate", "max_skipped", "export_every", "export_now", "dry_run", "recompute"),
+            *("probe", "label", "site", "masks", "wandb"),
         )
         values = {name: value for name, value in asdict(self).items() if name not in free}
+        values = {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
         values["options"] = self.options.given()
         values["settings"] = read_changes(self.settings)
         return values

@@ -33,7 +33,7 @@ def micro_batches(
     config = run.config
     samples = rank_batches(
         first_step,
-        config.steps,
+        config.total_steps,
         batch=config.batch,
         micro_batch=micro_batch,
         rank=world.place.rank,

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mdae.errors import DataError
 from mdae.files import atomic_write
+from mdae.training.wandb_log import WandbLog
 
 TABLES = ("train", "val", "skipped")
 
@@ -23,14 +24,21 @@ class RunLog:
         folder: the run's folder.
         step: the step to go on from; what an interrupted run logged beyond it is dropped.
         tables: those that it may be given rows of. No other file of the folder is touched.
+        mirror: where rows and pictures are shown as well.
 
     Raises:
         DataError: a table of one of these names that no run wrote.
     """
 
-    def __init__(self, folder: Path, step: int, tables: tuple[str, ...] = TABLES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        tables: tuple[str, ...] = TABLES,
+        mirror: WandbLog | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.tables = folder, tables
+        self.folder, self.tables, self.mirror = folder, tables, mirror
         for name in tables:
             _keep_rows_until(folder / f"{name}.csv", step)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
@@ -48,14 +56,20 @@ class RunLog:
         for name, value in values.items():
             if not isinstance(value, str) and math.isfinite(value):
                 self.board.add_scalar(f"{table}/{name}", value, step)
+        if self.mirror is not None:
+            self.mirror.row(table, step, values)
 
     def picture(self, name: str, step: int, image: np.ndarray) -> None:
         """Show an image, (height, width, 3) uint8, in TensorBoard."""
         self.board.add_image(name, image, step, dataformats="HWC")
+        if self.mirror is not None:
+            self.mirror.picture(name, step, image)
 
     def close(self) -> None:
         """Flush and close the event file."""
         self.board.close()
+        if self.mirror is not None:
+            self.mirror.close()
 
 
 def _keep_rows_until(path: Path, step: int) -> None:

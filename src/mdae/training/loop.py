@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,42 @@ from mdae.figures import save_png, to_pixels, volume_grid
 from mdae.files import write_json
 from mdae.progress import Progress
 from mdae.training.cadence import Clock
-from mdae.training.checkpoint import CheckpointWriter
+from mdae.training.checkpoint import CheckpointWriter, forget_after
 from mdae.training.config import PretrainConfig
 from mdae.training.diagnostics import Diagnostic, Moment
+from mdae.training.diagnostics.standard import standard
 from mdae.training.folder import owned
 from mdae.training.held_out import HeldOut
 from mdae.training.identity import require_one_run, write_scans
 from mdae.training.launch import World, launch, leave, processes_wanted, shared
 from mdae.training.loader import micro_batches
 from mdae.training.log import TABLES, RunLog
+from mdae.training.memory import fitted_micro_batch
 from mdae.training.metrics import Watch, Window
-from mdae.training.optimiser import learning_rate
 from mdae.training.place import find_place
 from mdae.training.ranks import run_ranks
 from mdae.training.resume import find_state
-from mdae.training.run import Run, export, micro_batch_size, open_run
+from mdae.training.run import Run, export, open_run
+from mdae.training.schedule import held_until, legs_of, rate_at
 from mdae.training.step import Learner, MicroBatch
 from mdae.training.stopping import StopRequest
 from mdae.training.troubles import plain_errors
+from mdae.training.wandb_log import WandbLog, require_wandb
+
+Watching = Callable[[Run], Sequence[Diagnostic]]
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config: PretrainConfig) -> Path:
+def pretrain(config: PretrainConfig, watch: Watching = standard) -> Path:
     """Pre-train as configured and return the folder of the model.
 
     Started again with the same configuration after any interruption, it goes on from the last checkpoint and ends
     with the weights and the log of an uninterrupted run, bit for bit on a CPU.
+
+    Args:
+        config: what is trained.
+        watch: what looks at a run besides its loss; `mdae.evaluation.online.watching` has probes too.
 
     Raises:
         ConfigError, DataError: what cannot be carried out, before the first step.
@@ -59,7 +69,7 @@ def pretrain(config: PretrainConfig) -> Path:
     with plain_errors(config):
         world = launch(config)
         try:
-            _train(config, world)
+            _train(config, world, watch)
         except (MDAEError, KeyboardInterrupt) as error:
             if not world.lead and getattr(error, "shared", False):
                 sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)  # the lead says why
@@ -69,8 +79,10 @@ def pretrain(config: PretrainConfig) -> Path:
     return config.out / "model"
 
 
-def _train(config: PretrainConfig, world: World) -> None:
-    trainer = Trainer(world.each(lambda: _checked_run(config, world)), world)
+def _train(config: PretrainConfig, world: World, watch: Watching) -> None:
+    require_wandb(config.wandb)
+    run = world.each(lambda: open_run(config))
+    trainer = Trainer(run, world, world.each(lambda: watch(run)))
     require_one_run(world, config, trainer.identity)
     with owned(config.out, world):
         trainer.restore()
@@ -78,12 +90,6 @@ def _train(config: PretrainConfig, world: World) -> None:
             trainer.export()
         else:
             trainer.fit()
-
-
-def _checked_run(config: PretrainConfig, world: World) -> Run:
-    run = open_run(config)
-    run.check_micro_batch(micro_batch_size(config, world.size))
-    return run
 
 
 class Trainer:
@@ -101,14 +107,17 @@ class Trainer:
     def __init__(self, run: Run, world: World, diagnostics: Sequence[Diagnostic] = ()) -> None:
         config = run.config
         self.run, self.config, self.world, self.diagnostics = run, config, world, diagnostics
-        self.micro_batch = micro_batch_size(config, world.size)
+        self.micro_batch = world.each(lambda: fitted_micro_batch(run, world))
+        self.accumulate = config.batch // (world.size * self.micro_batch)
+        self.legs = legs_of(config)
+        self.held = held_until(self.legs)
         self.learner = Learner(
             run.objective.to(world.device),
             run.step_settings(bf16=world.bf16),
             lr=config.lr,
             weight_decay=config.weight_decay,
             ema=config.ema,
-            distributed=partial(world.distributed, accumulate=config.accumulate),
+            distributed=partial(world.distributed, accumulate=self.accumulate),
         )
         self.held_out = HeldOut(run, self.learner, self.micro_batch, world)
         self.identity = run.identity(precision=world.precision, micro_batch=self.micro_batch)
@@ -125,25 +134,31 @@ class Trainer:
 
     def restore(self) -> None:
         """Take up the newest checkpoint, if there is one."""
-        state = find_state(self.run, self.identity, self.checkpoints, self.world)
+        state = find_state(self.run, self.identity, self.checkpoints, self.world, self.legs)
         self.step = state.get("step", 0)
         if "objective" in state:
             self.learner.load_state(state)
             self.window.restore(state["window"])
             if "OMP_NUM_THREADS" not in os.environ and state.get("threads"):
                 torch.set_num_threads(state["threads"])  # others round otherwise
+            if self.world.lead:
+                forget_after(self.checkpoints, self.step)
+        elif self.run.begun is not None and self.step == 0:
+            for line in self.run.begun.lines():
+                logger.warning(line)
 
     def checkpoint(self) -> None:
         """Begin to write everything that `restore` takes up."""
         self.watch.table()
         if self.world.lead:
-            self.writer.save(self.step, self._state())
+            self.writer.save(self.step, self._state(), keep=self.step in self.held)
 
     def _state(self) -> dict[str, Any]:
         return {
             **self.learner.state(),
             "step": self.step,
             "threads": torch.get_num_threads(),
+            "legs": [asdict(leg) for leg in self.legs],
             "window": self.window.state(),
             "fingerprint": self.identity,
         }
@@ -158,7 +173,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train from the current step to the last."""
-        if self.step == self.config.steps:
+        if self.step == self.config.total_steps:
             logger.info("%s is complete: nothing to do", self.config.out)
             return
         log = self._open_log()
@@ -175,9 +190,9 @@ class Trainer:
     def _steps(
         self, batches: Iterator[MicroBatch], stop: StopRequest, log: RunLog | None, progress: Progress
     ) -> None:
-        clock = Clock(self.run.cadences, self.config.steps, self.world)
+        clock = Clock(self.run.cadences, self.config.total_steps, self.world)
         started = time.monotonic()
-        while self.step < self.config.steps:
+        while self.step < self.config.total_steps:
             self._train_step(batches)
             due = clock.after(self.step, stop=stop.requested)
             self.writer.look()
@@ -188,7 +203,7 @@ class Trainer:
                 self._validate(log)
             if "picture" in due:
                 self._picture(log)
-            if due & {"checkpoint", "stop"}:
+            if due & {"checkpoint", "stop"} or self.step in self.held:
                 self.checkpoint()
             if due & {"export", "stop"}:
                 self.export()
@@ -203,7 +218,8 @@ class Trainer:
         if not self.world.lead:
             return None
         out, tables = self.config.out, (*TABLES, *(each.table for each in self.diagnostics))
-        log = RunLog(out, self.step, tables)
+        mirror = WandbLog(self.config.wandb, out, self.identity) if self.config.wandb else None
+        log = RunLog(out, self.step, tables, mirror)
         write_json(out / "run.json", self.identity)
         write_parts(out / "split.csv", self.run.parts)
         write_scans(self.checkpoints, self.run.scans, self.run.parts)
@@ -211,18 +227,12 @@ class Trainer:
 
     def _progress(self) -> Progress:
         shown = self.world.lead
-        return Progress("pre-training", self.config.steps, done=self.step, unit=None, shown=shown)
+        return Progress("pre-training", self.config.total_steps, done=self.step, unit=None, shown=shown)
 
     def _train_step(self, batches: Iterator[MicroBatch]) -> None:
         """One optimiser step over this process's micro-batches."""
-        config = self.config
-        rate = learning_rate(
-            self.step,
-            peak=config.lr,
-            warmup_steps=round(config.warmup * config.steps),
-            total_steps=config.steps,
-        )
-        taken = [next(batches) for _ in range(config.accumulate)]
+        rate = rate_at(self.legs, self.step)
+        taken = [next(batches) for _ in range(self.accumulate)]
         self.step += 1
         self.window.add(self.step, self.learner.step(taken, rate, self.step))
 

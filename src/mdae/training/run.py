@@ -15,6 +15,7 @@ from mdae.data.splits import read_split
 from mdae.data.store import Store, StoredScan
 from mdae.data.subjects import warn_of_one
 from mdae.errors import ConfigError, DataError
+from mdae.interop.begin import Begun, begin_with
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.saved import SavedModel, manifest, save_model
 from mdae.objectives import Objective, build_objective, objective_config
@@ -24,12 +25,13 @@ from mdae.objectives.settings import flatten
 from mdae.options import ObjectiveOptions, read_changes
 from mdae.seeding import key, torch_generator
 from mdae.training.cadence import Cadence
-from mdae.training.config import PretrainConfig
+from mdae.training.config import LATER, PretrainConfig
 from mdae.training.identity import data_hash
 from mdae.training.step import StepSettings
 from mdae.types import Shape3
 
 MAX_VALIDATION = 64  # volumes; enough for a steady mean
+LOOKED_AT = 64  # crops whose features are looked at besides
 SHARE = 0.05  # of the run's arithmetic that validations may cost, if nobody says how often
 MOST_ROWS = 200  # of them
 MOST_ELEMENTS = 2**31  # of a tensor that kernels with 32-bit indices take
@@ -49,8 +51,9 @@ class Run:
         train, validation: samplers of crops; `validation` is None when nobody is held out.
         num_validation: the validation volumes, samples 0 to this.
         partly_unknown: whether some scans have voxels that nobody knows.
-        objective: on its untrained network, whose weights follow from the seed.
+        objective: on its untrained network, whose weights follow from the seed, or are those it was to begin with.
         settings: the objective's, a frozen dataclass.
+        begun: with what it began, if with weights of elsewhere.
     """
 
     config: PretrainConfig
@@ -64,6 +67,7 @@ class Run:
     partly_unknown: bool
     objective: Objective
     settings: Any
+    begun: Begun | None = None
 
     def identity(self, *, precision: str, micro_batch: int) -> dict[str, Any]:
         """What a resumed run must share with the interrupted one: options, the objective's settings and data.
@@ -72,8 +76,17 @@ class Run:
             precision: the arithmetic that is used.
             micro_batch: what a device takes at once; it matters where samples are compared with each other.
         """
-        values = self.config.fingerprint()
-        del values["options"], values["settings"]  # two ways to say what the settings are
+        config = self.config
+        values = config.fingerprint()
+        for name in ("options", "settings", "extend", "extend_lr", "init", "init_decoder"):
+            values.pop(
+                name, None
+            )  # said by the settings, by the learning rates so far, and by the weights themselves
+        values |= {
+            "schedule": config.schedule,
+            "decay": LATER["decay"] if config.schedule == "cosine" else config.decay,
+        }
+        values["init"] = "" if self.begun is None else self.begun.identity
         values |= {f"{SETTINGS}{path}": value for path, value in flatten(self.settings).items()}
         if self.objective.mixes_samples:
             values["micro_batch"] = micro_batch
@@ -94,23 +107,30 @@ class Run:
     def _seldom_enough(self) -> Cadence:
         """Validations that cost `SHARE` of the run's arithmetic at most, and no more than `MOST_ROWS` of them.
 
-        A volume that is looked at costs a third of one that is trained on.
+        A volume that is looked at costs a third of one that is trained on, one that is only encoded half of that.
         """
-        cost = self.num_validation / 3 / self.config.batch
+        cost = (self.num_validation / 3 + LOOKED_AT / 6) / self.config.batch
         steps = max(math.ceil(cost / SHARE), math.ceil(self.config.steps / MOST_ROWS))
         return Cadence(steps=steps)
 
     def check_micro_batch(self, size: int) -> None:
         """Raise `ConfigError` for what the objective cannot learn from, or kernels cannot count."""
         self.objective.check_batch(size)
-        largest = size * max(self.objective.network.config.features[0] * 2, 1) * math.prod(self.patch)
-        if largest >= MOST_ELEMENTS:
+        if not self.countable(size):
+            largest = self._elements(size)
             fitting = max(1, (MOST_ELEMENTS - 1) * size // largest)
             raise ConfigError(
                 f"micro-batches of {size} volumes of {'x'.join(map(str, self.patch))} make maps of {largest:.2g} "
                 "numbers, more than 32-bit indices count",
                 mend=f"use --accumulate for {fitting} or fewer at once",
             )
+
+    def countable(self, size: int) -> bool:
+        """Whether kernels with 32-bit indices can count the maps of so many volumes."""
+        return self._elements(size) < MOST_ELEMENTS
+
+    def _elements(self, size: int) -> int:
+        return size * max(self.objective.network.config.features[0] * 2, 1) * math.prod(self.patch)
 
     def step_settings(self, *, bf16: bool) -> StepSettings:
         """What a step does around the objective."""
@@ -168,7 +188,17 @@ def open_run(config: PretrainConfig) -> Run:
         partly_unknown=any(scan.unknown > 0 for scan in scans),
         objective=objective,
         settings=settings,
+        begun=_begin(config, objective, store),
     )
+
+
+def _begin(config: PretrainConfig, objective: Objective, store: Store) -> Begun | None:
+    if not config.init:
+        return None
+    from mdae.interop.initial import read_initial  # here: few runs begin with anything
+
+    initial, decoder = read_initial(config.init), config.init_decoder
+    return begin_with(objective.network, initial, store.contract, decoder=decoder, name=config.network)
 
 
 def _parts(config: PretrainConfig, scans: list[StoredScan]) -> dict[str, str]:
@@ -203,19 +233,20 @@ def _chosen_scans(store: Store, contrasts: tuple[str, ...], weights: Mapping[str
 
 
 def micro_batch_size(config: PretrainConfig, world: int) -> int:
-    """How many volumes a device takes at once."""
-    if config.batch % (world * config.accumulate):
-        fitting = math.ceil(config.batch / (world * config.accumulate)) * world * config.accumulate
+    """How many volumes a device takes at once, all of its share if that is left open."""
+    accumulate = config.accumulate or 1
+    if config.batch % (world * accumulate):
+        fitting = math.ceil(config.batch / (world * accumulate)) * world * accumulate
         raise ConfigError(
-            f"batch {config.batch} does not divide over {world} device(s) x {config.accumulate} micro-batch(es)",
+            f"batch {config.batch} does not divide over {world} device(s) x {accumulate} micro-batch(es)",
             mend=f"use --batch {fitting}",
         )
-    return config.batch // (world * config.accumulate)
+    return config.batch // (world * accumulate)
 
 
 def export(run: Run, folder: Path, step: int) -> None:
     """Write the model folder of a run after so many steps."""
-    scans = run.scans
+    scans, before = run.scans, {} if run.begun is None else run.begun.initial.seen
     provenance = {
         "steps": step,
         "volumes": step * run.config.batch,
@@ -223,9 +254,11 @@ def export(run: Run, folder: Path, step: int) -> None:
         "contrasts": sorted({scan.contrast for scan in scans}),
         "modalities": sorted({scan.modality for scan in scans} - {""}),
         "num_scans": len(scans),
-        "subjects": manifest(scan.subject for scan in scans),
-        "scans": manifest(scan.content for scan in scans),
+        "subjects": manifest((scan.subject for scan in scans), before.get("subjects")),
+        "scans": manifest((scan.content for scan in scans), before.get("scans")),
     }
+    if run.begun is not None:
+        provenance["init"] = run.begun.provenance()
     model = SavedModel(
         network=run.objective.network,
         contract=run.store.contract,

@@ -72,10 +72,11 @@ def _has(text: str, parts: tuple[str, ...]) -> bool:
 
 def _out_of_memory(config: PretrainConfig) -> ConfigError:
     """The device holds less than a micro-batch takes."""
-    more = 2 * config.accumulate
+    now = max(1, config.accumulate)
+    more = 2 * now
     fewer = f"--accumulate {more}" if config.batch % more == 0 else "a smaller --batch"
     return ConfigError(
-        f"the device's memory does not hold micro-batches of --batch {config.batch} --accumulate {config.accumulate}",
+        f"the device's memory does not hold micro-batches of --batch {config.batch} --accumulate {now}",
         where=f"--network {config.network}",
         mend=f"use {fewer} or a smaller --patch; {GOES_ON}",
     )

@@ -95,10 +95,10 @@ def labelled(
         ignore: the mask's value of voxels that nobody labelled.
     """
     first = scans if isinstance(scans, PreparedScan) else scans[0]
-    return LabelledVolume(subject, volume_of(scans), _labels_on_grid(mask, first.record, ignore))
+    return LabelledVolume(subject, volume_of(scans), labels_on_grid(mask, first.record, ignore))
 
 
-def _labels_on_grid(mask: np.ndarray, record: PreparedRecord, ignore: int | None) -> np.ndarray:
+def labels_on_grid(mask: np.ndarray, record: PreparedRecord, ignore: int | None) -> np.ndarray:
     """At each prepared voxel the label with the largest share of it, so that thick slices leave no steps."""
     values = np.unique(mask)
     best = np.full(record.shape, -1.0, dtype=np.float32)

@@ -1,0 +1,207 @@
+"""A network that begins with weights of elsewhere: what of them was taken, adapted and not taken is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdae.data.preprocess import Preprocessing
+from mdae.errors import ConfigError
+from mdae.interop.initial import Initial
+from mdae.networks import ResidualUNet
+from mdae.networks.presets import PRESETS, NetworkConfig
+
+STEM = "stem.convs.0.conv.weight"
+
+
+@dataclass
+class Begun:
+    """How a network began.
+
+    Attributes:
+        initial: with what.
+        taken: number of weights by part of the network.
+        adapted, left_out: in words.
+    """
+
+    initial: Initial
+    taken: dict[str, int] = field(default_factory=dict)
+    adapted: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> str:
+        """The same for the same weights, taken likewise."""
+        return f"{self.initial.identity[:16]} {'+'.join(self.taken)}"
+
+    def lines(self) -> list[str]:
+        """What a user is told."""
+        initial = self.initial
+        parts = ", ".join(f"{number} weights of the {part}" for part, number in self.taken.items())
+        kind = {
+            "mdae": "a model of mdae",
+            "encoder": "an encoder of mdae",
+            "nnssl": "nnssl",
+            "nnunet": "nnU-Net",
+        }
+        about = initial.about.get("objective", "")
+        source = f"{kind[initial.kind]}{f', {about}' if about else ''}"
+        return [
+            f"begins with {initial.where} ({source}): {parts}",
+            *(f"  adapted: {text}" for text in self.adapted),
+            *(f"  not taken: {text}" for text in self.left_out),
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """For the model that comes of it, JSON-able."""
+        initial = self.initial
+        return {
+            "from": "/".join(
+                initial.where.rstrip("/").split("/")[-2:]
+            ),  # whose disk it lay on is nobody's business
+            "kind": initial.kind,
+            "sha256": initial.identity,
+            **initial.about,
+            "taken": dict(self.taken),
+            "adapted": list(self.adapted),
+            "not_taken": list(self.left_out),
+        }
+
+
+@torch.no_grad()
+def begin_with(
+    network: ResidualUNet, initial: Initial, contract: Preprocessing, *, decoder: bool = True, name: str = ""
+) -> Begun:
+    """Put weights of elsewhere into a network.
+
+    The encoder must fit whole. The decoder is taken whole or not at all, and so is the time conditioning; where the
+    network makes no use of time (its FiLM is frozen), or conditions on it otherwise, weights are folded at time 0.
+
+    Args:
+        network: changed in place.
+        initial: the weights.
+        contract: how the scans are prepared that it will be trained on.
+        decoder: whether the decoder is wanted too.
+        name: of the network's preset, for messages.
+
+    Raises:
+        ConfigError: an encoder of another shape.
+    """
+    begun = Begun(initial, adapted=list(initial.adapted), left_out=list(initial.left_out))
+    conditioned = _film_fits(network, initial, begun)
+    folded = not conditioned and bool(initial.folded)
+    if folded:
+        begun.adapted.append("time conditioning folded at t = 0")
+    encoder = dict(initial.folded["encoder"] if folded else initial.encoder)
+    _narrow_stem(encoder, network.config.in_channels, begun)
+    if fault := _misfit(network.encoder, encoder):
+        raise ConfigError(
+            f"its encoder does not fit {f'--network {name}' if name else 'the network'}: {fault}",
+            where=initial.where,
+            mend=_fitting(initial.network),
+        )
+    network.encoder.load_state_dict(encoder)
+    begun.taken["encoder"] = len(encoder)
+    if conditioned:
+        network.film.load_state_dict(initial.film)
+        begun.taken["time conditioning"] = len(initial.film)
+    if decoder:
+        _take_decoder(network, initial, begun, folded=folded)
+    elif initial.decoder:
+        begun.left_out.append("decoder: --no-init-decoder")
+    begun.adapted += _prepared_otherwise(initial, contract)
+    return begun
+
+
+def _film_fits(network: ResidualUNet, initial: Initial, begun: Begun) -> bool:
+    """Whether the time conditioning is taken; if not, why."""
+    if not initial.film:
+        return False
+    if not network.film.project.weight.requires_grad:
+        begun.left_out.append("time conditioning: the objective makes no use of time")
+        return False
+    if fault := _misfit(network.film, initial.film):
+        begun.left_out.append(f"time conditioning: {fault}")
+        return False
+    return True
+
+
+def _take_decoder(network: ResidualUNet, initial: Initial, begun: Begun, *, folded: bool) -> None:
+    weights = initial.folded["decoder"] if folded else initial.decoder
+    if not weights:
+        begun.left_out.append("decoder: there is none, so it begins as drawn")
+        return
+    own = {k: v for k, v in network.decoder.state_dict().items() if not k.startswith("seg_layers.")}
+    if fault := _difference(own, weights):
+        begun.left_out.append(f"decoder: {fault}")
+        return
+    last = f"seg_layers.{len(network.decoder.seg_layers) - 1}."
+    heads = {k: v for k, v in initial.heads.items() if k.startswith(last)}
+    now = network.decoder.state_dict()
+    if heads and not any(k not in now or now[k].shape != v.shape for k, v in heads.items()):
+        weights = weights | heads
+    elif heads:
+        begun.left_out.append("the decoder's head: it predicts other channels")
+    network.decoder.load_state_dict(weights, strict=False)
+    begun.taken["decoder"] = len(weights)
+
+
+def _narrow_stem(encoder: dict[str, Tensor], channels: int, begun: Begun) -> None:
+    """A first convolution of several contrasts for one: the sum, which gives what the same volume in each gave."""
+    stem = encoder.get(STEM)
+    if stem is None or stem.dim() != 5 or stem.shape[1] == channels:
+        return
+    if channels == 1:
+        encoder[STEM] = stem.sum(1, keepdim=True)
+        begun.adapted.append(f"first convolution of {stem.shape[1]} channels summed to one")
+
+
+def _misfit(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    return _difference(module.state_dict(), weights)
+
+
+def _difference(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What does not fit of weights, in words; "" if all do."""
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    unfit = sorted(name for name in own.keys() & given.keys() if own[name].shape != given[name].shape)
+    faults = [f"{len(missing)} weights missing, e.g. {missing[0]}"] if missing else []
+    faults += [f"{len(extra)} left over, e.g. {extra[0]}"] if extra else []
+    if unfit:
+        found, wanted = tuple(given[unfit[0]].shape), tuple(own[unfit[0]].shape)
+        faults.append(f"{len(unfit)} of another shape, e.g. {unfit[0]} is {found} instead of {wanted}")
+    return "; ".join(faults)
+
+
+def _fitting(config: NetworkConfig) -> str:
+    """The preset of that shape, if there is one."""
+    shape = (config.features, config.blocks)
+    fits = [name for name, own in PRESETS.items() if (own.network.features, own.network.blocks) == shape]
+    if fits:
+        return f"use --network {fits[0]}"
+    return (
+        f"it has {'/'.join(map(str, config.features))} features and {'/'.join(map(str, config.blocks))} blocks, as no "
+        f"preset has, or strides other than 2"
+    )
+
+
+def _prepared_otherwise(initial: Initial, contract: Preprocessing) -> list[str]:
+    """What was different in how its scans were prepared, as far as it is known."""
+    before, now = initial.about.get("preprocessing", {}), contract.to_dict()
+    told = [
+        f"{name} was {before[name]} and is {now[name]}"
+        for name in sorted(before.keys() & now.keys())
+        if _plain(before[name]) != _plain(now[name])
+    ]
+    return [f"scans are prepared otherwise now: {', '.join(told)}"] if told else []
+
+
+def _plain(value: Any) -> Any:
+    return (
+        [float(item) if isinstance(item, int | float) else item for item in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
