@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from mdae.errors import ConfigError
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.nnunet.config import SegmentOptions
+from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.options import require_words
 
 WindowMode = Literal["slide", "centre", "whole"]
@@ -89,18 +90,27 @@ class EvaluateConfig:
     """Give an encoder its trial on tasks of the catalogue, or on your own."""
 
     encoder: str
-    """Model folder, untrained:tiny or untrained:tiny:SEED (as pre-training begins), histogram (a trivial baseline), or
-    a stranger's weights, KIND:PATH, such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
+    """Model folder, untrained:tiny or untrained:tiny:SEED (as pre-training begins), a trivial baseline (histogram; of
+    voxels, position, or position:MODEL to prepare scans as MODEL's are), or a stranger's weights, KIND:PATH, such as
+    nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
     task: tuple[str, ...]
     """Names of tasks (`mdae tasks`), or YAML or Python files with your own; several share --data. Or the folder of an
     nnU-Net raw data set."""
     data: Path | None = None
     """Folder that the data set's download unpacked to; a table for tasks of layout `table`. An nnU-Net raw data set
     needs none."""
-    protocol: Literal["auto", "linear", "knn", "finetune", "voxels"] = "auto"
+    protocol: Literal["auto", "linear", "knn", "finetune", "voxels", "segment"] = "auto"
     """Logistic or ridge regression (linear), or nearest neighbours, on frozen features; or fine-tuning of the whole
-    encoder. Segmentation tasks are nnU-Net's, but for voxels: a logistic regression of every voxel on the frozen maps.
-    auto is linear, or nnU-Net."""
+    encoder. Segmentation tasks are nnU-Net's, but for voxels, a multinomial regression of every voxel on the network's
+    frozen maps, and segment, which fine-tunes the network from that readout, for few masks. auto is linear, or
+    nnU-Net."""
+    with_position: bool = False
+    """Of voxels: give the readout the place in the scan and the intensities around as well; segment always has them."""
+    train_sizes: tuple[str, ...] = ()
+    """Of voxels and segment: learn from so many subjects each, such as 1 2 4 8 16 all; smaller draws are parts of
+    larger ones, and the same for every encoder."""
+    draws: int = 5
+    """Draws of each of the train sizes."""
     modalities: tuple[str, ...] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
     subjects: Path | None = None
@@ -133,6 +143,8 @@ class EvaluateConfig:
     """Of --protocol finetune."""
     segment: SegmentOptions = field(default_factory=SegmentOptions)
     """Of segmentation tasks, which nnU-Net is trained on."""
+    few: FewLabelOptions = field(default_factory=FewLabelOptions)
+    """Of --protocol segment, and the points of voxels."""
 
     def __post_init__(self) -> None:
         require_words(self)
@@ -140,6 +152,20 @@ class EvaluateConfig:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
         if not self.task:
             raise ConfigError("no task named", mend="give --task one or more of `mdae tasks`")
+        wrong = [
+            size for size in self.train_sizes if size != "all" and not (size.isdigit() and int(size) > 0)
+        ]
+        if wrong or self.draws < 1:
+            raise ConfigError(
+                f"train size {wrong[0]!r}" if wrong else f"{self.draws} draws",
+                mend="give --train-sizes 1 2 4 8 16 all --draws 5, say",
+            )
+        few = self.protocol in ("voxels", "segment")
+        if (self.train_sizes and not few) or (self.with_position and self.protocol != "voxels"):
+            raise ConfigError(
+                f"--protocol {self.protocol} with {'--train-sizes' if self.train_sizes else '--with-position'}",
+                mend="--train-sizes are of --protocol voxels and segment, --with-position is of voxels",
+            )
 
     @property
     def frozen(self) -> bool:

@@ -90,10 +90,10 @@ def _with_protocol(task: Task, config: EvaluateConfig) -> EvaluateConfig:
 
 def _evaluate_on(task: Task, config: EvaluateConfig, extractor: Callable[[], Extractor]) -> Evaluation:
     """By what the task is and the protocol that is wanted; each imports what it needs."""
-    if config.protocol == "voxels":
-        from mdae.evaluation.voxel_probe.voxels import evaluate_voxels
+    if config.protocol in ("voxels", "segment"):
+        from mdae.evaluation.segment.evaluate import evaluate_few
 
-        return evaluate_voxels(task, config, extractor())
+        return evaluate_few(task, config)
     if task.kind == "segmentation":
         from mdae.evaluation.nnunet.run import evaluate_segmentation
 
@@ -138,8 +138,10 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         )
     if task.kind == "regression" and config.protocol == "knn":
         raise ConfigError("nearest neighbours are for classification", mend="use --protocol linear")
-    if config.protocol == "voxels" and task.kind != "segmentation":
-        raise ConfigError(f"{task.name} has no masks", mend="use --protocol voxels for segmentation tasks")
+    if config.protocol in ("voxels", "segment") and task.kind != "segmentation":
+        raise ConfigError(
+            f"{task.name} has no masks", mend=f"use --protocol {config.protocol} for segmentation tasks"
+        )
     chosen = (config.window, config.pool) != (EvaluateConfig.window, EvaluateConfig.pool)
     if chosen and task.kind != "segmentation" and not (config.frozen and is_own(config.encoder)):
         raise ConfigError(

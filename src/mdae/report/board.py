@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation.features.extractors import BASELINE, UNTRAINED
+from mdae.evaluation.features.extractors import BASELINE, POSITION, UNTRAINED
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.paired import (
@@ -163,7 +163,7 @@ def headline_metric(cell: Cell, metric: str) -> str:
 
 def mark(encoder: str) -> str:
     """What an encoder's name says that a reader must not miss."""
-    if encoder.startswith(BASELINE):
+    if encoder.startswith((BASELINE, POSITION)):
         return "trivial baseline"
     return "not pre-trained" if encoder.startswith(UNTRAINED) else ""
 
@@ -265,11 +265,7 @@ def _weights_on(cell: Cell) -> tuple[str, str]:
 
 def warnings(board: Board) -> Iterator[str]:
     """What makes a table less than fair, to be read before it."""
-    if not any(mark(cell.encoder) == "trivial baseline" for cell in board.cells):
-        yield (
-            "No trivial baseline is among these results, so nobody can tell what an intensity histogram would reach. "
-            f"`mdae evaluate --encoder {BASELINE} --task TASK --data FOLDER` adds one."
-        )
+    yield from _without_baseline(board)
     for protocol in board.protocols:
         shown = {name: board.trials(protocol, name) for name in board.encoders(protocol)}
         if len(set(shown.values())) > 1:
@@ -284,6 +280,26 @@ def warnings(board: Board) -> Iterator[str]:
     seen = {(cell.encoder, cell.task.name): cell.seen for cell in board.cells if cell.seen}
     for (encoder, task), number in seen.items():
         yield f"{number} scans of {task} were in the pre-training of {encoder}: to it they are not unseen."
+
+
+def _without_baseline(board: Board) -> Iterator[str]:
+    """Which trivial baseline is missing: of whole scans an intensity histogram, of masks the place and intensities."""
+    trivial = {cell.protocol for cell in board.cells if mark(cell.encoder) == "trivial baseline"}
+    whole = [cell for cell in board.cells if cell.task.kind != "segmentation"]
+    if whole and not trivial & {cell.protocol for cell in whole}:
+        yield (
+            "No trivial baseline is among these results, so nobody can tell what an intensity histogram would reach. "
+            f"`mdae evaluate --encoder {BASELINE} --task TASK --data FOLDER` adds one."
+        )
+    few = dict.fromkeys(cell.protocol for cell in board.cells if cell.task.kind == "segmentation")
+    for protocol in few:
+        if protocol not in trivial and not protocol.startswith("nnunet"):
+            beside = " --with-position" if protocol.endswith("+position") else ""
+            yield (
+                f"No trivial baseline is among the results of {protocol}, so nobody can tell what the place in the "
+                f"scan and the intensities would reach. `mdae evaluate --encoder {POSITION} --protocol "
+                f"{protocol.partition('+')[0]}{beside} --task TASK` adds one."
+            )
 
 
 def remarks(board: Board) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.report.board import Board, Entry, Mean, headline_metric, remarks, warnings
 from mdae.report.board_figures import metric_label, shown_name
+from mdae.report.curves import curve_table
 from mdae.tasks.catalogue import CATALOGUE, SCENARIO_REFERENCES
 
 Lines = list[list[str]]
@@ -197,6 +198,9 @@ def to_markdown(board: Board) -> str:
             parts += ["", f"Differences from {board.baseline}:", "", *_markdown(*differences)]
         for task in tasks_of(board, protocol):
             parts += ["", f"### {title_of(board, task)}", "", *_markdown(*task_table(board, protocol, task))]
+            curve = curve_table(board, protocol, task)
+            if curve[1]:
+                parts += ["", "By the number of labelled subjects:", "", *_markdown(*curve)]
     header, lines = references_table(board)
     if lines:
         parts += ["", f"## {PUBLISHED}", "", *_markdown(header, lines)]

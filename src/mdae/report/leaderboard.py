@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from mdae.report.board_text import (
     to_latex,
     to_markdown,
 )
+from mdae.report.curves import curve_figure, curve_table, curved, curves_csv
 from mdae.report.leaderboard_config import LeaderboardConfig
 from mdae.report.page import Page
 from mdae.version import __version__
@@ -40,6 +42,9 @@ def leaderboard(config: LeaderboardConfig) -> Path:
     for suffix, text in texts.items():
         with atomic_write(config.out / f"leaderboard.{suffix}") as temporary:
             temporary.write_text(text)
+    if len(rows := curves_csv(board)) > 1:
+        with atomic_write(config.out / "curves.csv") as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
     path = config.out / "index.html"
     _page(board).save(path)
     return path
@@ -112,6 +117,14 @@ def _show_task(page: Page, board: Board, protocol: str, task: str) -> None:
             page.figure(roc_figure(board, protocol, task), "ROC curves; dashed: trivial or untrained.")
     header, lines = task_table(board, protocol, task)
     page.table(header, _firm(lines))
+    if curved(board, protocol, task):
+        page.figure(
+            curve_figure(board, protocol, task),
+            "Against the number of labelled subjects; bands are 95 % intervals over tested subjects and draws of the "
+            "labelled. Smaller draws are parts of larger ones, and all encoders have the same.",
+        )
+        header, lines = curve_table(board, protocol, task)
+        page.table(header, _firm(lines))
 
 
 def _firm(lines: Sequence[Sequence[str]]) -> list[list[str]]:

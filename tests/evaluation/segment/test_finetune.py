@@ -28,18 +28,13 @@ def example(number: int) -> Example:
 
 
 def test_it_gets_better_and_what_is_kept_is_the_best_look():
-    fitted = fit_segmenter(
-        made.subjects(2),
-        made.model(),
-        replace(SHORT, steps=40, lr=3e-3),
-        made.LABELS,
-        val=made.subjects(2, first=6),
-    )
+    longer, val = replace(SHORT, steps=24, lr=3e-3, head_lr=3e-3), made.subjects(2, first=6)
+    fitted = fit_segmenter(made.subjects(2), made.model(), longer, made.LABELS, val=val)
     looks = fitted.notes["looks"]
     assert [step for step, _ in looks] == [0, 12, 24]
     assert fitted.notes["best_dice"] == max(dice for _, dice in looks) > looks[0][1]
     assert fitted.tuned and fitted.notes["step"] > 0
-    found = [tuning.agreement(fitted.scores(own.volume), own.labels) for own in made.subjects(2, first=6)]
+    found = [tuning.agreement(fitted.scores(own.volume), own.labels) for own in val]
     assert np.mean(found) == pytest.approx(fitted.notes["best_dice"], abs=1e-6)
 
 

@@ -29,7 +29,7 @@ from mdae.networks.saved import WEIGHTS, SavedModel
 from mdae.seeding import torch_generator
 
 HISTOGRAM = np.linspace(-4, 4, 41)
-UNTRAINED, BASELINE = "untrained", "histogram"
+UNTRAINED, BASELINE, POSITION = "untrained", "histogram", "position"
 
 
 class Extractor(Protocol):
@@ -163,6 +163,11 @@ def open_extractor(
         ModelError, ConfigError: no such model or name.
     """
     spec = spelled_out(spec)
+    if spec.partition(":")[0] == POSITION:
+        raise ConfigError(
+            f"{POSITION} is a baseline of segmentations alone",
+            mend=f"use --protocol voxels, or --encoder {BASELINE}",
+        )
     if spec == BASELINE:
         return Histogram()
     if _is_strangers(spec):
@@ -188,7 +193,7 @@ def open_backbone(spec: str) -> Backbone:
 def is_own(spec: str) -> bool:
     """Whether it names an encoder of ours, trained or not."""
     spec = spelled_out(spec)
-    return spec != BASELINE and not _is_strangers(spec)
+    return spec not in (BASELINE, POSITION) and not _is_strangers(spec)
 
 
 def _is_strangers(spec: str) -> bool:

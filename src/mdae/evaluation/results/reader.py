@@ -13,6 +13,7 @@ import numpy as np
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.results.evaluation_log import FOLDER as TRIALS
 from mdae.evaluation.results.schema import FORMAT
+from mdae.evaluation.statistics.curve import CurvePoint
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.tasks.record import Task, task_from_dict
 
@@ -41,6 +42,7 @@ class Cell:
         data_set: whose subjects they are; the task's layout if the file does not say.
         weights: what tells the encoder's weights from others'; its fingerprint if the file does not say.
         exposure: what is known of the data set in its pre-training; "" for nothing.
+        curve: figures by the number of subjects that were learned from, in the order of `subjects`; mostly none.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Cell:
     data_set: str = ""
     weights: str = ""
     exposure: str = ""
+    curve: Sequence[CurvePoint] = ()
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -180,7 +183,16 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         data_set=str(content.get("data_set") or task.layout),
         exposure=str(content.get("exposure", "")),
         weights=str(content.get("weights") or content.get("fingerprint", "")),
+        curve=[_point(point, number) for point in result.get("curve", [])],
     )
+
+
+def _point(point: Mapping[str, Any], number: int) -> CurvePoint:
+    values = {
+        name: [_of_length(draw, number).tolist() for draw in draws] for name, draws in point["values"].items()
+    }
+    scores = {name: Estimate(**_numbers(figure)) for name, figure in point["scores"].items()}
+    return CurvePoint(int(point["size"]), values, scores)
 
 
 def _numbers(figure: Mapping[str, Any]) -> dict[str, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from mdae.evaluation.configs import EvaluateConfig
+from mdae.evaluation.statistics.curve import CurvePoint, curve_estimate
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate, cross_validation_widening
 from mdae.evaluation.statistics.scores import mean_scores
 from mdae.tasks.record import Task, scenario_of
@@ -34,6 +35,8 @@ class ModalityResult:
         values: figures that each subject has of its own (Dice of a class, say), in the order of `subjects`.
         widening: how much longer the intervals are than the bootstrap's over subjects, for models that were refitted.
         refused: why there are no figures; "" if there are.
+        curve: figures by the number of subjects that were learned from, if several were tried; all above is of the
+            last of them, averaged over its draws.
     """
 
     modality: str
@@ -46,6 +49,7 @@ class ModalityResult:
     values: dict[str, list[float]] = field(default_factory=dict)
     widening: float = 1.0
     refused: str = ""
+    curve: list[CurvePoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Evaluation:
         exposure: what is known of the data set in the pre-training of somebody else's encoder; "" for nothing.
         trials: with how many settings these weights have been scored on some of these subjects, this one included.
             Whoever reports the best of several has selected by the test.
+        fits: how each fit went, JSON-able, where there is something to tell.
     """
 
     task: Task
@@ -81,6 +86,7 @@ class Evaluation:
     seen_in_pretraining: int | None = None
     exposure: str = ""
     trials: int = 1
+    fits: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy; null where a number is none."""
@@ -114,6 +120,55 @@ def result_of_subjects(
         widening=widening,
         refused=f"{len(subjects)} subjects to score, and {MIN_SUBJECTS} are wanted" if few else "",
     )
+
+
+def result_of_draws(
+    task: Task,
+    modality: str,
+    found: Mapping[tuple[str, int], Mapping[str, Sequence[Mapping[str, float]]]],
+    sizes: Mapping[str, Sequence[int]],
+    config: EvaluateConfig,
+) -> ModalityResult:
+    """The result of the last size, averaged over its draws, and the curve over all of them.
+
+    Args:
+        task, modality: of what.
+        found: by the wanted number of subjects and the draw, every tested subject's volumes with their figures.
+        sizes: by the wanted number, how many subjects were learned from in each fit.
+        config: of the evaluation.
+    """
+    draws: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for (wanted, _), subjects in found.items():
+        draws.setdefault(wanted, []).append({name: _mean_of(volumes) for name, volumes in subjects.items()})
+    last = draws[max(draws, key=lambda wanted: np.mean(sizes[wanted]))]
+    averaged = {name: _mean_of([draw[name] for draw in last]) for name in last[0]}
+    result = result_of_subjects(task, modality, averaged, config)
+    if not config.train_sizes or result.refused:
+        return result
+    points = [
+        _point(round(float(np.mean(sizes[wanted]))), own, result.subjects, result.widening)
+        for wanted, own in draws.items()
+    ]
+    return replace(result, curve=sorted(points, key=lambda point: point.size))
+
+
+def _mean_of(volumes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over those that have it; NaN where none has."""
+    means = {}
+    for name in volumes[0]:
+        known = [own[name] for own in volumes if not math.isnan(own[name])]
+        means[name] = float(np.mean(known)) if known else math.nan
+    return means
+
+
+def _point(
+    size: int, draws: Sequence[Mapping[str, Mapping[str, float]]], subjects: Sequence[str], widening: float
+) -> CurvePoint:
+    names = list(next(iter(draws[0].values())))
+    values = {name: [[draw[subject][name] for subject in subjects] for draw in draws] for name in names}
+    known = {name: np.array(own) for name, own in values.items() if not np.isnan(np.array(own)).all()}
+    scores = {name: curve_estimate(own, widening=widening) for name, own in known.items()}
+    return CurvePoint(size, values, scores)
 
 
 def result_path(folder: Path, evaluation: Evaluation) -> Path:

@@ -39,9 +39,11 @@ class _Study:
     device: str | torch.device
     on_step: Callable[[str], Callable[[int, str], None] | None]
 
-    def start(self, points: Sequence[Points]) -> tuple[Readout, SegmentationNetwork]:
+    def start(
+        self, points: Sequence[Points], val: Sequence[Points] = ()
+    ) -> tuple[Readout, SegmentationNetwork]:
         """A readout, and the network that is it."""
-        readout = fit_readout(points, self.num_labels)
+        readout = fit_readout(points, self.num_labels, val=val)
         return readout, network_of(self.model, self.features, readout, self.num_contrasts, self.device)
 
     def tune(
@@ -96,13 +98,14 @@ def fit_segmenter(
     _check(subjects, val)
     features = voxel_features(model, options.context, device)
     points = draw_points(subjects, features, options.points, seed)
+    chosen = draw_points(val, features, options.points, seed)
     contrasts = len(subjects[0].volume.data)
     if model is None:
-        readout, network = fit_readout(points, len(labels)), None
+        readout, network = fit_readout(points, len(labels), val=chosen), None
         tuned, notes = False, dict[str, Any]()
     else:
         study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
-        readout, network = study.start(points)
+        readout, network = study.start(points, chosen)
         tuned, notes = _tuned(study, network, readout, points, subjects, val)
     about = {"subjects": len({own.subject for own in subjects}), "volumes": len(subjects), **notes}
     return FittedSegmenter(

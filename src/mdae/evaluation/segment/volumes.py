@@ -65,6 +65,17 @@ def volume_of(scans: PreparedScan | Sequence[PreparedScan]) -> Volume:
     )
 
 
+def only(own: LabelledVolume, contrasts: tuple[int, ...]) -> LabelledVolume:
+    """The same subject with some of its contrasts."""
+    volume = own.volume
+    some = Volume(
+        volume.data[list(contrasts)],
+        tuple(volume.background[index] for index in contrasts),
+        volume.spacing_mm,
+    )
+    return LabelledVolume(own.subject, some, own.labels)
+
+
 def _on_grid(scan: PreparedScan, other: PreparedScan) -> np.ndarray:
     """A scan on another's grid; both were cut from voxels of one frame, so that the axes are parallel."""
     if scan.data.shape == other.data.shape and np.allclose(scan.affine, other.affine, atol=1e-3):

@@ -61,19 +61,27 @@ class Readout:
         return np.asarray(features @ self.weights.T + self.biases)
 
 
-def fit_readout(points: Sequence[Points], num_labels: int, *, strength: float = STRENGTH) -> Readout:
+def fit_readout(
+    points: Sequence[Points],
+    num_labels: int,
+    *,
+    val: Sequence[Points] = (),
+    strength: float = STRENGTH,
+) -> Readout:
     """Fit a readout on points of subjects.
 
     Args:
         points: of each volume.
         num_labels: K.
+        val: of other subjects, on which the background's offset is chosen; without any it is chosen on subjects of
+            `points` that are left out in turn.
         strength: how little the weights are held back, scikit-learn's C.
 
     Raises:
         DataError: all points have one label.
     """
     plain = _fit(points, num_labels, strength)
-    offset = _best_offset(points, num_labels, strength)
+    offset = _offset_on(plain, val) if val else _best_offset(points, num_labels, strength)
     return Readout(plain.weights, plain.biases + offset * (np.arange(num_labels) == 0), plain.spread)
 
 
@@ -106,6 +114,16 @@ def _log_odds_of_scans(points: Sequence[Points], labels: np.ndarray, seen: np.nd
         shares += each / each.sum() / len(points)
     drawn = np.array([(labels == label).mean() for label in seen])
     return np.asarray(np.log(shares / drawn))
+
+
+def _offset_on(line: Readout, val: Sequence[Points]) -> float:
+    """The background's offset with the best Dice on points that the regression has not seen."""
+    scores = [line.scores(own.features) for own in val]
+    gained = [
+        sum(_agreement(found, own, offset) for found, own in zip(scores, val, strict=True))
+        for offset in OFFSETS
+    ]
+    return OFFSETS[int(np.argmax(gained))]
 
 
 def _best_offset(points: Sequence[Points], num_labels: int, strength: float) -> float:

@@ -1,0 +1,79 @@
+"""What segments from few masks, by the encoder's name: a model of ours, an untrained one, place and intensities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mdae.data.catalogue import ScanEntry
+from mdae.data.preprocess import PreparedScan, Preprocessing
+from mdae.errors import ConfigError
+from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.evaluation.features.extractors import POSITION, is_own
+from mdae.evaluation.nnunet.start import NO_SCANS, open_start
+from mdae.interop.raw import prepare_by
+from mdae.networks.saved import SavedModel, load_model
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose maps are read.
+
+    Attributes:
+        name: for tables.
+        fingerprint: the same for the same maps of the same scan, and only then.
+        contract: how scans are prepared.
+        model: pre-trained or not; None for place and intensities alone.
+        pretraining: salted hashes of the scans that it was pre-trained on; None if nobody knows.
+        device: where to compute.
+    """
+
+    name: str
+    fingerprint: str
+    contract: Preprocessing
+    model: SavedModel | None
+    pretraining: Mapping[str, Any] | None
+    device: str
+    _encoder: Encoder | None = field(default=None, repr=False)
+
+    def prepare(self, scan: ScanEntry) -> PreparedScan:
+        """Read and prepare a raw scan; raises `ScanError` for an unfit one."""
+        return prepare_by(scan, self.contract) if self._encoder is None else self._encoder.prepare(scan)
+
+
+def open_source(spec: str, device: str = "auto") -> Source:
+    """By the encoder's name.
+
+    Args:
+        spec: a model folder, `untrained:PRESET`, or `position`: place and intensities alone, of scans prepared by the
+            default contract, or as a model's are (`position:MODEL`).
+        device: where to compute.
+
+    Raises:
+        ModelError, ConfigError: no such model, or an encoder that is not ours.
+    """
+    where = str(resolve_device(device))
+    kind, _, like = spec.partition(":")
+    if kind == POSITION:
+        contract = load_model(like).contract if like else Preprocessing()
+        return Source(POSITION, _digest(POSITION, contract), contract, None, NO_SCANS, where)
+    if not is_own(spec):
+        raise ConfigError(
+            f"no voxels of {Path(spec).name} can be read",
+            mend=f"--protocol voxels and segment are for encoders of mdae pretrain, untrained: and {POSITION}",
+        )
+    start = open_start(spec)
+    model = SavedModel(
+        start.network.eval(), start.contract, start.patch, provenance={"scans": start.pretraining}
+    )
+    fingerprint = _digest(start.fingerprint, start.contract, list(start.patch))
+    encoder = Encoder(model, where)
+    return Source(start.name, fingerprint, start.contract, model, start.pretraining, where, encoder)
+
+
+def _digest(identity: str, contract: Preprocessing, *others: Any) -> str:
+    return hashlib.sha256(json.dumps([identity, contract.to_dict(), *others]).encode()).hexdigest()

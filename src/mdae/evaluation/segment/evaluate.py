@@ -1,0 +1,294 @@
+"""`mdae evaluate --protocol voxels` and `segment`: how well a subject is segmented after a few masks.
+
+`voxels` reads single voxels out of the frozen network, `segment` fine-tunes it from there. It takes minutes where
+nnU-Net takes days, and asks what the network knows of places, which pooled features hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from mdae.data.ahead import ahead
+from mdae.errors import DataError, ScanError
+from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
+from mdae.evaluation.configs import EvaluateConfig
+from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
+from mdae.evaluation.nnunet.dataset import label_scheme, read_labels, require_same_grid
+from mdae.evaluation.nnunet.labels import LabelScheme, remapped
+from mdae.evaluation.probing.cross_validation import folds_by_subject
+from mdae.evaluation.results.schema import Evaluation, result_of_draws
+from mdae.evaluation.segment.config import FewLabelOptions
+from mdae.evaluation.segment.encoders import Source, open_source
+from mdae.evaluation.segment.scoring import Figures, label_names, score_voxels
+from mdae.evaluation.segment.segmenter import FittedSegmenter, fit_segmenter
+from mdae.evaluation.segment.volumes import LabelledVolume, labelled, native_probabilities, only
+from mdae.evaluation.statistics.intervals import cross_validation_widening
+from mdae.networks.saved import overlap
+from mdae.progress import Progress
+from mdae.tasks.layouts import Case
+from mdae.tasks.record import FUSED, Task
+
+Scores = dict[
+    tuple[str, int], dict[str, dict[str, list[Figures]]]
+]  # by size and draw, view, subject: its volumes
+
+
+def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
+    """Learn from training subjects and score what is segmented of test subjects, on the masks' own voxels.
+
+    Raises:
+        ConfigError: an encoder that is not ours.
+        DataError: what cannot be carried out.
+    """
+    source = open_source(config.encoder, config.device)
+    modalities = config.modalities or task.modalities
+    cohort = find_cohort(task, config.root, modalities)
+    if config.split is not None:
+        parts = split_parts(config.split, cohort)
+        cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
+    cohort, seen = _looked_at(cohort, source, modalities, config)
+    scheme = label_scheme(task, config.root, {value for one in seen for value in one.values})
+    study = _Study(source, modalities, config, scheme, cohort)
+    scores: Scores = {}
+    sizes: dict[str, list[int]] = {}
+    notes: list[dict[str, Any]] = []
+    contents: set[str] = set()
+    for train, val, test in _folds(cohort, config):
+        contents.update(content for index in test for content in seen[index].contents)
+        for draw in training_draws(
+            train, cohort.subjects, config.train_sizes or (ALL,), config.draws, config.seed
+        ):
+            sizes.setdefault(draw.wanted, []).append(draw.size)
+            found = scores.setdefault((draw.wanted, draw.draw), {})
+            study.trial(draw, val, test, found, notes)
+    known = source.pretraining
+    return Evaluation(
+        task=task,
+        encoder=config.name or source.name,
+        fingerprint=source.fingerprint,
+        protocol=protocol_name(config),
+        selection=_selection(config),
+        settings=_settings(config, modalities),
+        left_out=cohort.left_out,
+        results=[
+            result_of_draws(
+                task, view, {place: found[view] for place, found in scores.items()}, sizes, config
+            )
+            for view in study.views
+        ],
+        fits=notes,
+        seen_in_pretraining=None if known is None else len(overlap(dict(known), contents)),
+    )
+
+
+def protocol_name(config: EvaluateConfig) -> str:
+    """With what is read beside the network: results with and without it are not of one protocol."""
+    beside = config.protocol == "voxels" and config.with_position
+    return f"{config.protocol}+position" if beside else config.protocol
+
+
+def options_of(config: EvaluateConfig) -> FewLabelOptions:
+    """Those of segmentation from few masks; the readout alone for `voxels`."""
+    if config.protocol == "segment":
+        return config.few
+    return replace(config.few, steps=0, context=config.with_position, overlap=0.0, mirror=False)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of one case: the values in its mask, and the hashes of its scans' voxels."""
+
+    values: set[int]
+    contents: list[str]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A case whose files were all read: its mask as it lies in the file, and its scans, prepared."""
+
+    mask: np.ndarray
+    affine: np.ndarray
+    scans: list[Any]
+
+    @property
+    def seen(self) -> _Seen:
+        return _Seen(
+            {int(value) for value in np.unique(self.mask)}, [one.record.content for one in self.scans]
+        )
+
+
+def _load(case: Case, source: Source, modalities: Sequence[str]) -> _Loaded:
+    """Read a case; raises `ScanError` for anything of it that does not do."""
+    mask, affine = read_labels(case)
+    scans = [source.prepare(case.scans[name]) for name in modalities]
+    for name, scan in zip(modalities, scans, strict=True):
+        shape, own = scan.record.source_shape, np.array(scan.record.source_affine)
+        require_same_grid(case.scans[name], shape, own, mask, affine)
+    return _Loaded(mask, affine, scans)
+
+
+def _looked_at(
+    cohort: Cohort, source: Source, modalities: Sequence[str], config: EvaluateConfig
+) -> tuple[Cohort, list[_Seen]]:
+    """What was seen of every case that does, each person once, and their cohort; `DataError` if none does."""
+    unfit: dict[int, str] = {}
+    seen: list[_Seen] = []
+    with Progress("reading", len(cohort.cases), unit="subjects") as progress:
+        loading = ahead(cohort.cases, lambda case: _load(case, source, modalities).seen, config.workers)
+        for index, (_, loaded) in enumerate(loading):
+            try:
+                seen.append(loaded.result())
+            except ScanError as error:
+                unfit[index] = error.what
+            progress.advance(f"{len(unfit)} left out")
+    cohort = cohort.without(unfit)
+    twice = copies(cohort, [own.contents for own in seen])
+    cohort, seen = cohort.without(twice), [own for i, own in enumerate(seen) if i not in twice]
+    if not seen:
+        why = ", ".join(f"{number} with {reason}" for reason, number in cohort.left_out.items())
+        raise DataError(f"nobody is left: {why}", where=config.root, mend="look at the files")
+    return cohort, seen
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What all fits share."""
+
+    source: Source
+    modalities: Sequence[str]
+    config: EvaluateConfig
+    scheme: LabelScheme
+    cohort: Cohort
+
+    @property
+    def views(self) -> dict[str, tuple[int, ...]]:
+        """Which contrasts are looked at together: all, and by `voxels` each alone before."""
+        everything = tuple(range(len(self.modalities)))
+        if len(everything) == 1:
+            return {self.modalities[0]: everything}
+        alone = {name: (index,) for index, name in enumerate(self.modalities)}
+        return {**(alone if self.config.protocol == "voxels" else {}), FUSED: everything}
+
+    def trial(
+        self,
+        draw: TrainingDraw,
+        val: np.ndarray,
+        test: np.ndarray,
+        scores: dict[str, dict[str, list[Figures]]],
+        notes: list[dict[str, Any]],
+    ) -> None:
+        """Fit every view on a draw's cases, and note the figures of each tested subject in `scores`."""
+        learned, chosen = (self._labelled(rows) for rows in (draw.rows, val))
+        fitted = {}
+        for view, contrasts in self.views.items():
+            fitted[view] = self._fit(view, draw, learned, chosen, contrasts)
+            notes.append({"view": view, "size": draw.size, "draw": draw.draw, **fitted[view].notes})
+        for case, loaded in self._read(test, "segmenting"):
+            for view, figures in self._scored(case, loaded, fitted):
+                scores.setdefault(view, {}).setdefault(case.subject, []).append(figures)
+
+    def _read(self, rows: np.ndarray, title: str) -> Iterator[tuple[Case, _Loaded]]:
+        cases = [self.cohort.cases[row] for row in rows]
+        with Progress(title, len(cases), unit="subjects") as progress:
+            loading = ahead(
+                cases, lambda case: _load(case, self.source, self.modalities), self.config.workers
+            )
+            for case, loaded in loading:
+                yield case, loaded.result()
+                progress.advance()
+
+    def _labelled(self, rows: np.ndarray) -> list[LabelledVolume]:
+        return [
+            labelled(
+                case.subject,
+                loaded.scans,
+                remapped(loaded.mask, self.scheme, where=case.mask).astype(np.int16),
+                ignore=self.scheme.ignore,
+            )
+            for case, loaded in self._read(rows, "reading masks")
+        ]
+
+    def _fit(
+        self,
+        view: str,
+        draw: TrainingDraw,
+        learned: Sequence[LabelledVolume],
+        chosen: Sequence[LabelledVolume],
+        contrasts: tuple[int, ...],
+    ) -> FittedSegmenter:
+        options, config = options_of(self.config), self.config
+        title = f"{view} from {draw.size} subjects"
+        with Progress(f"fitting {title}", options.steps, unit="steps") as progress:
+
+            def told(what: str) -> Any:
+                return lambda done, note: progress.update(done, f"{what} · {note}")
+
+            return fit_segmenter(
+                [only(own, contrasts) for own in learned],
+                self.source.model,
+                options,
+                label_names(self.scheme),
+                val=[only(own, contrasts) for own in chosen],
+                seed=config.seed,
+                device=self.source.device,
+                on_step=told,
+            )
+
+    def _scored(
+        self, case: Case, loaded: _Loaded, fitted: Mapping[str, FittedSegmenter]
+    ) -> Iterator[tuple[str, Figures]]:
+        mask = remapped(loaded.mask, self.scheme, where=case.mask)
+        x, y, z = (float(side) for side in voxel_sizes(loaded.affine))
+        for view, contrasts in self.views.items():
+            scans = [loaded.scans[index] for index in contrasts]
+            native = native_probabilities(fitted[view].probabilities(scans), scans[0].record)
+            yield view, score_voxels(native, mask, self.scheme, (x, y, z))
+
+
+def _folds(cohort: Cohort, config: EvaluateConfig) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Numbers of the training, of the val and of the test cases."""
+    if config.split is not None:
+        parts = split_parts(config.split, cohort)
+        train, val, test = (np.flatnonzero(parts == name) for name in ("train", "val", "test"))
+        return [(train, val, test)]
+    number = len(set(cohort.subjects.tolist()))
+    if number < config.folds:
+        raise DataError(
+            f"{number} subjects for {config.folds} folds", where=config.root, mend="give fewer --folds"
+        )
+    labels = np.zeros(len(cohort.cases))
+    folds = folds_by_subject(labels, cohort.subjects, config.folds, config.seed, stratified=False)
+    return [(train, np.zeros(0, dtype=int), test) for train, test in folds]
+
+
+def _settings(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, object]:
+    split = split_digest(config.split)
+    return {
+        "modalities": list(modalities),
+        "split": split,
+        "folds": None if split else config.folds,
+        "seed": config.seed,
+        "train_sizes": list(config.train_sizes),
+        "draws": config.draws if config.train_sizes else 1,
+        **options_of(config).fingerprint(),
+    }
+
+
+def _selection(config: EvaluateConfig) -> str:
+    """How anything was chosen, and what was scored, in words."""
+    what = "the background's offset" + (
+        " and the step of fine-tuning" if config.protocol == "segment" else ""
+    )
+    if config.split is not None:
+        where = f"val subjects of {config.split.name}, or by inner folds of its train subjects where there are none"
+        return f"{what} chosen on {where}; test subjects scored once"
+    widening = cross_validation_widening(config.folds)
+    return (
+        f"{config.folds}-fold cross-validation by subject; {what} chosen by inner folds of each training part; "
+        f"intervals over subjects, {widening:.2f} times as wide because models are refitted"
+    )

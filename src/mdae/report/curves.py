@@ -1,0 +1,159 @@
+"""Figures against the number of labelled subjects: what pre-training saves of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.statistics.curve import CurvePoint, curve_difference
+from mdae.evaluation.statistics.intervals import Estimate
+from mdae.report.board import Board, headline_metric, mark
+from mdae.report.board_figures import COLUMNS, GRID, UNDECIDED, colours, metric_label, shown_name
+
+Lines = list[list[str]]
+
+
+def curved(board: Board, protocol: str, task: str) -> list[Cell]:
+    """The cells of a task that have a curve, in the order of the board's encoders."""
+    own = [cell for cell in board.cells if (cell.protocol, cell.task.name) == (protocol, task) and cell.curve]
+    order = board.encoders(protocol)
+    return sorted(own, key=lambda cell: (cell.modality, order.index(cell.encoder)))
+
+
+def curve_figure(board: Board, protocol: str, task: str) -> Figure:
+    """The ranking figure against the number of subjects learned from, with 95 % bands: a panel a modality."""
+    cells, colour = curved(board, protocol, task), colours(board)
+    modalities = list(dict.fromkeys(cell.modality for cell in cells))
+    columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
+    figure = Figure(figsize=(3.6 * columns + 1.8, 3.0 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axis in grid[len(modalities) :]:
+        axis.set_axis_off()
+    for axis, modality in zip(grid, modalities, strict=False):
+        sizes: set[int] = set()
+        for cell in (cell for cell in cells if cell.modality == modality):
+            metric = headline_metric(cell, board.metric)
+            points = [(point.size, point.scores[metric]) for point in cell.curve if metric in point.scores]
+            at, found = [size for size, _ in points], [estimate for _, estimate in points]
+            sizes.update(at)
+            style = "--" if mark(cell.encoder) else "-"
+            shade = colour[cell.encoder]
+            axis.plot(
+                at,
+                [e.value for e in found],
+                style,
+                color=shade,
+                marker="o",
+                markersize=3.5,
+                label=cell.encoder,
+            )
+            axis.fill_between(
+                at, [e.low for e in found], [e.high for e in found], color=shade, alpha=0.15, linewidth=0
+            )
+            axis.set_ylabel(metric_label(metric), fontsize=8)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted(sizes), [str(size) for size in sorted(sizes)], fontsize=8)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("labelled subjects", fontsize=8)
+        axis.set_title(modality, fontsize=10)
+        axis.grid(color=GRID, linewidth=0.8)
+        axis.tick_params(labelsize=8, color=UNDECIDED)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = {line.get_label(): line for axis in grid for line in axis.get_lines()}
+    names = [shown_name(board, str(name)) for name in handles]
+    figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def curve_table(board: Board, protocol: str, task: str) -> tuple[list[str], Lines]:
+    """A number of labelled subjects and an encoder a row, with the difference from the baseline on the same draws."""
+    header = [
+        "modality",
+        "labelled subjects",
+        "draws",
+        "encoder",
+        "figure",
+        "value [95 %]",
+        "difference [95 %]",
+    ]
+    return header, [
+        [
+            cell.modality,
+            str(point.size),
+            str(len(next(iter(point.values.values())))),
+            shown_name(board, cell.encoder),
+            metric_label(metric),
+            str(point.scores[metric]),
+            "–" if difference is None else str(difference),
+        ]
+        for cell, point, metric, difference in _rows(board, protocol, task)
+    ]
+
+
+def curves_csv(board: Board) -> list[list[object]]:
+    """Every point of every curve as rows of numbers, a header first; the header alone without any curve."""
+    rows: list[list[object]] = [
+        [
+            "task",
+            "protocol",
+            "modality",
+            "encoder",
+            "labelled_subjects",
+            "draws",
+            "metric",
+            "value",
+            "low",
+            "high",
+        ]
+        + ["difference", "difference_low", "difference_high"]
+    ]
+    for protocol in board.protocols:
+        for task in dict.fromkeys(cell.task.name for cell in board.cells):
+            for cell, point, metric, apart in _rows(board, protocol, task):
+                own = point.scores[metric]
+                draws = len(next(iter(point.values.values())))
+                rows.append(
+                    [task, protocol, cell.modality, cell.encoder, point.size, draws, metric]
+                    + [own.value, own.low, own.high]
+                    + (["", "", ""] if apart is None else [apart.value, apart.low, apart.high])
+                )
+    return rows
+
+
+def _rows(board: Board, protocol: str, task: str) -> Iterator[tuple[Cell, CurvePoint, str, Estimate | None]]:
+    """By modality and number of subjects, then by encoder."""
+    cells = curved(board, protocol, task)
+    for modality in dict.fromkeys(cell.modality for cell in cells):
+        own = [cell for cell in cells if cell.modality == modality]
+        baseline = next((cell for cell in own if cell.encoder == board.baseline), None)
+        for size in sorted({point.size for cell in own for point in cell.curve}):
+            for cell in own:
+                metric = headline_metric(cell, board.metric)
+                point = _at(cell, size)
+                if point is not None and metric in point.scores:
+                    yield cell, point, metric, _difference(cell, baseline, size, metric)
+
+
+def _at(cell: Cell, size: int) -> CurvePoint | None:
+    return next((point for point in cell.curve if point.size == size), None)
+
+
+def _difference(cell: Cell, baseline: Cell | None, size: int, metric: str) -> Estimate | None:
+    """From the baseline on the draws and subjects that both have; None where there are none."""
+    if baseline is None or cell is baseline:
+        return None
+    one, other = _at(cell, size), _at(baseline, size)
+    both, first, second = np.intersect1d(cell.subjects, baseline.subjects, return_indices=True)
+    if one is None or other is None or metric not in other.values or len(both) < 2:
+        return None
+    draws = min(len(one.values[metric]), len(other.values[metric]))
+    return curve_difference(
+        np.array(one.values[metric])[:draws, first],
+        np.array(other.values[metric])[:draws, second],
+        widening=cell.widening,
+    )

@@ -1,0 +1,218 @@
+"""The protocols of few masks: who is learned from and scored, nested draws, and curves that encoders share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from mdae.errors import ConfigError, DataError
+from mdae.evaluation.configs import EvaluateConfig
+from mdae.evaluation.evaluate import evaluate
+from mdae.evaluation.nnunet.labels import found_labels
+from mdae.evaluation.results.reader import read_results
+from mdae.evaluation.results.schema import Evaluation
+from mdae.evaluation.segment import evaluate as few
+from mdae.evaluation.segment.config import FewLabelOptions
+from mdae.evaluation.segment.scoring import label_names, score_voxels
+from mdae.options import AugmentOptions
+from mdae.tasks.layouts import read_cases
+from tests.evaluation.nnunet import made
+
+SUBJECTS = 8
+QUICK = FewLabelOptions(points=60, steps=2, batch=1, looks=1, overlap=0.0, augment=AugmentOptions())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return made.dataset(tmp_path_factory.mktemp("few"), SUBJECTS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return made.model(tmp_path_factory.mktemp("few") / "run" / "model")
+
+
+@pytest.fixture(scope="module")
+def run(data, model) -> Callable[..., Evaluation]:
+    def run(out: Path, **changes: object) -> Evaluation:
+        options = {"encoder": str(model), "task": (str(data),), "protocol": "voxels", "folds": 2, "out": out}
+        options |= {"device": "cpu", "few": QUICK, **changes}
+        (evaluation,) = evaluate(EvaluateConfig(**options))  # type: ignore[arg-type]
+        return evaluation
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluation(run, tmp_path_factory) -> tuple[Evaluation, Path]:
+    out = tmp_path_factory.mktemp("results")
+    return run(out), out
+
+
+def test_every_subject_is_scored_once_in_every_view(data, evaluation):
+    result, out = evaluation
+    assert [one.modality for one in result.results] == ["T1w", "FLAIR", "all"]
+    for one in result.results:
+        assert sorted(one.subjects) == [f"case_{n:02d}" for n in range(1, SUBJECTS + 1)]
+        assert {"dice", "dice_outer", "nsd_deep", "average_precision"} <= one.scores.keys()
+        assert one.scores["dice"].low <= one.scores["dice"].value <= one.scores["dice"].high
+    flair, together = (result.results[i].scores["average_precision"].value for i in (1, 2))
+    masks = [np.asarray(nib.load(case.mask).dataobj) for case in read_cases("nnunet", data)]
+    by_chance = np.mean([[(mask == value).mean() for value in (1, 2)] for mask in masks])
+    assert min(flair, together) > 4 * by_chance, "lesions are bright in FLAIR"
+    (cell, *_) = read_results([out])
+    assert cell.protocol == "voxels" and len(cell.values["dice"]) == SUBJECTS
+    assert "NaN" not in next(out.glob("*.json")).read_text()
+
+
+def test_nobody_is_learned_from_and_scored(run, tmp_path, monkeypatch):
+    folds: list[tuple[set[str], set[str]]] = []
+    original = few.fit_segmenter
+
+    def spy(subjects, *rest, **options):
+        folds.append(({own.subject for own in subjects}, set()))
+        return original(subjects, *rest, **options)
+
+    scored = few._Study._scored
+
+    def watch(self, case, *rest):
+        folds[-1][1].add(case.subject)
+        return scored(self, case, *rest)
+
+    monkeypatch.setattr(few, "fit_segmenter", spy)
+    monkeypatch.setattr(few._Study, "_scored", watch)
+    first = run(tmp_path / "a", modalities=("FLAIR",))
+    assert len(folds) == 2 and all(not learned & tested for learned, tested in folds)
+    assert all(len(learned | tested) == SUBJECTS for learned, tested in folds)
+    again = run(tmp_path / "b", modalities=("FLAIR",))
+    assert json.dumps(again.to_dict()) == json.dumps(first.to_dict()), "repeated it comes out the same"
+
+
+def test_a_split_tests_its_test_subjects_alone_and_val_subjects_choose(run, tmp_path, monkeypatch):
+    parts = ["train", "train", "val", *["test"] * 4]
+    rows = [f"case_{n:02d},{part}" for n, part in enumerate(parts, start=1)]
+    (tmp_path / "split.csv").write_text("\n".join(["subject,split", *rows]) + "\n")
+    given: list[tuple[list[str], list[str]]] = []
+    original = few.fit_segmenter
+
+    def spy(subjects, *rest, val, **options):
+        given.append(([own.subject for own in subjects], [own.subject for own in val]))
+        return original(subjects, *rest, val=val, **options)
+
+    monkeypatch.setattr(few, "fit_segmenter", spy)
+    evaluation = run(
+        tmp_path / "out", protocol="segment", modalities=("FLAIR",), split=tmp_path / "split.csv"
+    )
+    assert given == [(["case_01", "case_02"], ["case_03"])]
+    assert evaluation.results[0].subjects == [f"case_{n:02d}" for n in range(4, SUBJECTS)]
+    assert evaluation.left_out == {"not in split.csv": 1} and evaluation.results[0].refused
+    assert evaluation.protocol == "segment" and evaluation.fits[0]["chosen_on"] == "validation subjects"
+
+
+def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(run, tmp_path, monkeypatch):
+    drawn: list[set[str]] = []
+    original = few.fit_segmenter
+
+    def spy(subjects, *rest, **options):
+        drawn.append({own.subject for own in subjects})
+        return original(subjects, *rest, **options)
+
+    monkeypatch.setattr(few, "fit_segmenter", spy)
+    rows = [f"case_{n:02d},{'train' if n <= 3 else 'test'}" for n in range(1, SUBJECTS + 1)]
+    (tmp_path / "split.csv").write_text("\n".join(["subject,split", *rows]) + "\n")
+    options = {
+        "modalities": ("FLAIR",),
+        "train_sizes": ("1", "2", "all"),
+        "draws": 2,
+        "split": tmp_path / "split.csv",
+    }
+    one = run(tmp_path / "a", with_position=True, **options)
+    own = drawn.copy()
+    assert [len(names) for names in own] == [1, 1, 2, 2, 3] and own[0] < own[2] and own[1] < own[3]
+    drawn.clear()
+    other = run(tmp_path / "b", encoder="untrained:tiny", **options)
+    assert drawn == own
+    assert one.protocol == "voxels+position" and other.protocol == "voxels"
+    curve = one.results[0].curve
+    shapes = [(point.size, np.array(point.values["dice"]).shape) for point in curve]
+    assert shapes == [(1, (2, 5)), (2, (2, 5)), (3, (1, 5))]
+    last = curve[-1]
+    assert last.scores["dice"].value == pytest.approx(np.mean(one.results[0].values["dice"]))
+    assert last.values["dice"][0] == one.results[0].values["dice"]
+    (cell,) = read_results([tmp_path / "a"])
+    assert [point.size for point in cell.curve] == [1, 2, 3]
+    assert cell.curve[0].scores["dice"] == curve[0].scores["dice"]
+
+
+def test_place_and_intensities_alone_are_an_encoder_of_voxels(run, model, tmp_path):
+    alone = run(tmp_path / "a", encoder=f"position:{model}", modalities=("FLAIR",))
+    assert alone.encoder == "position" and alone.seen_in_pretraining == 0
+    assert alone.results[0].scores["average_precision"].value > 0.05
+    with pytest.raises(ConfigError, match="segmentations alone"):
+        run(
+            tmp_path / "b",
+            encoder="position",
+            protocol="linear",
+            task=("brats18-grade",),
+            data=tmp_path,
+            few=QUICK,
+        )
+
+
+def test_an_unfit_subject_is_left_out_with_the_reason(run, tmp_path):
+    other = made.dataset(tmp_path, SUBJECTS)
+    path = other / "labelsTr" / "case_01.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), path)
+    evaluation = run(tmp_path / "out", encoder="position", task=(str(other),), modalities=("T1w",))
+    assert evaluation.left_out == {"T1w on another grid than the mask": 1}
+    assert "case_01" not in evaluation.results[0].subjects
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"encoder": "histogram"}, ConfigError, "no voxels of histogram"),
+        ({"task": ("brats18-grade",)}, ConfigError, "has no masks"),
+        ({"folds": SUBJECTS + 1}, DataError, "8 subjects for 9 folds"),
+        ({"train_sizes": ("5",)}, DataError, "5 subjects to learn from are wanted, and there are 4"),
+        ({"train_sizes": ("0",)}, ConfigError, "train size '0'"),
+        ({"protocol": "linear", "train_sizes": ("1",)}, ConfigError, "--train-sizes"),
+        ({"protocol": "segment", "with_position": True}, ConfigError, "--with-position"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run, tmp_path, changes, error, said):
+    with pytest.raises(error, match=said) as caught:
+        run(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_figures_of_a_subject_by_hand():
+    rng = np.random.default_rng(4)
+    scheme = replace(found_labels({0, 1, 2}), ignore=9)
+    mask = rng.choice([0, 1, 9], size=(6, 6, 6))
+    probabilities = rng.dirichlet(np.ones(3), size=(6, 6, 6)).transpose(3, 0, 1, 2)
+    found = score_voxels(probabilities, mask, scheme, (1.0, 1.0, 1.0))
+    counted = mask != 9
+    called, there = probabilities.argmax(axis=0)[counted] == 1, mask[counted] == 1
+    assert found["dice_label_1"] == pytest.approx(2 * (called & there).sum() / (called.sum() + there.sum()))
+    assert found["average_precision_label_1"] == average_precision_score(there, probabilities[1][counted])
+    assert found["dice_label_2"] == 0.0 and np.isnan(found["average_precision_label_2"]), "it is nowhere"
+    assert found["dice"] == pytest.approx(found["dice_label_1"] / 2)
+
+
+def test_regions_are_called_where_any_of_their_labels_is():
+    scheme = replace(found_labels({0, 1, 2}), classes={"whole": (1, 2), "core": (2,)})
+    assert label_names(scheme) == ("background", "label_1", "core")
+    probabilities = np.zeros((3, 1, 1, 4))
+    for voxel, label in enumerate((0, 1, 2, 1)):
+        probabilities[label, 0, 0, voxel] = 1
+    found = score_voxels(probabilities, np.array([[[0, 1, 2, 2]]]), scheme, (1.0, 1.0, 1.0))
+    assert found["dice_whole"] == 1.0 and found["dice_core"] == pytest.approx(2 / 3)

@@ -1,0 +1,33 @@
+"""Intervals over subjects and draws: by hand, and holding the truth as often as they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
+from mdae.seeding import numpy_generator
+
+
+def test_one_draw_is_an_interval_over_subjects():
+    values = numpy_generator(0, "dice").uniform(0.4, 0.9, (1, 30))
+    found = curve_difference(values, np.zeros_like(values))
+    error = values.std(ddof=1) / np.sqrt(30)
+    assert found.value == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * 2.0452 * error, rel=1e-3)
+
+
+def test_it_holds_the_truth_in_95_percent():
+    """Subjects and draws both vary: with either left out the interval would hold it too seldom."""
+    held = []
+    for study in range(400):
+        rng = numpy_generator(study, "study")
+        subjects, draws = 0.05 * rng.standard_normal(20), 0.03 * rng.standard_normal((5, 1))
+        found = curve_estimate(0.7 + subjects + draws + 0.02 * rng.standard_normal((5, 20)))
+        held.append(found.low <= 0.7 <= found.high)
+    assert 0.92 <= np.mean(held) <= 0.99
+
+
+def test_figures_that_nobody_has_count_for_nothing():
+    values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, np.nan]])
+    assert curve_estimate(values).value == pytest.approx(0.6)
