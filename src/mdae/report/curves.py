@@ -16,6 +16,21 @@ from mdae.report.board import Board, headline_metric, mark
 from mdae.report.board_figures import COLUMNS, GRID, UNDECIDED, colours, metric_label, shown_name
 
 Lines = list[list[str]]
+CSV_COLUMNS = (
+    *(
+        "task",
+        "protocol",
+        "modality",
+        "encoder",
+        "labelled_subjects",
+        "draws",
+        "metric",
+        "value",
+        "low",
+        "high",
+    ),
+    *("difference", "difference_low", "difference_high"),
+)
 
 
 def curved(board: Board, protocol: str, task: str) -> list[Cell]:
@@ -97,21 +112,7 @@ def curve_table(board: Board, protocol: str, task: str) -> tuple[list[str], Line
 
 def curves_csv(board: Board) -> list[list[object]]:
     """Every point of every curve as rows of numbers, a header first; the header alone without any curve."""
-    rows: list[list[object]] = [
-        [
-            "task",
-            "protocol",
-            "modality",
-            "encoder",
-            "labelled_subjects",
-            "draws",
-            "metric",
-            "value",
-            "low",
-            "high",
-        ]
-        + ["difference", "difference_low", "difference_high"]
-    ]
+    rows: list[list[object]] = [list(CSV_COLUMNS)]
     for protocol in board.protocols:
         for task in dict.fromkeys(cell.task.name for cell in board.cells):
             for cell, point, metric, apart in _rows(board, protocol, task):

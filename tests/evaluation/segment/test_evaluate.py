@@ -116,7 +116,9 @@ def test_a_split_tests_its_test_subjects_alone_and_val_subjects_choose(run, tmp_
     assert evaluation.protocol == "segment" and evaluation.fits[0]["chosen_on"] == "validation subjects"
 
 
-def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(run, tmp_path, monkeypatch):
+def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(
+    run, model, tmp_path, monkeypatch
+):
     drawn: list[set[str]] = []
     original = few.fit_segmenter
 
@@ -137,7 +139,7 @@ def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(r
     own = drawn.copy()
     assert [len(names) for names in own] == [1, 1, 2, 2, 3] and own[0] < own[2] and own[1] < own[3]
     drawn.clear()
-    other = run(tmp_path / "b", encoder="untrained:tiny", **options)
+    other = run(tmp_path / "b", encoder=f"position:{model}", **options)
     assert drawn == own
     assert one.protocol == "voxels+position" and other.protocol == "voxels"
     curve = one.results[0].curve

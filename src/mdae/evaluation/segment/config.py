@@ -22,7 +22,7 @@ class FewLabelOptions:
     """Give the readout the place in the scan and the intensities around beside the network's maps."""
     points: int = 700
     """Voxels of each label and volume that the readout is fitted on."""
-    steps: int = 400
+    steps: int = 300
     """Steps of fine-tuning; 0 for the readout alone."""
     batch: int = 4
     """Patches in a step."""
@@ -38,11 +38,11 @@ class FewLabelOptions:
     """Decoupled weight decay of kernels."""
     foreground: float = 0.7
     """Share of the patches whose middle is a voxel of a label, every label as often as any other."""
-    looks: int = 5
+    looks: int = 3
     """How often the validation subjects are segmented on the way; the best of these, or the readout, is kept."""
     inner_folds: int = 2
     """Where no validation subjects are given: parts of the subjects that are learned from without, to choose by."""
-    overlap: float = 0.5
+    overlap: float = 0.25
     """Least share of a window that the next one shares with it, where whole scans are segmented."""
     mirror: bool = False
     """Average the scores of every scan and of its mirror images: eight times the work."""

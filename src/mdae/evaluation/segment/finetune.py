@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from mdae.devices import uses_bf16
@@ -21,13 +20,10 @@ from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.segment.loss import dice_and_cross_entropy
 from mdae.evaluation.segment.network import SegmentationNetwork
 from mdae.evaluation.segment.patches import Example, PatchSampler
-from mdae.evaluation.segment.volumes import UNLABELLED, Volume
-from mdae.evaluation.statistics.overlap import dice
+from mdae.evaluation.segment.windows import look_at
 from mdae.training.optimiser import learning_rate
 
-AT_ONCE = 4  # windows in a batch
 CLIP = 1.0  # of the gradient's norm
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4))
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def finetune(
     sampler = PatchSampler(train, network.maps.patch, options, seed, device)
     groups = network.layerwise(options)
     optimiser = torch.optim.AdamW(groups, lr=0.0)
-    looks = [Look(0, agreements(network, val, options), math.nan)] if val else []
+    looks = [Look(0, tuple(look_at(network, example, options) for example in val), math.nan)] if val else []
     best = copy.deepcopy(network.state_dict()) if val else {}
     last = options.steps if until is None else until
     every, losses = max(1, options.steps // options.looks), []
@@ -87,7 +83,7 @@ def finetune(
             loss = _finite(torch.stack(losses), done)
             losses = []
             if val:
-                looks.append(Look(done, agreements(network, val, options), loss))
+                looks.append(Look(done, tuple(look_at(network, example, options) for example in val), loss))
                 if looks[-1].mean > max(look.mean for look in looks[:-1]):
                     best = copy.deepcopy(network.state_dict())
             if on_step is not None:
@@ -131,61 +127,3 @@ def _finite(losses: Tensor, step: int) -> float:
             f"the loss is not finite by step {step} of fine-tuning", mend="lower --few.lr and --few.head-lr"
         )
     return float(values.mean())
-
-
-@torch.no_grad()
-def scores_of(network: SegmentationNetwork, volume: Volume, options: FewLabelOptions) -> np.ndarray:
-    """The network's scores (K, D, H, W), float32, of a whole volume: windows blended by Gaussian weights."""
-    device, patch = network.bias.device, network.maps.patch
-    low = [max(0, edge - side) // 2 for side, edge in zip(volume.shape, patch, strict=True)]
-    high = [max(0, edge - side) - a for side, edge, a in zip(volume.shape, patch, low, strict=True)]
-    padded = [
-        np.pad(one, list(zip(low, high, strict=True)), constant_values=value)
-        for one, value in zip(volume.data, volume.background, strict=True)
-    ]
-    x = torch.from_numpy(np.stack(padded))[None]
-
-    def of_windows(windows: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(device)):
-            return torch.as_tensor(network(windows)).float()
-
-    total = torch.zeros(())
-    flips = FLIPS if options.mirror else FLIPS[:1]
-    for axes in flips:
-        found = sliding_window_inference(
-            x.flip(axes) if axes else x,
-            patch,
-            AT_ONCE,
-            of_windows,
-            overlap=options.overlap,
-            mode="gaussian",
-            sw_device=device,
-            device="cpu",
-        )
-        total = total + (found.flip(axes) if axes else found)
-    x0, y0, z0 = low
-    d, h, w = volume.shape
-    inner = total[0, :, x0 : x0 + d, y0 : y0 + h, z0 : z0 + w] / len(flips)
-    return np.asarray(inner.numpy(), dtype=np.float32)
-
-
-def agreements(
-    network: SegmentationNetwork, examples: Sequence[Example], options: FewLabelOptions
-) -> tuple[float, ...]:
-    """The mean Dice over the labels of each volume, of what the network calls."""
-    return tuple(
-        agreement(scores_of(network, example.own.volume, options) + example.context, example.own.labels)
-        for example in examples
-    )
-
-
-def agreement(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The mean Dice over the labels but the background, where the highest score (K, D, H, W) is called."""
-    counted = labels != UNLABELLED
-    called = scores.argmax(axis=0)
-    found = [
-        dice((called == label) & counted, labels == label)
-        for label in range(1, len(scores))
-        if (labels == label).any()
-    ]
-    return float(np.mean(found)) if found else math.nan

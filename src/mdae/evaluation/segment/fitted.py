@@ -15,9 +15,9 @@ from mdae.data.preprocess import PreparedScan
 from mdae.errors import DataError, ModelError
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.segment.features import VoxelFeatures
-from mdae.evaluation.segment.finetune import scores_of
 from mdae.evaluation.segment.network import FrozenMaps, SegmentationNetwork
 from mdae.evaluation.segment.volumes import Volume, volume_of
+from mdae.evaluation.segment.windows import scores_of
 from mdae.evaluation.voxel_probe.regression import Readout
 from mdae.networks.saved import SavedModel
 from mdae.options import AugmentOptions

@@ -75,13 +75,10 @@ class PatchSampler:
         corner = [first - beyond for first, beyond in zip(start, self.margin, strict=True)]
         volume = example.own.volume
         x = np.stack(
-            [
-                _cut(one, corner, size, value)
-                for one, value in zip(volume.data, volume.background, strict=True)
-            ]
+            [cut(one, corner, size, value) for one, value in zip(volume.data, volume.background, strict=True)]
         )
-        context = np.stack([_cut(one, corner, size, 0.0) for one in example.context])
-        own = _cut(labels, corner, size, UNLABELLED)
+        context = np.stack([cut(one, corner, size, 0.0) for one in example.context])
+        own = cut(labels, corner, size, UNLABELLED)
         shares = own[None] == np.arange(len(context))[:, None, None, None]
         return torch.from_numpy(x), torch.from_numpy(context), torch.from_numpy(shares.astype(np.float32))
 
@@ -138,7 +135,7 @@ def _start(
     )
 
 
-def _cut(volume: np.ndarray, start: Sequence[int], size: Sequence[int], value: float) -> np.ndarray:
+def cut(volume: np.ndarray, start: Sequence[int], size: Sequence[int], value: float) -> np.ndarray:
     """A box of a volume, filled with `value` where it leaves it."""
     out = np.full(size, value, dtype=volume.dtype)
     low = [max(0, first) for first in start]
