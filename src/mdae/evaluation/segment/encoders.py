@@ -26,6 +26,7 @@ class Source:
     Attributes:
         name: for tables.
         fingerprint: the same for the same maps of the same scan, and only then.
+        identity: what tells its weights from others'.
         contract: how scans are prepared.
         model: pre-trained or not; None for place and intensities alone.
         pretraining: salted hashes of the scans that it was pre-trained on; None if nobody knows.
@@ -34,6 +35,7 @@ class Source:
 
     name: str
     fingerprint: str
+    identity: str
     contract: Preprocessing
     model: SavedModel | None
     pretraining: Mapping[str, Any] | None
@@ -60,7 +62,7 @@ def open_source(spec: str, device: str = "auto") -> Source:
     kind, _, like = spec.partition(":")
     if kind == POSITION:
         contract = load_model(like).contract if like else Preprocessing()
-        return Source(POSITION, _digest(POSITION, contract), contract, None, NO_SCANS, where)
+        return Source(POSITION, _digest(POSITION, contract), POSITION, contract, None, NO_SCANS, where)
     if not is_own(spec):
         raise ConfigError(
             f"no voxels of {Path(spec).name} can be read",
@@ -72,7 +74,9 @@ def open_source(spec: str, device: str = "auto") -> Source:
     )
     fingerprint = _digest(start.fingerprint, start.contract, list(start.patch))
     encoder = Encoder(model, where)
-    return Source(start.name, fingerprint, start.contract, model, start.pretraining, where, encoder)
+    return Source(
+        start.name, fingerprint, start.fingerprint, start.contract, model, start.pretraining, where, encoder
+    )
 
 
 def _digest(identity: str, contract: Preprocessing, *others: Any) -> str:

@@ -18,6 +18,7 @@ from mdae.errors import DataError, ScanError
 from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
+from mdae.evaluation.features.extractors import weights_of
 from mdae.evaluation.nnunet.dataset import label_scheme, read_labels, require_same_grid
 from mdae.evaluation.nnunet.labels import LabelScheme, remapped
 from mdae.evaluation.probing.cross_validation import folds_by_subject
@@ -81,6 +82,8 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
             )
             for view in study.views
         ],
+        data_set=cohort.data_set,
+        weights=weights_of(source.identity),
         fits=notes,
         seen_in_pretraining=None if known is None else len(overlap(dict(known), contents)),
     )
@@ -96,7 +99,7 @@ def options_of(config: EvaluateConfig) -> FewLabelOptions:
     """Those of segmentation from few masks; the readout alone for `voxels`."""
     if config.protocol == "segment":
         return config.few
-    return replace(config.few, steps=0, context=config.with_position, overlap=0.0, mirror=False)
+    return replace(config.few, steps=0, context=config.with_position)
 
 
 @dataclass(frozen=True)
