@@ -80,10 +80,10 @@ def _with_protocol(task: Task, config: EvaluateConfig) -> EvaluateConfig:
     """
     if task.kind != "segmentation":
         return replace(config, protocol="linear") if config.protocol == "auto" else config
-    if config.protocol not in ("auto", "voxels"):
+    if config.protocol not in ("auto", "voxels", "segment"):
         raise ConfigError(
             f"{task.name} has masks and no labels for --protocol {config.protocol}",
-            mend="leave out --protocol for nnU-Net, or use --protocol voxels",
+            mend="use --protocol segment or voxels, or leave it out for nnU-Net",
         )
     return config
 

@@ -25,7 +25,7 @@ from mdae.interop.known import spelled_out
 from mdae.interop.strangers import open_stranger
 from mdae.networks import ResidualUNet, preset
 from mdae.networks.hub import is_hub_name, local_folder
-from mdae.networks.saved import WEIGHTS, SavedModel
+from mdae.networks.saved import WEIGHTS, SavedModel, load_model
 from mdae.seeding import torch_generator
 
 HISTOGRAM = np.linspace(-4, 4, 41)
@@ -204,10 +204,20 @@ def _is_strangers(spec: str) -> bool:
 
 def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
     """An encoder of ours with its name for tables and what tells its weights from others'."""
+    model, name, identity = own_model(spec)
+    return Encoder(model, resolve_device(device)), name, identity
+
+
+def own_model(spec: str) -> tuple[SavedModel, str, str]:
+    """A model of ours, trained or not, with its name for tables and what tells its weights from others'.
+
+    Raises:
+        ModelError, ConfigError: no such model or preset.
+    """
     if spec.partition(":")[0] == UNTRAINED:
-        return _untrained(spec.partition(":")[2] or "tiny", device)
+        return _untrained(spec.partition(":")[2] or "tiny")
     path = local_folder(spec)
-    return Encoder.load(path, device=device), model_name(spec), file_identity(path / WEIGHTS)
+    return load_model(path), model_name(spec), file_identity(path / WEIGHTS)
 
 
 def model_name(spec: str | Path) -> str:
@@ -218,7 +228,7 @@ def model_name(spec: str | Path) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-def _untrained(words: str, device: str) -> tuple[Encoder, str, str]:
+def _untrained(words: str) -> tuple[SavedModel, str, str]:
     """A network as pre-training begins with, of PRESET or PRESET:SEED."""
     name, _, seed = words.partition(":")
     try:
@@ -230,7 +240,7 @@ def _untrained(words: str, device: str) -> tuple[Encoder, str, str]:
     network = ResidualUNet(chosen.network, generator=torch_generator(int(seed or 0), "weights")).eval()
     model = SavedModel(network, Preprocessing(), chosen.patch, provenance={"scans": Histogram.pretraining})
     shown = f"{UNTRAINED}-{name}" + (f"-{int(seed)}" if int(seed or 0) else "")
-    return Encoder(model, resolve_device(device)), shown, f"{UNTRAINED} {name} {int(seed or 0)}"
+    return model, shown, f"{UNTRAINED} {name} {int(seed or 0)}"
 
 
 def _digest(content: str) -> str:

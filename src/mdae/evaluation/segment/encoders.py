@@ -13,9 +13,10 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
-from mdae.evaluation.features.extractors import POSITION, is_own
-from mdae.evaluation.nnunet.start import NO_SCANS, open_start
+from mdae.evaluation.features.extractors import POSITION, is_own, own_model
+from mdae.evaluation.nnunet.start import NO_SCANS
 from mdae.interop.raw import prepare_by
+from mdae.networks.hub import local_folder
 from mdae.networks.saved import SavedModel, load_model
 
 
@@ -61,22 +62,18 @@ def open_source(spec: str, device: str = "auto") -> Source:
     where = str(resolve_device(device))
     kind, _, like = spec.partition(":")
     if kind == POSITION:
-        contract = load_model(like).contract if like else Preprocessing()
+        contract = load_model(local_folder(like)).contract if like else Preprocessing()
         return Source(POSITION, _digest(POSITION, contract), POSITION, contract, None, NO_SCANS, where)
     if not is_own(spec):
         raise ConfigError(
             f"no voxels of {Path(spec).name} can be read",
             mend=f"--protocol voxels and segment are for encoders of mdae pretrain, untrained: and {POSITION}",
         )
-    start = open_start(spec)
-    model = SavedModel(
-        start.network.eval(), start.contract, start.patch, provenance={"scans": start.pretraining}
-    )
-    fingerprint = _digest(start.fingerprint, start.contract, list(start.patch))
+    model, name, identity = own_model(spec)
+    fingerprint = _digest(identity, model.contract, list(model.patch))
+    pretraining = model.provenance.get("scans")
     encoder = Encoder(model, where)
-    return Source(
-        start.name, fingerprint, start.fingerprint, start.contract, model, start.pretraining, where, encoder
-    )
+    return Source(name, fingerprint, identity, model.contract, model, pretraining, where, encoder)
 
 
 def _digest(identity: str, contract: Preprocessing, *others: Any) -> str:
