@@ -159,12 +159,12 @@ def test_place_and_intensities_are_no_encoder_of_whole_scans(run, tmp_path):
         run(tmp_path, encoder="position", protocol="linear", task=("brats18-grade",), data=tmp_path)
 
 
-def test_an_unfit_subject_is_left_out_with_the_reason(run, tmp_path):
+def test_an_unfit_subject_is_left_out_with_the_reason(run, model, tmp_path):
     other = made.dataset(tmp_path, SUBJECTS)
     path = other / "labelsTr" / "case_01.nii.gz"
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), path)
-    evaluation = run(tmp_path / "out", encoder="position", task=(str(other),), modalities=("T1w",))
+    evaluation = run(tmp_path / "out", encoder=f"position:{model}", task=(str(other),), modalities=("T1w",))
     assert evaluation.left_out == {"T1w on another grid than the mask": 1}
     assert "case_01" not in evaluation.results[0].subjects
 

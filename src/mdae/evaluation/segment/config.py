@@ -26,7 +26,7 @@ class FewLabelOptions:
     """Steps of fine-tuning; 0 for the readout alone."""
     batch: int = 4
     """Patches in a step."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Peak learning rate of the last layers of the pre-trained network."""
     head_lr: float = 1e-3
     """Peak learning rate of the head, which is the readout already."""
