@@ -43,9 +43,9 @@ def test_it_gets_better_and_what_is_kept_is_the_best_look():
 
 
 def test_what_only_makes_it_worse_leaves_the_readout():
-    wild = replace(SHORT, lr=1.0, head_lr=30.0)
-    fitted = fit_segmenter(made.subjects(2), made.model(), wild, made.LABELS, val=made.subjects(2, first=6))
-    plain = fit_segmenter(made.subjects(2), made.model(), replace(SHORT, steps=0), made.LABELS)
+    wild, val = replace(SHORT, lr=1.0, head_lr=30.0), made.subjects(2, first=6)
+    fitted = fit_segmenter(made.subjects(2), made.model(), wild, made.LABELS, val=val)
+    plain = fit_segmenter(made.subjects(2), made.model(), replace(SHORT, steps=0), made.LABELS, val=val)
     assert not fitted.tuned and fitted.notes["step"] == 0
     volume = made.subjects(1, first=5)[0].volume
     np.testing.assert_allclose(fitted.scores(volume), plain.scores(volume), atol=1e-5)
