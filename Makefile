@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SHARED := -n auto --maxprocesses 4 --dist loadfile  # a process a core, files in one piece: their fixtures are costly
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-all lint types
@@ -11,10 +12,10 @@ demo: $(INSTALLED)
 	$(BIN)/mdae demo demo
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(SHARED) -m "not slow and not gpu"
 
 test-all: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

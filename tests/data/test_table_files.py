@@ -42,7 +42,7 @@ def text(mark: str = ",", end: str = "\n") -> str:
         ("trailing.csv", text(end=";\n").replace(",", ";").encode()),
         ("padded.csv", text().replace(",", " , ").replace("007", "\u00a0007\u200b").encode()),
         ("blank-lines.csv", text(end="\n\n , \n").encode()),
-        ("packed.csv.gz", gzip.compress(text().encode())),
+        ("packed.csv.gz", gzip.compress(text().encode(), mtime=0)),
         ("quoted.csv", text().replace("gesund", '"gesund"').encode()),
     ],
 )
