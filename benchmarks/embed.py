@@ -67,7 +67,7 @@ def command_scans_per_s(name: str, side: int, folder: Path) -> float:
     )
     items = list_items(folder, encoder)
     started = time.perf_counter()
-    embed_items(encoder, items, EmbedConfig(model=Path(), scans=(folder,)))
+    embed_items(encoder, items, EmbedConfig(model="", scans=(folder,)))
     return len(items) / (time.perf_counter() - started)
 
 

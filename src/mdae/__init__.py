@@ -15,25 +15,27 @@ from mdae.version import __version__
 
 if TYPE_CHECKING:
     from mdae.evaluation.features.encoder import Encoder
+    from mdae.evaluation.features.extractors import Embeds
     from mdae.inference.fitted import FittedModel
     from mdae.inference.masks import FittedMasks
 
 __all__ = ["MDAEError", "__version__", "fit", "load", "load_fitted"]
 
 
-def load(path: str | Path, *, device: str = "cpu") -> Encoder:
-    """The encoder of a saved model, ready to embed scans.
+def load(encoder: str | Path, *, device: str = "cpu") -> Encoder | Embeds:
+    """An encoder, ready to embed scans: `mdae.load("run/model").embed("scan.nii.gz")`.
 
     Args:
-        path: the folder `model` of a run.
+        encoder: the folder `model` of a run, OWNER/NAME (with or without @REVISION) of the Hugging Face Hub, or
+            whatever else `mdae embed` takes, such as "openmind-mae".
         device: where to compute, e.g. "cpu" or "cuda".
 
     Raises:
-        ModelError: no model there, or a damaged one.
+        ModelError, ConfigError: no model there, or a damaged one; no such device.
     """
-    from mdae.evaluation.features.encoder import Encoder  # here, so that `import mdae` is fast
+    from mdae.evaluation.features.extractors import load_encoder  # here, so that `import mdae` is fast
 
-    return Encoder.load(path, device=device)
+    return load_encoder(str(encoder), device)
 
 
 def fit(

@@ -72,7 +72,8 @@ def test_the_choice_and_the_expected_performance_are_those_of_evaluate(folder):
     scored = cross_validate(LINEAR, x, y, subjects, folds=3, repeats=1, seed=0)
     widening = cross_validation_widening(3)
     wanted = classification_scores(y, scored.scores, scored.probabilities, subjects, widening=widening)
-    assert model.expected == {name: figure.to_dict() for name, figure in wanted.items()}
+    figures = {name: figure.to_dict() for name, figure in wanted.items()}
+    assert model.expected == {n: own for n, own in figures.items() if n not in ("brier", "calibration_error")}
 
 
 def test_risks_order_times_and_survival_falls_with_risk(folder):

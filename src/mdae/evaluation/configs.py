@@ -22,8 +22,9 @@ Pool = Literal["mean", "max", "both"]
 class EmbedConfig:
     """Embed scans with a frozen encoder: one row of features a scan."""
 
-    model: Positional[Annotated[Path, arg(metavar="MODEL")]]
-    """Model folder, such as RUN/model."""
+    model: Positional[Annotated[str, arg(metavar="ENCODER")]]
+    """What `mdae evaluate` takes: a model folder, OWNER/NAME of the Hugging Face Hub, KIND:PATH, a short name of `mdae
+    encoders`, untrained:tiny, or histogram."""
     scans: Positional[Annotated[tuple[Path, ...], arg(metavar="SCANS")]]
     """Scans, folders of scans, BIDS trees, or prepared stores."""
     out: Path = Path("features.parquet")

@@ -23,6 +23,11 @@ from mdae.evaluation.statistics.survival import survival_scores
 from mdae.inference.config import FitKind
 from mdae.inference.labelled import Labelled
 
+UNCALIBRATED = (
+    "brier",
+    "calibration_error",
+)  # of cross-validation's own probabilities, not of those that are kept
+
 
 @dataclass(frozen=True)
 class Target:
@@ -73,9 +78,9 @@ class Target:
             return regression_scores(self.y, scored.scores, subjects, **options)
         if self.kind == "survival":
             return survival_scores(self.y, scored.scores, subjects, **options)
-        if len(self.classes) > 2:
-            return multiclass_scores(self.y, scored.scores, scored.probabilities, subjects, **options)
-        return classification_scores(self.y, scored.scores, scored.probabilities, subjects, **options)
+        said = (self.y, scored.scores, scored.probabilities, subjects)
+        found = (multiclass_scores if len(self.classes) > 2 else classification_scores)(*said, **options)
+        return {name: figure for name, figure in found.items() if name not in UNCALIBRATED}
 
 
 def target_of(labelled: Labelled, kind: FitKind, where: Path, positive: str = "") -> Target:

@@ -225,7 +225,7 @@ def _untrained(model: SavedModel, training: PretrainConfig) -> SavedModel:
 def features_by_pool(model: SavedModel, store: Path) -> dict[str, pd.DataFrame]:
     """The features of a prepared store by pooling: means and maxima of the same maps."""
     encoder = Encoder(model)
-    config = EmbedConfig(model=Path(), scans=(store,), pool="both")
+    config = EmbedConfig(model="", scans=(store,), pool="both")
     table = embed_items(encoder, list_items(store, encoder), config).table
     names = [name for name in table.columns if name[1:].isdigit()]
     half = len(names) // 2

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pytest
 
+import mdae
 from mdae.cli import main
+from mdae.errors import ConfigError, DataError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.embed import embed
 
@@ -78,3 +82,16 @@ def test_equal_warnings_of_many_scans_are_one_line(model, cohort, tmp_path, caps
     assert "3 subjects, from the file names, e.g. A0 (A0.nii)" in capsys.readouterr().out
     coarse = [line for line in caplog.messages if "times coarser" in line]
     assert len(coarse) == 1 and coarse[0].startswith("3 scans alike") and "A0.nii" in coarse[0]
+
+
+def test_any_encoder_embeds_and_options_of_ours_are_refused_for_others(cohort, store, tmp_path):
+    config = EmbedConfig(model="histogram", scans=(cohort,), out=tmp_path / "h.csv", workers=1)
+    table = embed(config).table
+    scan = table["path"][0]
+    own = mdae.load("histogram").embed(scan)
+    assert len(table) == 24 and np.allclose(table.loc[0, "f0000":].to_numpy(dtype=float), own)
+    assert set(table["window"]) == {""} == set(table["pool"])
+    with pytest.raises(ConfigError, match="would not heed them"):
+        embed(replace(config, pool="max"))
+    with pytest.raises(DataError, match="not for histogram"):
+        embed(replace(config, scans=(store,)))

@@ -13,10 +13,11 @@ from mdae.data.ahead import ahead
 from mdae.data.set_aside import by_reason
 from mdae.data.tables import write_table
 from mdae.devices import settle_threads
-from mdae.errors import DataError, ScanError
+from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.encoder import Encoder, resolve_device
-from mdae.evaluation.features.items import Item, gather
+from mdae.evaluation.features.extractors import EncoderExtractor, Extractor, open_extractor
+from mdae.evaluation.features.items import Item, Loaded, gather
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
 
@@ -54,8 +55,8 @@ def embed(config: EmbedConfig, say: Callable[[str], None] = lambda line: None) -
     """
     if not config.scans:
         raise DataError("no scans given", mend="name scans, folders or stores after the model")
-    encoder = Encoder.load(config.model, device=resolve_device(config.device))
-    if encoder.device.type == "cpu":
+    encoder = _opened(config)
+    if resolve_device(config.device).type == "cpu":
         settle_threads()
     gathered = gather(config.scans, encoder, keep_labels=config.keep_labels, subject_from=config.subject_from)
     for line in gathered.readings:
@@ -74,11 +75,31 @@ def embed(config: EmbedConfig, say: Callable[[str], None] = lambda line: None) -
     return result
 
 
+def _opened(config: EmbedConfig) -> Encoder | Extractor:
+    """The encoder, of ours or of others; raises `ConfigError` for options that others would not heed."""
+    opened = open_extractor(str(config.model), window=config.window, pool=config.pool, device=config.device)
+    if isinstance(opened, EncoderExtractor):
+        return opened.encoder
+    if (config.window, config.pool) != (EmbedConfig.window, EmbedConfig.pool):
+        raise ConfigError(
+            "--window and --pool are for encoders of ours, and others would not heed them",
+            mend="leave them out",
+        )
+    return opened
+
+
+def _features(encoder: Encoder | Extractor, found: Loaded, config: EmbedConfig) -> np.ndarray:
+    if isinstance(encoder, Encoder):
+        return encoder.embed_volume(found.volume, found.background, window=config.window, pool=config.pool)
+    assert found.prepared is not None  # stores are for encoders of ours
+    return encoder.features(found.prepared)
+
+
 def _aside(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "reason", "mend"], dtype=object)
 
 
-def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Embedded:
+def embed_items(encoder: Encoder | Extractor, items: list[Item], config: EmbedConfig) -> Embedded:
     """Features of each item; scans are prepared in threads while the network runs."""
     rows, features, aside, contents = [], [], [], []
     with Progress("embedding", len(items)) as progress:
@@ -88,8 +109,7 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
             except (ScanError, DataError) as error:
                 aside.append((item.path, error.what, error.mend or ""))
             else:
-                how = {"window": config.window, "pool": config.pool}
-                features.append(encoder.embed_volume(found.volume, found.background, **how))  # type: ignore[arg-type]
+                features.append(_features(encoder, found, config))
                 rows.append(
                     (
                         item.scan,
@@ -97,8 +117,7 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
                         item.session,
                         item.contrast,
                         item.path,
-                        config.window,
-                        config.pool,
+                        *((config.window, config.pool) if isinstance(encoder, Encoder) else ("", "")),
                         "; ".join(found.notes),
                     )
                 )
@@ -117,9 +136,9 @@ def embed_items(encoder: Encoder, items: list[Item], config: EmbedConfig) -> Emb
     return Embedded(pd.concat([names, values], axis=1), _aside(aside))
 
 
-def _warn_of_overlap(encoder: Encoder, contents: list[str]) -> None:
+def _warn_of_overlap(encoder: Encoder | Extractor, contents: list[str]) -> None:
     """Say so if the encoder was pre-trained on some of these very scans."""
-    known = encoder.provenance.get("scans")
+    known = encoder.provenance.get("scans") if isinstance(encoder, Encoder) else encoder.pretraining
     if known and (seen := overlap(known, contents)):
         logger.warning(
             "%d of %d scans were in this model's pre-training: evaluation on them is not on unseen data",

@@ -57,6 +57,13 @@ class Extractor(Protocol):
         """The features (F,), float32, of a prepared scan."""
 
 
+class Embeds(Protocol):
+    """Raw scans to features."""
+
+    def embed(self, scan: str | Path) -> np.ndarray:
+        """The features (F,), float32, of a raw scan; raises `ScanError` for an unfit one."""
+
+
 class EncoderExtractor:
     """A frozen encoder of ours.
 
@@ -102,6 +109,10 @@ class BackboneExtractor:
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return self.backbone.prepare(entry)
 
+    def embed(self, scan: str | Path) -> np.ndarray:
+        """The features (F,), float32, of a raw scan; raises `ScanError` for an unfit one."""
+        return self.features(self.prepare(ScanEntry("", "", "", "", Path(scan))))
+
     @torch.inference_mode()
     def features(self, prepared: PreparedScan) -> np.ndarray:
         volume = torch.from_numpy(self.backbone.fit(prepared))[None, None].to(self.device)
@@ -139,6 +150,10 @@ class Histogram:
     def prepare(self, entry: ScanEntry) -> PreparedScan:
         return prepare_entry(entry, self.contract)
 
+    def embed(self, scan: str | Path) -> np.ndarray:
+        """The features (F,), float32, of a raw scan; raises `ScanError` for an unfit one."""
+        return self.features(self.prepare(ScanEntry("", "", "", "", Path(scan))))
+
     def features(self, prepared: PreparedScan) -> np.ndarray:
         head = prepared.data[is_foreground(prepared.data, prepared.record.background)]
         shares = np.histogram(head, bins=HISTOGRAM, density=True)[0]
@@ -174,6 +189,15 @@ def open_extractor(
         return BackboneExtractor(open_stranger(spec), resolve_device(device))
     encoder, name, identity = _own_encoder(spec, device)
     return EncoderExtractor(encoder, name, identity, window, pool)
+
+
+def load_encoder(spec: str, device: str) -> Encoder | Embeds:
+    """What embeds raw scans by the encoder's name: one of ours as such, others by their own preprocessing."""
+    opened = open_extractor(spec, device=device)
+    if isinstance(opened, EncoderExtractor):
+        return opened.encoder
+    assert isinstance(opened, BackboneExtractor | Histogram)
+    return opened
 
 
 def open_backbone(spec: str) -> Backbone:

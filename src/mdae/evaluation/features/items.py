@@ -16,11 +16,13 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.folder import Choice, common_folder
 from mdae.data.formats import is_scan
 from mdae.data.names import INSIDE, plain_name
+from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.data.set_aside import SetAside
 from mdae.data.sources import Listing, list_files, list_source
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.features.extractors import Extractor
 from mdae.text import printable
 
 logger = logging.getLogger(__name__)
@@ -39,12 +41,16 @@ class Item:
 
 
 class Loaded(NamedTuple):
-    """A prepared volume (D, H, W), its background, the hash of its content, and what is to be told of it."""
+    """A prepared volume (D, H, W), its background, the hash of its content, and what is to be told of it.
+
+    Of a raw scan, all that is known of its preparation stands beside.
+    """
 
     volume: np.ndarray
     background: float
     content: str
     notes: tuple[str, ...]
+    prepared: PreparedScan | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,11 @@ class Gathered:
 
 
 def gather(
-    sources: Sequence[Path], encoder: Encoder, *, keep_labels: bool = False, subject_from: str = "auto"
+    sources: Sequence[Path],
+    encoder: Encoder | Extractor,
+    *,
+    keep_labels: bool = False,
+    subject_from: str = "auto",
 ) -> Gathered:
     """The scans of files, folders and stores.
 
@@ -67,9 +77,8 @@ def gather(
     Raises:
         DataError: a source that holds none.
     """
-    choice = Choice(
-        keep_labels=keep_labels, subject_from=subject_from, min_slices=encoder.contract.min_slices
-    )
+    contract = encoder.contract if isinstance(encoder, Encoder) else Preprocessing()
+    choice = Choice(keep_labels=keep_labels, subject_from=subject_from, min_slices=contract.min_slices)
     files = [source for source in sources if source.is_file() and is_scan(source)]
     listings: dict[Path, Listing] = {}
     groups: dict[Path, list[Item]] = {}
@@ -98,9 +107,15 @@ def list_items(source: Path, encoder: Encoder) -> list[Item]:
     return gather((source,), encoder).items
 
 
-def _stored(path: Path, encoder: Encoder) -> list[Item]:
+def _stored(path: Path, encoder: Encoder | Extractor) -> list[Item]:
     """The scans of a store."""
     store = Store.open(path)
+    if not isinstance(encoder, Encoder):
+        raise DataError(
+            f"prepared for mdae's own models, not for {encoder.name}",
+            where=path,
+            mend="give the raw scans instead",
+        )
     if store.contract != encoder.contract:
         raise DataError(
             f"prepared as {store.contract}; the model wants {encoder.contract}",
@@ -117,13 +132,13 @@ def _stored(path: Path, encoder: Encoder) -> list[Item]:
     ]
 
 
-def _raw(entry: ScanEntry, encoder: Encoder) -> Item:
+def _raw(entry: ScanEntry, encoder: Encoder | Extractor) -> Item:
     """A scan that is prepared when it is wanted."""
 
     def load() -> Loaded:
         prepared = encoder.prepare(entry)
         record = prepared.record
-        return Loaded(prepared.data, record.background, record.content, record.notes)
+        return Loaded(prepared.data, record.background, record.content, record.notes, prepared)
 
     path = printable(entry.path)
     return Item(entry.scan_id, entry.subject, entry.session, entry.contrast, path, load)
