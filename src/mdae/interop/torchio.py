@@ -1,6 +1,6 @@
 """A TorchIO transform that prepares images by a model's contract, so that its weights fit into a pipeline.
 
-TorchIO is not a dependency: `pip install torchio`.
+TorchIO comes with `pip install mdae[torchio]`.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_a_scan_that_is_given_twice_counts_once_and_label_maps_not_at_all(model,
 
 
 def test_equal_warnings_of_many_scans_are_one_line(model, cohort, tmp_path, capsys, caplog, monkeypatch):
-    monkeypatch.setattr("mdae.evaluation.features.encoder.COARSE", 1.5)
+    monkeypatch.setattr("mdae.data.outside.COARSE", 1.5)
     for number, path in enumerate(sorted(cohort.rglob("*_T1w.nii.gz"))[:3]):
         image = nib.load(path)
         coarse = image.get_fdata(dtype=np.float32)[::2, ::2, ::2]
@@ -80,7 +80,7 @@ def test_equal_warnings_of_many_scans_are_one_line(model, cohort, tmp_path, caps
         )
     main(["embed", str(model), str(tmp_path), "--out", str(tmp_path / "f.csv"), "--workers", "1"])
     assert "3 subjects, from the file names, e.g. A0 (A0.nii)" in capsys.readouterr().out
-    coarse = [line for line in caplog.messages if "times coarser" in line]
+    coarse = [line for line in caplog.messages if "coarser" in line]
     assert len(coarse) == 1 and coarse[0].startswith("3 scans alike") and "A0.nii" in coarse[0]
 
 
