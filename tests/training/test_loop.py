@@ -314,10 +314,11 @@ def test_a_batch_that_is_not_finite_is_skipped_counted_and_told_with_its_scans(
 
 
 def test_a_skipped_step_moves_nothing_and_the_optimiser_does_not_count_it(store, tmp_path, monkeypatch):
-    poison(monkeypatch, 2)
+    """The average of the weights, and the steps that correct the moments' bias, among them."""
+    poison(monkeypatch, 4)
     states = []
-    for steps in (1, 2):  # of one schedule: the rate is 0 afterwards
-        config = short_run(store, tmp_path / str(steps), steps=2, max_skipped=9)
+    for steps in (2, 3):
+        config = short_run(store, tmp_path / str(steps), steps=3, max_skipped=9, ema=0.9)
         run = open_run(config)
         trainer = Trainer(run, launch(config))
         batches = micro_batches(run, trainer.world, first_step=0, micro_batch=2)
@@ -337,6 +338,37 @@ def test_too_many_in_a_row_stop_the_run_and_name_step_scans_and_checkpoint(store
     assert "3 batch(es) in a row" in said and "step 12" in said and "step-00000008.pt" in said
     assert all(sampler(sample).scan.scan_id in said for sample in (22, 23))
     pretrain(short_run(store, tmp_path / "more", val_every=0, max_skipped=4))
+
+
+def test_a_run_most_of_whose_steps_were_skipped_does_not_end_well(store, tmp_path, monkeypatch):
+    """Though never many in a row, and though it was interrupted."""
+    poison(monkeypatch, 0, 2, 6, 8, 12)  # steps 1, 2, 4, 5 and 7 of 8
+    config = short_run(store, tmp_path / "run", steps=8, val_every=0, log_every=1, checkpoint_every=3)
+    original = Learner.step
+
+    def cut(self, batches, rate, number):
+        if number == 5:
+            raise KeyboardInterrupt
+        return original(self, batches, rate, number)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Learner, "step", cut)
+        pretrain(config)
+    for _ in range(2):  # it is not complete either
+        with pytest.raises(TrainingError, match="5 of 8 batches were not finite"):
+            pretrain(config)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_weights_that_are_not_finite_are_neither_kept_nor_exported(store, tmp_path, ema):
+    config = short_run(store, tmp_path / "run", steps=1, val_every=0, lr=3e38, ema=ema)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="weights are not finite after step 1") as caught:
+            pretrain(config)
+        assert "lower --lr" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "model").exists()
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*.pt"))
 
 
 def test_a_loss_that_is_not_finite_is_hidden_by_no_mean(store, tmp_path, monkeypatch):
@@ -378,10 +410,11 @@ def test_the_average_is_what_is_saved(store, undisturbed, tmp_path):
 
 def test_moving_average():
     value = torch.zeros(1)
-    average = MovingAverage([value], decay=0.5)
+    average, moved, skipped = MovingAverage([value], decay=0.5), torch.tensor(0.0), torch.tensor(1.0)
     for step in range(1, 40):
         value += 1.0
-        average.update(step)
+        average.update(step, moved)
+        average.update(step, skipped)
     assert average.average[0].item() == pytest.approx(38.0, abs=1e-3)  # of a ramp: one step behind
     average.swap()
     assert value.item() == pytest.approx(38.0, abs=1e-3)
@@ -402,6 +435,9 @@ def test_learning_rate():
         ({"patch": (15, 16, 16)}, "multiple of 8"),
         ({"network": "huge"}, "no network preset"),
         ({"objective": "magic"}, "no objective"),
+        ({"lr": 1e39}, "float32 must hold them"),
+        ({"lr": float("nan")}, "lr and clip must be above 0"),
+        ({"extend": (1,), "extend_lr": (1e39,)}, "extend_lr is"),
     ],
 )
 def test_what_cannot_be_carried_out_is_one_line(store, tmp_path, changes, said):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError, ModelError
@@ -51,9 +52,14 @@ class SavedModel:
 
 
 def save_model(folder: Path, model: SavedModel) -> None:
-    """Write a model folder; weights first, so that a folder with a config is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model folder; weights first, so that a folder with a config is whole.
+
+    Raises:
+        ModelError: a weight is not finite; nothing is written then.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    _require_finite(weights, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     versions = {"mdae": __version__, "torch": torch.__version__, "python": platform.python_version()}
     config = {
         "format": FORMAT,
@@ -69,11 +75,22 @@ def save_model(folder: Path, model: SavedModel) -> None:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def _require_finite(weights: Mapping[str, Tensor], where: Path) -> None:
+    """No features come of weights that are infinite or no numbers."""
+    spoilt = [name for name, value in weights.items() if not value.isfinite().all()]
+    if spoilt:
+        raise ModelError(
+            f"{len(spoilt)} of its {len(weights)} weights are not finite, {spoilt[0]} the first",
+            where=where,
+            mend="train again in another folder, with a lower --lr or --clip",
+        )
+
+
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
     """Read a model folder, or OWNER/NAME (with or without @REVISION) of the Hugging Face Hub.
 
     Raises:
-        ModelError: no such folder, a file missing or damaged, or weights that do not fit the config.
+        ModelError: no such folder, a file missing or damaged, or weights that do not fit the config or are not finite.
     """
     folder = local_folder(folder)
     config = _read_config(folder)
@@ -124,6 +141,7 @@ def _load_weights(network: ResidualUNet, path: Path) -> None:
             where=path,
             mend="use weights and config of one model",
         )
+    _require_finite(weights, path)
     network.load_state_dict(weights)
 
 

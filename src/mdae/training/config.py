@@ -25,6 +25,8 @@ LATER: dict[str, Any] = {
     "init_decoder": True,
 }
 
+LARGEST = 3.4e38  # that float32 holds
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -145,8 +147,11 @@ class PretrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}", mend="give 0 or more, and less than 1")
         if not all(0 <= weight < math.inf for weight in self.contrast_weights.values()):
             raise ConfigError("a weight of a contrast that is no number from 0", mend="give 0 or more")
-        if self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
-            raise ConfigError("lr and clip must be above 0, weight_decay 0 or more", mend="change it")
+        if not (0 < self.lr <= LARGEST and self.clip > 0 and 0 <= self.weight_decay <= LARGEST):
+            raise ConfigError(
+                "lr and clip must be above 0, weight_decay 0 or more, and float32 must hold them",
+                mend="change it",
+            )
         if (self.label or self.site) and self.probe is None:
             raise ConfigError("--label or --site without a table", mend="give it: --probe labels.csv")
         if (self.probe or self.masks) and (cadence := self.cadences()["val"]) is not None and cadence.never:
@@ -160,7 +165,9 @@ class PretrainConfig:
             )
         if any(steps < 1 for steps in self.extend):
             raise ConfigError(f"extend is {self.extend}", mend="give 1 step or more each time")
-        if self.extend_lr and (len(self.extend_lr) != len(self.extend) or min(self.extend_lr) <= 0):
+        if self.extend_lr and (
+            len(self.extend_lr) != len(self.extend) or not all(0 < lr <= LARGEST for lr in self.extend_lr)
+        ):
             raise ConfigError(
                 f"extend_lr is {self.extend_lr} for extensions of {self.extend}",
                 mend="give a rate above 0 for each of --extend, or none",

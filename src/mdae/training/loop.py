@@ -150,6 +150,7 @@ class Trainer:
     def checkpoint(self) -> None:
         """Begin to write everything that `restore` takes up."""
         self.watch.table()
+        self._require_finite()
         if self.world.lead:
             self.writer.save(self.step, self._state(), keep=self.step in self.held)
 
@@ -165,9 +166,15 @@ class Trainer:
 
     def export(self) -> None:
         """Write the model as it stands."""
+        self._require_finite()
         if self.world.lead:
             with self.learner.averaged():
                 export(self.run, self.config.out / "model", self.step)
+
+    def _require_finite(self) -> None:
+        """Weights that are not finite are looked at by nobody, and kept nowhere; they are the same on every process."""
+        if not self.learner.finite():
+            raise shared(self.watch.spoilt(self.step))
 
     # -- training ---------------------------------------------------------------------------------------------
 
@@ -247,6 +254,7 @@ class Trainer:
 
     def _validate(self, log: RunLog | None) -> None:
         """The held-out loss, and what else looks at the run."""
+        self._require_finite()
         moment = Moment(self.step, self.run, self.learner, self.held_out, self.world)
         with self.learner.averaged():
             rows = {"val": self.held_out.means()}

@@ -20,6 +20,7 @@ PLAIN = (
     "loss",
     "grad_norm",
 )  # columns of which every number counts; a term may be undefined (NaN) on some samples
+CALMER = "lower --lr or --clip, use --precision 32"
 EXPLODED = 100.0  # times the lowest mean loss so far
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Window:
     Attributes:
         lowest: the lowest mean loss of a row so far.
         in_a_row: the skipped steps that ended the last row.
+        in_all: the skipped steps of all rows.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,7 @@ class Window:
         self.steps: list[int] = []
         self.rows: list[Tensor] = []
         self.lowest = math.inf
-        self.in_a_row = 0
+        self.in_a_row = self.in_all = 0
 
     def add(self, step: int, values: Mapping[str, Tensor]) -> None:
         """Take in one step's scalars, under the same names each time; `loss` and `grad_norm` are among them."""
@@ -85,6 +87,7 @@ class Window:
         means = dict(zip(self.names, self.mean(taken).tolist(), strict=True))
         for step in self.steps:
             self.in_a_row = self.in_a_row + 1 if step in skipped else 0
+        self.in_all += len(skipped)
         self.lowest = min(self.lowest, means["loss"])
         self.steps, self.rows = [], []
         return means
@@ -105,13 +108,14 @@ class Window:
             "rows": list(self.rows),
             "lowest": self.lowest,
             "in_a_row": self.in_a_row,
+            "in_all": self.in_all,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         self.names, self.steps = state["names"], state["steps"]
         self.rows, self.lowest = state["rows"], state["lowest"]
-        self.in_a_row = state.get("in_a_row", 0)
+        self.in_a_row, self.in_all = state.get("in_a_row", 0), state.get("in_all", 0)
 
 
 class Watch:
@@ -147,7 +151,7 @@ class Watch:
         """The next row of the log; the window is then empty. Skipped batches are told with their scans.
 
         Raises:
-            TrainingError: too many in a row.
+            TrainingError: too many in a row, or at the end more than half of all.
         """
         table, window = self.table(), self.window
         for step in window.skipped(table):
@@ -157,8 +161,17 @@ class Watch:
         if (stuck := window.stuck(table, limit)) is not None:
             told = f"the last at step {stuck} ({self._told(stuck, table)})"
             what = f"training diverged: {limit} batch(es) in a row were not finite, {told}"
-            raise shared(self._stopped(what, stuck, "lower --lr or --clip, use --precision 32"))
-        return window.drain(table)
+            raise shared(self._stopped(what, stuck, CALMER))
+        last, means = window.steps[-1], window.drain(table)
+        if last == config.total_steps and 2 * window.in_all > last:
+            what = f"training diverged: {window.in_all} of {last} batches were not finite"
+            raise shared(self._stopped(what, last, CALMER))
+        return means
+
+    def spoilt(self, step: int) -> TrainingError:
+        """The error of a run whose weights are no longer finite, from which no step leads back."""
+        what = f"training diverged: weights are not finite after step {step}"
+        return self._stopped(what, step, CALMER)
 
     def _tell(self, step: int, table: Tensor, log: RunLog | None) -> None:
         told, scans = self._told(step, table), " ".join(self.scans(step))

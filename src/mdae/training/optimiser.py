@@ -36,11 +36,18 @@ class MovingAverage:
         self.average = [p.detach().clone() for p in self.live] if decay else []
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step number `step`; the first steps weigh more (decay (1+s)/(10+s))."""
+    def update(self, step: int, skip: Tensor) -> None:
+        """Take in the weights after step number `step`; the first steps weigh more (decay (1+s)/(10+s)).
+
+        Args:
+            step: from 1.
+            skip: scalar on the device, 1 if the step moved no weight, which then does not count; else 0.
+        """
         if self.decay:
             decay = min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(self.average, self.live, 1 - decay)
+            change = torch._foreach_sub(self.live, self.average)
+            torch._foreach_mul_(change, (1 - decay) * (1 - skip))
+            torch._foreach_add_(self.average, change)
 
     @torch.no_grad()
     def swap(self) -> None:

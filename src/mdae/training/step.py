@@ -126,7 +126,7 @@ class Learner:
         self.optimiser.found_inf = skip  # type: ignore[attr-defined]  # the fused kernel's own way to skip, as for fp16
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.average.update(number)
+        self.average.update(number, skip)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -136,6 +136,11 @@ class Learner:
             yield
         finally:
             self.average.swap()
+
+    def finite(self) -> bool:
+        """Whether all weights, and their average, are finite; waits for the device."""
+        found = [weight.detach().isfinite().all() for weight in (*self.trainable, *self.average.average)]
+        return bool(torch.stack(found).all())
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from nibabel.affines import apply_affine
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 import mdae
@@ -270,6 +271,10 @@ def test_a_model_folder_is_read_back_whole(model, tmp_path):
     assert (again.contract, again.patch, again.objective) == (saved.contract, saved.patch, saved.objective)
     for name, value in saved.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name])
+    next(saved.network.parameters()).data[:] = torch.nan
+    with pytest.raises(ModelError, match=r"spoilt: 1 of its \d+ weights are not finite"):
+        save_model(tmp_path / "spoilt", saved)
+    assert not (tmp_path / "spoilt").exists()
     assert saved.objective["name"] == "mdae" and len(saved.provenance["subjects"]["hashes"]) == 12
 
 
@@ -290,6 +295,11 @@ def test_models_that_do_not_do_have_one_line(model, tmp_path):
     with pytest.raises(ModelError, match="does not describe"):
         load_model(copy)
     shutil.copy(model / "config.json", copy / "config.json")
+    spoilt = {name: value + torch.inf for name, value in load_file(copy / "model.safetensors").items()}
+    save_file(spoilt, copy / "model.safetensors")
+    with pytest.raises(ModelError, match="weights are not finite"):
+        load_model(copy)
+    shutil.copy(model / "model.safetensors", copy / "model.safetensors")
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelError, match="damaged weights"):

@@ -27,6 +27,7 @@ def test_the_rank_is_the_number_of_directions():
     line = RNG.normal(size=(400, 1)) * RNG.normal(size=(1, 8)) + 5.0
     assert effective_rank(line) == pytest.approx(1.0, abs=1e-6)
     assert effective_rank(np.full((400, 8), 3.0)) == 0.0
+    assert np.isnan(effective_rank(np.full((400, 8), np.nan)))
     assert effective_rank(100 + noise) == pytest.approx(effective_rank(noise)), (
         "what all share counts for nothing"
     )

@@ -7,6 +7,7 @@ rank", ICML 2023. Features are centred first: what all scans share says nothing 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,10 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """exp of the entropy of the singular values of centred features (N, C): from 1 to min(N - 1, C); 0 for none."""
+    """exp of the entropy of the singular values of centred features (N, C): from 1 to min(N - 1, C); 0 for none.
+
+    NaN if a feature is not finite.
+    """
+    if not np.isfinite(features).all():
+        return math.nan
     centred = features.astype(np.float64) - features.mean(axis=0)
     values = np.linalg.svd(centred, compute_uv=False)
-    if not np.isfinite(values).all() or values.sum() <= 1e-9 * max(1.0, float(np.abs(features).max())):
+    if values.sum() <= 1e-9 * max(1.0, float(np.abs(features).max())):
         return 0.0
     shares = values / values.sum()
     shares = shares[shares > 0]
