@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mdae.objectives import OBJECTIVES
 from tests.training.clusters import (
     ONE_STEP,
     assert_same_gradient,
@@ -17,6 +19,7 @@ from tests.training.clusters import (
     srun,
     torchrun,
 )
+from tests.training.golden import read
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,7 @@ def assert_one_run(out: Path, statuses: list[tuple[int, str]]) -> None:
         assert [row["step"] for row in csv.DictReader(file)] == ["1"], "one run, one row"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("nodes", "each"), [(2, 2), (2, 1)])
+@pytest.mark.parametrize(("nodes", "each"), [(2, 2), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_torchrun_makes_the_step_of_one_process(named_store, alone, tmp_path, nodes, each):
     out = tmp_path / "run"
     assert_one_run(out, torchrun(nodes, each, pretrain(named_store, out, *ONE_STEP)))
@@ -76,3 +78,27 @@ def test_accumulated_micro_batches_of_two_processes_make_the_step_of_one(named_s
     out = tmp_path / "run"
     assert_one_run(out, torchrun(1, 2, pretrain(named_store, out, *ONE_STEP, "--accumulate", "2")))
     assert_same_gradient(alone, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_is_trained_by_two_processes(named_store, tmp_path, objective):
+    """No weight of it is left without a gradient, and none gets one twice, which the exchange would refuse."""
+    out = tmp_path / "run"
+    options = (
+        "--objective",
+        objective,
+        "--steps",
+        "3",
+        "--batch",
+        "4",
+        "--log-every",
+        "1",
+        "--val-every",
+        "3",
+    )
+    command = [sys.executable, "-m", "mdae", *pretrain(named_store, out, *options, "--devices", "2")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = read(out / "train.csv")
+    assert len(rows) == 3 and all(np.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
