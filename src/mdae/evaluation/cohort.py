@@ -49,7 +49,7 @@ class Cohort:
     @property
     def people(self) -> np.ndarray:
         """(N,) who they are: parts of a cross-validation and intervals are by person."""
-        return np.array([case.person or case.subject for case in self.cases])
+        return np.array([case.whose for case in self.cases])
 
     def without(self, reasons: dict[int, str]) -> Cohort:
         """The cohort less the cases of these numbers, whose reasons are counted."""
@@ -170,20 +170,23 @@ def split_digest(path: Path | None) -> str | None:
 def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
     """The part of each case: train, val or test; a subject that the table does not know is in none.
 
+    The table may name cases, or the people whose they are.
+
     Raises:
         DataError: no such columns or parts, or a subject in more than one row.
     """
     table = with_columns(read_text_table(path, "subject"), ["split"])
     if "split" not in table.columns:
         raise DataError("no column 'split'", where=path, mend="name who is in train, val and test")
-    matched = match_names(table["subject"], [case.subject for case in cohort.cases])
+    known = dict.fromkeys([*cohort.subjects.tolist(), *cohort.people.tolist()])
+    matched = match_names(table["subject"], list(known))
     names = table["subject"].map(lambda name: matched.pairs.get(name, bare(name)))
     if twice := sorted(names[names.duplicated()]):
         raise DataError(f"subject {twice[0]} has more than one row", where=path, mend="split by subject")
     for how, pairs in matched.loose.items():
         logger.warning("%s: %d subjects are matched %s, e.g. %r to %r", path, len(pairs), how, *pairs[0])
     parts = dict(zip(names, table["split"], strict=True))
-    found = np.array([parts.get(case.subject, "") for case in cohort.cases])
+    found = np.array([parts.get(case.subject) or parts.get(case.whose, "") for case in cohort.cases])
     sides: dict[str, str] = {}
     for case, part in zip(cohort.cases, found, strict=True):
         if case.person and part and sides.setdefault(case.person, str(part)) != part:

@@ -34,6 +34,11 @@ class Case:
     contradicted: frozenset[str] = frozenset()
     person: str = ""
 
+    @property
+    def whose(self) -> str:
+        """The person if known, else the subject."""
+        return self.person or self.subject
+
 
 def with_rows(case: Case, rows: Iterable[Mapping[Any, str]]) -> Case:
     """A case with what all rows of a table say of it: a cell where they agree or are blank, else the column's name

@@ -117,6 +117,67 @@ def test_a_split_tests_its_test_subjects_alone_and_val_subjects_choose(run, tmp_
     assert evaluation.protocol == "segment" and evaluation.fits[0]["chosen_on"] == "validation subjects"
 
 
+PEOPLE = {
+    1: "002_S_0413",
+    2: "002_S_0413",
+    3: "ADNI-011 S",
+    4: "Müller",
+    5: "Müller",
+    6: "P-6",
+    7: "P-7",
+    8: "P-6",
+}
+
+
+@pytest.mark.parametrize(("protocol", "with_position"), [("voxels", True), ("segment", False)])
+def test_two_volumes_of_a_person_are_in_one_part_and_score_as_one(
+    run, tmp_path, monkeypatch, protocol, with_position
+):
+    rows = [f"case_{case:02d},{person}" for case, person in PEOPLE.items()]
+    (tmp_path / "people.csv").write_text("\n".join(["scan,subject", *rows]) + "\n")
+    learned: list[list[str]] = []
+    tested: list[list[tuple[str, float]]] = []
+    original, scored = few.fit_segmenter, few._Study._scored
+
+    def spy(subjects, *rest, **options):
+        learned.append([own.subject for own in subjects])
+        tested.append([])
+        return original(subjects, *rest, **options)
+
+    def watch(self, case, *rest):
+        for view, figures in scored(self, case, *rest):
+            tested[-1].append((PEOPLE[int(case.subject[-2:])], figures["dice"]))
+            yield view, figures
+
+    monkeypatch.setattr(few, "fit_segmenter", spy)
+    monkeypatch.setattr(few._Study, "_scored", watch)
+    options = {"modalities": ("FLAIR",), "subjects": tmp_path / "people.csv", "with_position": with_position}
+    (result,) = run(tmp_path / "out", protocol=protocol, train_sizes=("1", "all"), draws=1, **options).results
+    assert sorted(result.subjects) == sorted(set(PEOPLE.values())), "five people, not eight cases"
+    assert all(not set(own) & {person for person, _ in out} for own, out in zip(learned, tested, strict=True))
+    assert [len(set(own)) for own in learned[::2]] == [1, 1], "--train-sizes counts people"
+    everybody = [*learned[1], *(person for person, _ in tested[1])]
+    assert sorted(everybody) == sorted(PEOPLE.values()), "every volume is learned from or tested"
+    dice = [figure for out in tested[1::2] for person, figure in out if person == "Müller"]
+    assert len(dice) == 2
+    assert result.values["dice"][result.subjects.index("Müller")] == pytest.approx(np.mean(dice))
+
+
+def test_a_split_may_name_people_and_has_each_on_one_side(run, model, tmp_path):
+    rows = [f"case_{case:02d},{person}" for case, person in PEOPLE.items()]
+    (tmp_path / "people.csv").write_text("\n".join(["scan,subject", *rows]) + "\n")
+    parts = {"002_S_0413": "train", "ADNI-011 S": "train", "Müller": "test", "P-6": "test", "P-7": "test"}
+    named = [f"{person},{part}" for person, part in parts.items()]
+    (tmp_path / "split.csv").write_text("\n".join(["subject,split", *named]) + "\n")
+    options = {"encoder": f"position:{model}", "modalities": ("FLAIR",), "subjects": tmp_path / "people.csv"}
+    evaluation = run(tmp_path / "out", split=tmp_path / "split.csv", **options)
+    assert sorted(evaluation.results[0].subjects) == ["Müller", "P-6", "P-7"]
+    torn = [f"case_{case:02d},{'train' if case < 5 else 'test'}" for case in PEOPLE]
+    (tmp_path / "torn.csv").write_text("\n".join(["subject,split", *torn]) + "\n")
+    with pytest.raises(DataError, match="Müller is in train and in test"):
+        run(tmp_path / "torn", split=tmp_path / "torn.csv", **options)
+
+
 def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(
     run, model, tmp_path, monkeypatch
 ):

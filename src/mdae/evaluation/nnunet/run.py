@@ -26,7 +26,7 @@ from mdae.evaluation.nnunet.folds import Fold, cross_validation, given_split
 from mdae.evaluation.nnunet.labels import LabelScheme
 from mdae.evaluation.nnunet.schedule import LearningRate
 from mdae.evaluation.nnunet.start import Start, open_start
-from mdae.evaluation.results.schema import Evaluation, result_of_subjects
+from mdae.evaluation.results.schema import Evaluation, by_person, result_of_subjects
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.evaluation.statistics.overlap import overlap_scores
 from mdae.networks.saved import overlap
@@ -62,7 +62,7 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     dataset = raw_dataset(task, config.root, cohort, modalities, folder / "raw", config.workers)
     whose = dict(zip(cohort.subjects.tolist(), cohort.people.tolist(), strict=True))
     tested = _run(dataset, parts, whose, start, weights, folder, device, config, options)
-    values = _score(dataset, tested, options.tolerance_mm)
+    values = by_person(_score(dataset, tested, options.tolerance_mm), whose)
     modality = FUSED if len(modalities) > 1 else modalities[0]
     contents = {content for case_id in tested for content in dataset.cases[case_id].contents}
     known = None if start.pretraining is None else len(overlap(dict(start.pretraining), contents))

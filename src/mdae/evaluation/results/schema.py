@@ -152,6 +152,21 @@ def result_of_draws(
     return replace(result, curve=sorted(points, key=lambda point: point.size))
 
 
+def by_person(
+    found: Mapping[str, Mapping[str, float]], whose: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """The figures of cases, those of one person averaged.
+
+    Args:
+        found: by case.
+        whose: the person of each case.
+    """
+    volumes: dict[str, list[Mapping[str, float]]] = {}
+    for case, figures in found.items():
+        volumes.setdefault(whose[case], []).append(figures)
+    return {person: _mean_of(own) for person, own in volumes.items()}
+
+
 def _mean_of(volumes: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each figure over those that have it; NaN where none has."""
     means = {}

@@ -48,7 +48,7 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
     """
     source = open_source(config.encoder, config.device)
     modalities = config.modalities or task.modalities
-    cohort = find_cohort(task, config.root, modalities)
+    cohort = find_cohort(task, config.root, modalities, config.subjects)
     if config.split is not None:
         parts = split_parts(config.split, cohort)
         cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
@@ -62,7 +62,7 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
     for train, val, test in _folds(cohort, config):
         contents.update(content for index in test for content in seen[index].contents)
         for draw in training_draws(
-            train, cohort.subjects, config.train_sizes or (ALL,), config.draws, config.seed
+            train, cohort.people, config.train_sizes or (ALL,), config.draws, config.seed
         ):
             sizes.setdefault(draw.wanted, []).append(draw.size)
             found = scores.setdefault((draw.wanted, draw.draw), {})
@@ -138,7 +138,7 @@ def _load(case: Case, source: Source, modalities: Sequence[str]) -> _Loaded:
 def _looked_at(
     cohort: Cohort, source: Source, modalities: Sequence[str], config: EvaluateConfig
 ) -> tuple[Cohort, list[_Seen]]:
-    """What was seen of every case that does, each person once, and their cohort; `DataError` if none does."""
+    """What was seen of every case that does, each scan once, and their cohort; `DataError` if none does."""
     unfit: dict[int, str] = {}
     seen: list[_Seen] = []
     with Progress("reading", len(cohort.cases), unit="subjects") as progress:
@@ -193,7 +193,7 @@ class _Study:
             notes.append({"view": view, "size": draw.size, "draw": draw.draw, **fitted[view].notes})
         for case, loaded in self._read(test, "segmenting"):
             for view, figures in self._scored(case, loaded, fitted):
-                scores.setdefault(view, {}).setdefault(case.subject, []).append(figures)
+                scores.setdefault(view, {}).setdefault(case.whose, []).append(figures)
 
     def _read(self, rows: np.ndarray, title: str) -> Iterator[tuple[Case, _Loaded]]:
         cases = [self.cohort.cases[row] for row in rows]
@@ -208,7 +208,7 @@ class _Study:
     def _labelled(self, rows: np.ndarray) -> list[LabelledVolume]:
         return [
             labelled(
-                case.subject,
+                case.whose,
                 loaded.scans,
                 remapped(loaded.mask, self.scheme, where=case.mask).astype(np.int16),
                 ignore=self.scheme.ignore,
@@ -259,13 +259,13 @@ def _folds(cohort: Cohort, config: EvaluateConfig) -> list[tuple[np.ndarray, np.
         parts = split_parts(config.split, cohort)
         train, val, test = (np.flatnonzero(parts == name) for name in ("train", "val", "test"))
         return [(train, val, test)]
-    number = len(set(cohort.subjects.tolist()))
+    number = len(set(cohort.people.tolist()))
     if number < config.folds:
         raise DataError(
             f"{number} subjects for {config.folds} folds", where=config.root, mend="give fewer --folds"
         )
     labels = np.zeros(len(cohort.cases))
-    folds = folds_by_subject(labels, cohort.subjects, config.folds, config.seed, stratified=False)
+    folds = folds_by_subject(labels, cohort.people, config.folds, config.seed, stratified=False)
     return [(train, np.zeros(0, dtype=int), test) for train, test in folds]
 
 
