@@ -108,7 +108,26 @@ TREES = {
     "FreeSurfer": """
         bert/mri/T1.mgz | bert | | T1
         bert/mri/brainmask.mgz | bert | | brainmask
-        ernie/mri/orig.mgz | ernie | | orig""",
+        ernie/mri/orig.mgz | ernie | | orig
+        fsaverage/mri/orig.mgz | fsaverage | | orig
+        fsaverage/mri/orig/001.mgz | fsaverage | | orig-001
+        fsaverage/mri/orig/002.mgz | fsaverage | | orig-002""",
+    "FreeSurfer among other trees": """
+        fs/s1/mri/T1.mgz | s1 | | T1
+        sub-01/anat/sub-01_T1w.nii.gz | 01 | | T1w
+        lits/volume-0.nii | lits | | volume-0
+        msd/imagesTr/BRATS_001.nii.gz | BRATS_001 | |""",
+    "FreeSurfer's subjects of two sites": """
+        Zürich/P001/mri/orig/001.mgz | Zürich/P001 | | orig-001
+        Zürich/P001/mri/nu.mgz | Zürich/P001 | | nu
+        site B/P001/mri/brainmask.mgz | site B/P001 | | brainmask""",
+    "one subject of FreeSurfer": """
+        mri/T1.mgz | SOURCE | | T1
+        mri/orig.mgz | SOURCE | | orig
+        mri/orig/001.mgz | SOURCE | | orig-001""",
+    "a folder mri that is not FreeSurfer's": """
+        Trial/mri/P0011.mgz | P0011 | | mri
+        Trial/mri/P0012.mgz | P0012 | | mri""",
     "flat, a file a subject": """
         case 7.nii.gz | case 7 | |
         Doe_John.nii.gz | Doe_John | |""",

@@ -1,6 +1,7 @@
 """Whose a scan is: which part of a path names the subject is decided from the whole tree, said, and can be changed.
 
-BIDS names a subject in the folder `sub-`, nnU-Net and the Medical Segmentation Decathlon (MSD) take the case. Elsewhere
+BIDS names a subject in the folder `sub-`, FreeSurfer in the one around `mri`, nnU-Net and the Medical Segmentation
+Decathlon (MSD) take the case. Elsewhere
 folders may be subjects, sites, groups, contrasts or visits, and file names may hold the subject; what repeats tells.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from mdae.data import levels
 from mdae.data.formats import scan_stem
+from mdae.data.freesurfer import freesurfer_volumes
 from mdae.data.names import SUBJECT_FOLDER, bids_name
 from mdae.errors import ConfigError
 
@@ -26,6 +28,7 @@ CHANNEL = re.compile(r"(.+)_(\d{4})")
 MAX_CHANNELS = 16
 DATASET = "dataset.json"
 BIDS, CASES, FOLDERS, NAMES = "BIDS's names", "the cases' names", "the folders", "the file names"
+RECON = "FreeSurfer's folders"
 VISIT = re.compile(r"(.*[^\W_].*?)[-_ .](?:[RLV]_?)?(\d{1,3}|[a-d])", re.IGNORECASE)
 MANY_VISITS = 12
 
@@ -112,10 +115,10 @@ def _place(path: Path, root: Path) -> levels.Place:
 
 
 def _told(paths: Sequence[Path], root: Path) -> dict[Path, Person]:
-    """Whose each scan is by BIDS, by nnU-Net and MSD, or else by the tree."""
+    """Whose each scan is by BIDS, by nnU-Net and MSD, by FreeSurfer, or else by the tree."""
     people: dict[Path, Person] = {}
     rest: dict[Path, levels.Place] = {}
-    channels = _channels(paths, root)
+    channels, recons = _channels(paths, root), freesurfer_volumes(paths, root)
     for path in paths:
         folders, stem = place = _place(path, root)
         if bids := bids_name(stem, folders):
@@ -124,6 +127,9 @@ def _told(paths: Sequence[Path], root: Path) -> dict[Path, Person]:
         elif path in channels:
             case, contrast = channels[path]
             people[path] = Person(case, "", contrast, CASES, folders)
+        elif recon := recons.get(path):
+            own = recon.folder
+            people[path] = Person(own.identity, own.session, recon.contrast, RECON, recon.above)
         else:
             rest[path] = place
     told = levels.read(rest.values(), root.resolve().name)
@@ -147,7 +153,7 @@ def _by_pattern(people: dict[Path, Person], root: Path, rule: str) -> dict[Path,
 
 def _apart(people: dict[Path, Person]) -> dict[Path, Person | None]:
     """Equal names in folders of other people, of sites say, told apart by those folders."""
-    ambiguous = dict.fromkeys((BIDS, CASES, FOLDERS, NAMES), False)
+    ambiguous = dict.fromkeys((BIDS, CASES, RECON, FOLDERS, NAMES), False)
     owners: dict[tuple[str, str], tuple[str, ...]] = {}
     for person in people.values():
         above = levels.apart(person.above)
