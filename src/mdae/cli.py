@@ -40,6 +40,7 @@ from mdae.report.config import DemoConfig
 from mdae.report.leaderboard_config import LeaderboardConfig
 from mdae.seeding import require_seed
 from mdae.sweep.config import SweepConfig
+from mdae.text import counted
 from mdae.training.config import PretrainConfig
 from mdae.version import __version__
 
@@ -118,12 +119,12 @@ def _download(config: DownloadConfig) -> None:
     from mdae.data.download import download
 
     done = download(config)
-    subjects = len({scan.subject for scan in done.scans})
+    subjects = counted(len({scan.subject for scan in done.scans}), "subject")
     contrasts = ", ".join(f"{number} {name}" for name, number in done.contrasts().items())
     verb = "would be taken" if config.dry_run else f"are there, {done.fetched} files of them new"
     console.print(
-        f"{len(done.scans)} scans of {subjects} subjects ({contrasts}) {verb}; "
-        f"{len(done.files)} files, {done.num_bytes / 1e9:.2f} GB on disk: {config.out}",
+        f"{counted(len(done.scans), 'scan')} of {subjects} ({contrasts}) {verb}; "
+        f"{counted(len(done.files), 'file')}, {done.num_bytes / 1e9:.2f} GB on disk: {config.out}",
         soft_wrap=True,
         highlight=False,
     )
@@ -140,8 +141,10 @@ def _prepare(config: PrepareConfig) -> None:
     if config.dry_run or config.measure:
         return
     console.print(
-        f"{summary.prepared} scans prepared, {summary.unchanged} there already, {len(summary.set_aside)} set "
-        f"aside, in {summary.seconds:.1f} s: {config.store}",
+        f"{counted(summary.prepared, 'scan')} prepared, {summary.unchanged} there already, "
+        f"{len(summary.set_aside)} set aside, "
+        + (f"{summary.pruned} removed, " if summary.pruned else "")
+        + f"in {summary.seconds:.1f} s: {config.store}",
         soft_wrap=True,
         highlight=False,
     )
@@ -150,7 +153,7 @@ def _prepare(config: PrepareConfig) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     if summary.set_aside:
         console.print(f"  all of them: {config.store / 'set_aside.csv'}", soft_wrap=True, highlight=False)
-    if summary.in_store == 0:
+    if summary.in_store == 0 and not summary.pruned:
         raise DataError(
             "no scan could be prepared", where=config.store / "set_aside.csv", mend="see the reasons"
         )
@@ -173,9 +176,10 @@ def _print_listing(listing: Listing) -> None:
             console.print(f"left out: {len(paths) - SHOWN} more: {reason}", highlight=False)
     if listing.passed_over:
         console.print(f"passed over: {in_words(listing.passed_over)}", soft_wrap=True, highlight=False)
-    subjects = f"{listing.reading.num_subjects} {'cases' if listing.reading.cases else 'subjects'}"
+    subjects = counted(listing.reading.num_subjects, "case" if listing.reading.cases else "subject")
     console.print(
-        f"{listing.kind}: {len(listing.entries)} scans of {subjects} would be prepared, {_left_out(listing)}",
+        f"{listing.kind}: {counted(len(listing.entries), 'scan')} of {subjects} would be prepared, "
+        + _left_out(listing),
         soft_wrap=True,
         highlight=False,
     )
@@ -184,8 +188,8 @@ def _print_listing(listing: Listing) -> None:
 def _left_out(listing: Listing) -> str:
     number, maps = len(listing.left_out), listing.num_label_maps
     if maps and maps == number:
-        return f"{maps} label maps left out"
-    return f"{number} left out" + (f", {maps} of them label maps" if maps else "")
+        return f"{counted(maps, 'label map')} left out"
+    return f"{number} left out" + (f", {counted(maps, 'label map')} among them" if maps else "")
 
 
 def _check(config: CheckConfig) -> None:
@@ -204,7 +208,8 @@ def _split(config: SplitConfig) -> None:
     path = split(config)
     counts = Counter(read_split(config.store, config.name).values())
     shown = ", ".join(f"{counts[part]} {part}" for part in ("train", "val", "test") if counts[part])
-    console.print(f"{shown} subjects: {path}", soft_wrap=True, highlight=False)
+    noun = "subject" if sum(counts.values()) == 1 else "subjects"
+    console.print(f"{shown} {noun}: {path}", soft_wrap=True, highlight=False)
 
 
 def _objectives(config: ObjectivesConfig) -> None:
@@ -238,7 +243,7 @@ def _embed(config: EmbedConfig) -> None:
 
     result = embed(config, say=lambda line: console.print(line, soft_wrap=True, highlight=False))
     console.print(
-        f"{len(result.table)} scans embedded (window: {config.window}), {len(result.set_aside)} set aside: "
+        f"{counted(len(result.table), 'scan')} embedded (window: {config.window}), {len(result.set_aside)} set aside: "
         f"{config.out}",
         soft_wrap=True,
         highlight=False,

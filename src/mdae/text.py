@@ -19,3 +19,8 @@ def legible(name: str) -> str:
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     return unicodedata.normalize("NFC", text)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 scan`, `2 scans`; the plural where it does not end in s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -67,7 +67,7 @@ def test_subject_labels_cut(cases, tmp_path, capsys):
 
 def test_left_out_is_never_told(cases, tmp_path, capsys):
     said = prepared(cases / "left_out_is_never_told" / "in" / "list.csv", tmp_path / "s", capsys)
-    assert "1 scans prepared, 0 there already, 1 set aside" in said and "listed, but no such file" in said
+    assert "1 scan prepared, 0 there already, 1 set aside" in said and "listed, but no such file" in said
     assert list(pd.read_csv(tmp_path / "s" / "set_aside.csv")["path"].map(lambda p: Path(p).name)) == [
         "typo.nii.gz"
     ]
@@ -100,7 +100,7 @@ def test_messages(cases, tmp_path, capsys):
     assert "a volume with its channel first, of shape (1, 28, 30, 26)" in said
     assert "datalad get annex.nii.gz" in said and "datalad get pointer.nii.gz" in said
     said = prepared(source / "twice.csv", tmp_path / "t", capsys)
-    assert "1 scans prepared" in said and "listed twice" in said
+    assert "1 scan prepared" in said and "listed twice" in said
 
 
 SOMEBODY = ("ANON0001", "anon_7", "ANONYM12", "Patient 3", "0012", "A0001", "Test-14", "Müller", "Unknown-4")

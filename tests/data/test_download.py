@@ -87,7 +87,7 @@ def mdae_download(hub: Hub, folder: Path, *options: str) -> subprocess.Completed
 def test_a_part_then_the_rest_and_nothing_twice(hub, tmp_path):
     done = mdae_download(hub, tmp_path / "d", "--contrasts", "T1w", "--datasets", "ds000001")
     assert done.returncode == 0, done.stderr
-    assert "1 scans of 1 subjects (1 T1w) are there, 2 files of them new" in done.stdout
+    assert "1 scan of 1 subject (1 T1w) are there, 2 files of them new" in done.stdout
     assert sorted(hub.fetched) == [
         f"OpenMind/{ROWS[0][0]}",
         f"OpenMind/{ROWS[0][3]}",

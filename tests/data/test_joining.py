@@ -95,8 +95,7 @@ def test_sessions_of_labels_alone_must_agree():
         plain, subject=["001", "001", "002", "002"], session=["a", "b", "a", "b"], y=[0, 1, 1, 1]
     )
     assert (
-        found == {2: 1}
-        and "1 subjects are left out, for their rows contradict each other, e.g. '001'" in said
+        found == {2: 1} and "1 subject is left out, for their rows contradict each other, e.g. '001'" in said
     )
 
 
@@ -144,7 +143,7 @@ def test_lost_zeros_are_matched_where_nobody_else_is_meant_and_told():
     )
     two = scans(("07", ""), ("007", ""), ("8", ""))
     found, said = joined(two, subject=["7", "8"], y=["a", "b"])
-    assert found == {2: "b"} and "1 subjects could be more than one and are not matched, e.g. '7'" in said
+    assert found == {2: "b"} and "not matched, for there are several of the name: 1 subject, e.g. '7'" in said
 
 
 def test_unmatched_rows_on_either_side_are_counted_with_examples():

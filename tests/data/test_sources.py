@@ -215,7 +215,7 @@ def test_a_dry_run_says_what_and_why_not(tmp_path, capsys):
     (tmp_path / "in" / "derivatives").mkdir()
     main(["prepare", str(tmp_path / "in"), str(tmp_path / "store"), "--dry-run"])
     said = capsys.readouterr().out
-    assert "1 scans of 1 subjects would be prepared, 2 left out" in said
+    assert "1 scan of 1 subject would be prepared, 2 left out" in said
     assert "a mask or segmentation by its name" in said and "derivatives of a BIDS tree" in said
     assert not (tmp_path / "store").exists()
 

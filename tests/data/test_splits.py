@@ -187,7 +187,7 @@ def test_what_may_be_visits_and_one_subject_are_said(copy, caplog):
     split(SplitConfig(store=named(copy, lambda number: f"A{number // 2:04d}_{number % 2 + 1:02d}")))
     assert "A0000_01 and A0000_02" in caplog.text and "may be on both sides" in caplog.text
     named(copy, lambda number: "IXI-T1")
-    with pytest.raises(DataError, match=r"1 subjects are too few .*--subject-from"):
+    with pytest.raises(DataError, match=r"1 subject is too few .*--subject-from"):
         split(SplitConfig(store=copy, name="b"))
     open_run(short_run(copy, Path("unused")))
     assert "all 24 scans are of one subject, IXI-T1, so none can be held out" in caplog.text

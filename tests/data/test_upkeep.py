@@ -12,7 +12,9 @@ import pytest
 
 from mdae.cli import main
 from mdae.data.prepare import PrepareConfig, PrepareSummary, prepare
+from mdae.data.splits import SplitConfig, split
 from mdae.data.store import Store
+from mdae.errors import DataError
 from tests.conftest import COARSE
 from tests.data.test_sources import scans
 
@@ -38,7 +40,7 @@ def test_renaming_a_subjects_folder_takes(tmp_path, caplog):
     (source / "A0001").rename(source / "Müller")
     summary = run(source, tmp_path / "s")
     assert subjects(tmp_path / "s") == ["A0002", "Müller"] and not summary.set_aside
-    assert "1 scans have new names" in caplog.text
+    assert "1 scan has new names" in caplog.text
 
 
 def test_a_renamed_bids_folder_takes_though_its_files_keep_their_names(tmp_path):
@@ -65,12 +67,50 @@ def test_a_scan_that_is_gone_is_told_of_and_pruned_when_wanted(tmp_path, caplog)
     run(other, tmp_path / "s")
     shutil.rmtree(source / "A0001")
     run(source, tmp_path / "s")
-    assert "1 scans of the store are no longer taken from" in caplog.text and "--prune" in caplog.text
+    assert "1 scan of the store is no longer taken from" in caplog.text and "--prune" in caplog.text
     assert "A0001" in subjects(tmp_path / "s")
     run(source, tmp_path / "s", prune=True)
     assert subjects(tmp_path / "s") == ["A0002", "D"], "what other sources hold stays (C is a copy of A0002)"
     run(other, tmp_path / "s", prune=True, contrasts=("FLAIR",))
     assert subjects(tmp_path / "s") == ["A0002", "D"], "a filter deletes nothing"
+
+
+def test_a_source_that_holds_no_scan_any_more_is_pruned(tmp_path, capsys, caplog):
+    source = scans(tmp_path / "in", "A0001/T1.nii.gz", "Müller/T1.nii.gz")
+    run(source, tmp_path / "s")
+    other = scans(tmp_path / "other", "X1/T1.nii.gz", "X2/T1.nii.gz", "X 4/T1.nii.gz")
+    run(other, tmp_path / "s")  # two are copies
+    split(SplitConfig(store=tmp_path / "s", val=0.4))
+    for name in ("A0001", "Müller"):
+        shutil.rmtree(source / name)
+    with pytest.raises(DataError, match="no scan to take there"):
+        run(source, tmp_path / "s")
+    with pytest.raises(DataError, match="no scan to take there"):
+        run(source, tmp_path / "new", prune=True)
+    assert not (tmp_path / "new").exists()
+    coarse = ["--workers", "1", "--spacing-mm", "8", "8", "8"]
+    main(["prepare", str(source), str(tmp_path / "s"), "--prune", *coarse])
+    said = capsys.readouterr().out
+    assert "no scan to take" in said and "2 removed" in said
+    assert subjects(tmp_path / "s") == ["X 4"]
+    stale = "names 2 subjects not in the store, e.g. A0001"
+    assert stale in caplog.text
+    main(["check", str(tmp_path / "s")])
+    assert stale in capsys.readouterr().out
+    for name in ("X1", "X2", "X 4"):
+        shutil.rmtree(other / name)
+    main(["prepare", str(other), str(tmp_path / "s"), "--prune", *coarse])
+    assert "1 removed" in capsys.readouterr().out, "an empty store is what was asked for"
+    assert not list((tmp_path / "s" / "volumes").glob("*.b2nd"))
+
+
+def test_a_manifest_without_rows_any_more_is_pruned(tmp_path):
+    scans(tmp_path / "in", "a.nii.gz", "b.nii.gz")
+    table = tmp_path / "list.csv"
+    table.write_text("path,subject\nin/a.nii.gz,A0001\n")
+    run(table, tmp_path / "s")
+    table.write_text("path,subject\n")
+    assert run(table, tmp_path / "s", prune=True).pruned == 1
 
 
 def test_a_row_that_left_the_manifest_is_gone_though_its_file_is_there(tmp_path):

@@ -91,7 +91,7 @@ def test_scans_that_fail_are_named_and_the_others_go_on(fitted, tmp_path):
     assert len(say(fitted, scans, out=tmp_path / "out")) == 2
     assert not (tmp_path / "out" / "predictions.csv.set_aside.csv").exists()
     (scans / "whole.nii.gz").write_bytes(b"")
-    with pytest.raises(DataError, match="nothing could be predicted of 1 scans"):
+    with pytest.raises(DataError, match="nothing could be predicted of 1 scan"):
         say(fitted, scans / "whole.nii.gz", out=tmp_path / "none")
 
 

@@ -164,9 +164,9 @@ def test_participants_spelled_otherwise_are_found_and_the_rest_is_told(tmp_path,
         "A0001": 1.0,
         "ADNI002S0001": 1.0,
     }
-    assert "1 subjects are matched as numbers, e.g. '7' to '007'" in caplog.text
+    assert "1 subject is matched as numbers, e.g. '7' to '007'" in caplog.text
     assert "1 of 4 rows have no scan, e.g. 'sub-Q9'" in caplog.text
-    assert "1 subjects have scans and no row, e.g. 'B2'" in caplog.text
+    assert "1 subject has scans and no row, e.g. 'B2'" in caplog.text
 
 
 @pytest.mark.parametrize(("layout", "column"), [("ucsf-pdgm", "ID"), ("tcga-gbm", "bcr_patient_barcode")])

@@ -13,9 +13,11 @@ from tyro.conf import Positional, arg
 
 from mdae.data.cluster import ShardNote, read_notes, set_aside_by_shards
 from mdae.data.set_aside import SetAside, by_reason, read_table
+from mdae.data.splits import stale_splits
 from mdae.data.store import Store
 from mdae.errors import DataError, MDAEError
 from mdae.progress import Progress
+from mdae.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +59,14 @@ class StoreCheck:
         """The same for people."""
         scans = self.store.scans
         spacing = " x ".join(f"{side:g}" for side in self.store.contract.spacing_mm)
-        yield f"{len(scans)} volumes of {len({scan.subject for scan in scans})} subjects, {spacing} mm, " + (
+        people = counted(len({scan.subject for scan in scans}), "subject")
+        yield f"{counted(len(scans), 'volume')} of {people}, {spacing} mm, " + (
             f"{self.num_bytes / 1e9:.3f} GB: {self.store.path}"
         )
         contrasts = Counter(scan.contrast or "unknown" for scan in scans).most_common()
         yield "contrasts: " + ", ".join(f"{number} {name}" for name, number in contrasts)
         yield from (f"split: {path}" for path in sorted((self.store.path / "splits").glob("*.csv")))
+        yield from stale_splits(self.store)
         told = [SetAside(scan.source, note.partition(": ")[0]) for scan in scans for note in scan.notes]
         yield from (["told of:", *by_reason(told)] if told else ())
         yield f"set aside: {len(self.set_aside)}"
@@ -73,7 +77,7 @@ class StoreCheck:
 
 def _shard_line(note: ShardNote) -> str:
     if note.state == "waiting":
-        return f"shard {note.number} of {note.num_scans} scans: not begun"
+        return f"shard {note.number} of {counted(note.num_scans, 'scan')}: not begun"
     if note.state == "failed":
         return f"shard {note.number} on {note.host} failed: {note.error}; log: {note.log}"
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(note.since))

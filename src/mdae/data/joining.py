@@ -13,6 +13,7 @@ from mdae.data.columns import columns_called, find_column
 from mdae.data.name_matching import EXACT, FILES, PEOPLE, SCANS, SESSIONS, Matched, match_names
 from mdae.data.table_files import MISSING_WORDS, as_numbers
 from mdae.errors import DataError
+from mdae.text import counted
 
 NOT_APPLICABLE = "n/a"  # BIDS's word for a cell without a value
 WAYS = {"scan": SCANS, "path": FILES, "subject": PEOPLE}  # what tables are joined by, the most exact first
@@ -244,7 +245,7 @@ def _nothing(way: _Way, said: Sequence[Collection[object]]) -> str:
 
 def _notes(way: _Way, features: pd.DataFrame, num_rows: int) -> list[str]:
     """What the join left out or took loosely, with numbers and examples."""
-    notes = [*way.notes, *_loose_notes(way.matched, f"{way.by}s")]
+    notes = [*way.notes, *_loose_notes(way.matched, way.by)]
     if way.lost:
         notes.append(f"{len(way.lost)} of {num_rows} labelled rows find no scan, e.g. {_examples(way.lost)}")
     said = [_said(way, spot) for spot in way.spots]
@@ -252,7 +253,7 @@ def _notes(way: _Way, features: pd.DataFrame, num_rows: int) -> list[str]:
     if contradicted:
         shown = _examples(" ".join(filter(None, spot)) for spot in contradicted)
         notes.append(
-            f"{len(set(contradicted))} {way.by}s are left out, for their rows contradict each other, e.g. {shown}"
+            f"{_are(len(set(contradicted)), way.by)} left out, for their rows contradict each other, e.g. {shown}"
         )
     bare = [" ".join(filter(None, spot)) for spot, rows in zip(way.spots, said, strict=True) if not rows]
     if bare:
@@ -260,15 +261,19 @@ def _notes(way: _Way, features: pd.DataFrame, num_rows: int) -> list[str]:
     return notes
 
 
+def _are(number: int, what: str) -> str:
+    return counted(number, f"{what} is", f"{what}s are")
+
+
 def _loose_notes(matched: Matched, what: str) -> list[str]:
     notes = []
     for how, pairs in matched.loose.items():
         if how != EXACT:
             theirs, ours = pairs[0]
-            notes.append(f"{len(pairs)} {what} are matched {how}, e.g. {theirs!r} to {ours!r}")
+            notes.append(f"{_are(len(pairs), what)} matched {how}, e.g. {theirs!r} to {ours!r}")
     if matched.ambiguous:
         notes.append(
-            f"{len(matched.ambiguous)} {what} could be more than one and are not matched, "
+            f"not matched, for there are several of the name: {counted(len(matched.ambiguous), what)}, "
             f"e.g. {_examples(matched.ambiguous)}"
         )
     return notes

@@ -19,6 +19,7 @@ from mdae.data.workers import prepare_one
 from mdae.errors import DataError
 from mdae.progress import Progress
 from mdae.seeding import numpy_generator
+from mdae.text import counted
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Plan:
         """The same for people, with 95 % intervals of the means."""
         megabytes = [size / 1e6 for size in self.num_bytes]
         yield (
-            f"measured on {len(self.seconds)} scans, one core ({self.set_aside} set aside): "
+            f"measured on {counted(len(self.seconds), 'scan')}, one core ({self.set_aside} set aside): "
             f"{_mean(self.seconds)} s and {_mean(megabytes)} MB a scan"
         )
         gigabytes = sum(megabytes) / len(self.seconds) * self.num_scans / 1e3
-        yield f"all {self.num_scans} scans would take {self.core_hours:.2f} core hours and {gigabytes:.1f} GB"
+        scans = counted(self.num_scans, "scan")
+        yield f"all {scans} would take {self.core_hours:.2f} core hours and {gigabytes:.1f} GB"
 
 
 def _mean(values: list[float]) -> str:

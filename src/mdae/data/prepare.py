@@ -16,7 +16,8 @@ from mdae.data.cluster import clear_notes, outcomes_of_jobs, set_aside_by_shards
 from mdae.data.plan import Plan, measure
 from mdae.data.preprocess import NNSSL, Preprocessing
 from mdae.data.set_aside import SetAside, read_set_aside, read_table, write_set_aside
-from mdae.data.sources import NNSSL_PREPARED, Listing, list_source
+from mdae.data.sources import NNSSL_PREPARED, Listing, list_source, nothing
+from mdae.data.splits import stale_splits
 from mdae.data.store import Store, StoredScan
 from mdae.data.subjects import warn_of
 from mdae.data.upkeep import drop_copies, gone_from, tell_or_prune, to_do
@@ -96,6 +97,7 @@ class PrepareSummary:
         listing: what the source holds.
         plan: what preparing all would take, if that was asked.
         in_store: how many scans the store holds now.
+        pruned: how many were removed, which the source no longer holds.
     """
 
     found: int
@@ -106,6 +108,7 @@ class PrepareSummary:
     listing: Listing
     plan: Plan | None = None
     in_store: int = 0
+    pruned: int = 0
 
 
 def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: None) -> PrepareSummary:
@@ -130,7 +133,10 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
         keep_labels=config.keep_labels,
         subject_from=config.subject_from,
         subjects=config.subjects,
+        empty_ok=config.prune,
     )
+    if not listing.entries and (config.measure or not _held(config.store, listing, source)):
+        raise nothing(config.source, listing)
     say(listing.reading.line())
     warn_of(listing.reading, config.source)
     entries = [replace(entry, origin=source) for entry in listing.entries]
@@ -159,8 +165,11 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
         store.write_manifest(fresh)
         found = [replace(row, source=source) for row in (*listing.left_out, *aside, *copies)]
         write_set_aside(config.store, [*_of_other_sources(config.store, source), *found])
-    if tell_or_prune(store, gone_from(store, listing, source), source, prune=config.prune):
+    gone = gone_from(store, listing, source)
+    if pruned := tell_or_prune(store, gone, source, prune=config.prune):
         store.write_manifest(fresh)
+        for line in stale_splits(store):
+            logger.warning("%s", line)
     clear_notes(config.store)  # whatever earlier jobs left undone is done
     if config.contact_sheet:
         from mdae.data.contact_sheet import write_contact_sheet  # here: it takes matplotlib
@@ -170,8 +179,16 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
     seconds = time.monotonic() - started
     told = [row for row in (*listing.left_out, *aside, *copies) if not row.unseen]
     return PrepareSummary(
-        len(entries), prepared, unchanged, told, seconds, listing, in_store=len(store.scans)
+        *(len(entries), prepared, unchanged, told, seconds, listing),
+        in_store=len(store.scans),
+        pruned=len(gone) if pruned else 0,
     )
+
+
+def _held(path: Path, listing: Listing, source: str) -> bool:
+    """Whether a store that is there holds scans that its source no longer does."""
+    there = (path / "store.json").exists()
+    return there and bool(gone_from(Store.open(path, empty_ok=True), listing, source))
 
 
 def _of_other_sources(store: Path, source: str) -> list[SetAside]:

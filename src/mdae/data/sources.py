@@ -27,6 +27,7 @@ from mdae.data.set_aside import NO_SCAN, SetAside
 from mdae.data.subject_table import with_subjects
 from mdae.data.subjects import CASES, Reading, check_rule, describe
 from mdae.errors import DataError
+from mdae.text import counted
 
 NNSSL_RAW, NNSSL_PREPARED = "nnssl's raw list", "preprocessed by nnssl"
 TABLES = (".csv", ".tsv", ".parquet")
@@ -73,6 +74,7 @@ def list_source(
     keep_labels: bool = False,
     subject_from: str = "auto",
     subjects: Path | None = None,
+    empty_ok: bool = False,
 ) -> Listing:
     """Recognise a source and list its scans.
 
@@ -85,6 +87,7 @@ def list_source(
         keep_labels: take label maps as well.
         subject_from: what tells the subject, as `mdae.data.subjects.read_people`.
         subjects: a table with columns `scan` and `subject`, which comes before everything else.
+        empty_ok: take a source without a scan for an empty one.
 
     Raises:
         DataError: no such source, one that cannot be read as what it claims to be, or no scan in it.
@@ -98,14 +101,20 @@ def list_source(
         derived=derived, keep_labels=keep_labels, subject_from=subject_from, min_slices=min_slices
     )
     kind, found = _recognised(source, choice)
-    return _listing(source, kind, found, choice, contrasts, max_quality_score, subjects)
+    listing = _listing(source, kind, found, choice, contrasts, max_quality_score, subjects)
+    if not listing.entries and not empty_ok:
+        raise nothing(source, listing)
+    return listing
 
 
 def list_files(files: Sequence[Path], choice: Choice) -> Listing:
     """Some scans, read together; raises as `list_source`."""
     root = common_folder(files)
     paths = [file.absolute() for file in files]
-    return _listing(root, "scans", folder.list_files(paths, choice), choice)
+    listing = _listing(root, "scans", folder.list_files(paths, choice), choice)
+    if not listing.entries:
+        raise nothing(root, listing)
+    return listing
 
 
 def _listing(
@@ -126,10 +135,8 @@ def _listing(
             left_out.append(SetAside(str(entry.path), reason, WIDEN, num_files=num_files))
         else:
             taken.append(entry)
-    if not taken:
-        raise _nothing(source, kind, left_out, found.passed_over)
     root = source if source.is_dir() else source.parent
-    if subjects is not None:
+    if subjects is not None and taken:
         taken = with_subjects(taken, subjects, root)
     reading = describe((entry.subject, _shown(entry, root), entry.told_by) for entry in taken)
     taken = [replace(entry, refuse_labels=not choice.keep_labels) for entry in taken]
@@ -141,8 +148,9 @@ def _shown(entry: ScanEntry, root: Path) -> str:
     return entry.path.relative_to(root).as_posix() if entry.path.is_relative_to(root) else str(entry.path)
 
 
-def _nothing(source: Path, kind: str, left_out: list[SetAside], passed_over: Counter[str]) -> DataError:
+def nothing(source: Path, listing: Listing) -> DataError:
     """That there is no scan, and what there is instead."""
+    left_out, kind, passed_over = listing.left_out, listing.kind, listing.passed_over
     reasons = f"; {len(left_out)} left out, e.g. {left_out[0].path}: {left_out[0].reason}" if left_out else ""
     if passed_over:
         reasons += f"; {in_words(passed_over)}"
@@ -156,7 +164,7 @@ def _nothing(source: Path, kind: str, left_out: list[SetAside], passed_over: Cou
 def in_words(passed_over: Counter[str]) -> str:
     """How many files beside the scans hold no image, and what they are."""
     kinds = ", ".join(f"{number} {suffix}" for suffix, number in passed_over.most_common())
-    return f"{passed_over.total()} files that hold no scan ({kinds})"
+    return f"{counted(passed_over.total(), 'file')} without a scan ({kinds})"
 
 
 def _recognised(source: Path, choice: Choice) -> tuple[str, Found]:

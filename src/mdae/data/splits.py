@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,7 @@ from mdae.data.subjects import visits_of, warn_of_visits
 from mdae.errors import ConfigError, DataError
 from mdae.files import atomic_write
 from mdae.seeding import numpy_generator
+from mdae.text import counted
 
 FOLDER = "splits"
 PARTS = ("train", "val", "test")
@@ -90,7 +91,7 @@ def split(config: SplitConfig) -> Path:
     if missing := [part for part in wanted if part not in parts.values()]:
         one = "; tell people apart: mdae prepare --subject-from" if len(firsts) == 1 else ""
         raise DataError(
-            f"{len(firsts)} subjects are too few for a {missing[0]} part",
+            f"{counted(len(firsts), 'subject is', 'subjects are')} too few for a {missing[0]} part",
             where=config.store,
             mend=f"give a larger share{one}",
         )
@@ -143,6 +144,19 @@ def read_split(store: Path, name: str) -> dict[str, str]:
     if odd := sorted(set(map(str, parts.values())) - set(PARTS)):
         raise DataError(f"a part named {odd[0]!r}", where=path, mend="use train, val and test")
     return parts
+
+
+def stale_splits(store: Store) -> Iterator[str]:
+    """A line for each split that names subjects whom the store no longer holds."""
+    held = {scan.subject for scan in store.scans}
+    for path in sorted((store.path / FOLDER).glob("*.csv")):
+        try:
+            named = read_split(store.path, path.stem)
+        except DataError:  # whoever uses it is told
+            continue
+        if gone := sorted(named.keys() - held):
+            number = counted(len(gone), "subject")
+            yield f"split {path} names {number} not in the store, e.g. {gone[0]}: take the rows out"
 
 
 def write_parts(

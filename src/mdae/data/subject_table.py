@@ -11,6 +11,7 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.formats import scan_stem
 from mdae.data.subjects import CHANNEL
 from mdae.errors import DataError
+from mdae.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ def with_subjects(entries: Sequence[ScanEntry], path: Path, root: Path) -> list[
     if not used:
         example = f"it has {next(iter(table), '')!r}, the first scan is {next(names_of(entries[0], root))!r}"
         raise DataError(
-            f"none of {len(entries)} scans is in it: {example}", where=path, mend="name scans as files"
+            f"none of {counted(len(entries), 'scan')} is in it: {example}",
+            where=path,
+            mend="name scans as files",
         )
     if unnamed:
         logger.warning(

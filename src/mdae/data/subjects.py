@@ -20,6 +20,7 @@ from mdae.data.formats import scan_stem
 from mdae.data.freesurfer import freesurfer_volumes
 from mdae.data.names import SUBJECT_FOLDER, bids_name
 from mdae.errors import ConfigError
+from mdae.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class Reading:
     def line(self) -> str:
         """The same for people."""
         subject, path = self.example
-        return f"{self.num_subjects} subjects, from {self.how}, e.g. {subject} ({path})"
+        if not self.num_scans:
+            return "no scan to take"
+        return f"{counted(self.num_subjects, 'subject')}, from {self.how}, e.g. {subject} ({path})"
 
 
 def check_rule(rule: str) -> None:
@@ -208,6 +211,8 @@ def _contrasts(folder: Path) -> list[str] | None:
 def describe(people: Iterable[tuple[str, str, str]]) -> Reading:
     """What is said of a reading: of subject, path below the source and what told it, of each scan."""
     rows = list(people)
+    if not rows:
+        return Reading("nothing", 0, ("", ""))
     hows = Counter(how for _, _, how in rows)
     subjects = sorted({subject for subject, _, _ in rows})
     first = min(rows, key=lambda row: row[1])

@@ -12,7 +12,7 @@ from mdae.data.label_maps import REASON as LABEL_MAP
 from mdae.data.set_aside import SetAside
 from mdae.data.sources import WIDEN, Listing
 from mdae.data.store import Store, StoredScan
-from mdae.text import printable
+from mdae.text import counted, printable
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,8 @@ def drop_copies(store: Store, entries: Collection[ScanEntry]) -> list[SetAside]:
                 dropped.append(SetAside(scan.source, reason, "nothing, if one copy is enough").stamped())
     if renamed:
         before, now = renamed[0]
-        logger.warning("%d scans have new names, e.g. %s is %s now", len(renamed), before.source, now.source)
+        number = counted(len(renamed), "scan has", "scans have")
+        logger.warning("%s new names, e.g. %s is %s now", number, before.source, now.source)
     return dropped
 
 
@@ -158,13 +159,13 @@ def tell_or_prune(store: Store, gone: list[StoredScan], source: str, *, prune: b
     example = f"{gone[0].scan_id} ({gone[0].source})"
     if not prune:
         logger.warning(
-            "%d scans of the store are no longer taken from %s, e.g. %s: --prune removes them",
-            *(len(gone), source, example),
+            "%s no longer taken from %s, e.g. %s: --prune removes what is gone",
+            *(counted(len(gone), "scan of the store is", "scans of the store are"), source, example),
         )
         return False
     for scan in gone:
         store.volume_path(scan.scan_id).unlink(missing_ok=True)
     for picture in (store.path / "contact_sheet").glob("page-*.png"):
         picture.unlink(missing_ok=True)
-    logger.warning("removed %d scans that are no longer taken from %s, e.g. %s", len(gone), source, example)
+    logger.warning("removed %s no longer taken from %s, e.g. %s", counted(len(gone), "scan"), source, example)
     return True

@@ -18,6 +18,7 @@ from mdae.data.tables import read_text_table
 from mdae.errors import DataError
 from mdae.tasks.layouts import Case, read_cases
 from mdae.tasks.record import MISSING, Task
+from mdae.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +185,8 @@ def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
     if twice := sorted(names[names.duplicated()]):
         raise DataError(f"subject {twice[0]} has more than one row", where=path, mend="split by subject")
     for how, pairs in matched.loose.items():
-        logger.warning("%s: %d subjects are matched %s, e.g. %r to %r", path, len(pairs), how, *pairs[0])
+        number = counted(len(pairs), "subject is", "subjects are")
+        logger.warning("%s: %s matched %s, e.g. %r to %r", path, number, how, *pairs[0])
     parts = dict(zip(names, table["split"], strict=True))
     found = np.array([parts.get(case.subject) or parts.get(case.whose, "") for case in cohort.cases])
     sides: dict[str, str] = {}

@@ -40,6 +40,7 @@ from mdae.tasks.catalogue import find_task
 from mdae.tasks.layouts import Case
 from mdae.tasks.nnunet_raw import is_nnunet_raw
 from mdae.tasks.record import FUSED, Task, scenario_of
+from mdae.text import counted
 
 SHOWN = 20  # scans that are left out and named, with the reason
 
@@ -356,9 +357,13 @@ def _too_few(task: Task, labels: np.ndarray, parts: np.ndarray | None, folds: in
 def _short_of(task: Task, labels: np.ndarray, wanted: int, purpose: str) -> str:
     if task.kind == "regression":
         few = len(labels) < wanted
-        return f"{len(labels)} subjects to {purpose}, and {wanted} are wanted" if few else ""
+        return f"{counted(len(labels), 'subject')} to {purpose}, and {wanted} are wanted" if few else ""
     fewest = min(int((labels == value).sum()) for value in (0, 1))
-    return f"a class has {fewest} subjects to {purpose}, and {wanted} are wanted" if fewest < wanted else ""
+    return (
+        f"a class has {counted(int(fewest), 'subject')} to {purpose}, and {wanted} are wanted"
+        if fewest < wanted
+        else ""
+    )
 
 
 def _selection(config: EvaluateConfig, chosen: str) -> str:

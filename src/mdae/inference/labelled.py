@@ -19,6 +19,7 @@ from mdae.errors import DataError
 from mdae.evaluation.features.cache import FeatureCache, default_folder
 from mdae.evaluation.probing.probe import feature_matrix
 from mdae.inference.config import FitConfig
+from mdae.text import counted
 
 if TYPE_CHECKING:
     from mdae.evaluation.features.extractors import Extractor
@@ -201,7 +202,7 @@ def _embedded(
     contents = np.array([cache.content(entry) if ok else "" for entry, ok in zip(wanted, there, strict=True)])
     fit = np.array(there) & ~_copies(contents, joined)
     if copies := int(sum(there)) - int(fit.sum()):
-        logger.warning("left out: %d scans that are copies of another subject's", copies)
+        logger.warning("left out: %s with the voxels of another subject's", counted(copies, "scan"))
     features = [cache.read(entry) for entry, ok in zip(wanted, fit, strict=True) if ok]
     stacked = np.stack([own for own in features if own is not None]).astype(np.float64)
     if not np.isfinite(stacked).all():

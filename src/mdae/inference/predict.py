@@ -26,6 +26,7 @@ from mdae.inference.record import RECORD, TENSORS
 from mdae.inference.visits import Visit, find_visits
 from mdae.inference.write_masks import PARTS, MaskWriter
 from mdae.progress import Progress
+from mdae.text import counted
 
 TABLE = "predictions.csv"
 ASIDE = ["path", "reason", "mend"]
@@ -152,7 +153,7 @@ def _written(table: pd.DataFrame, aside: list[dict[str, str]], out: Path) -> Pre
         beside.unlink(missing_ok=True)
     if table.empty:
         what = (
-            f"nothing could be predicted of {len(aside)} scans, e.g. {aside[0]['reason']}"
+            f"nothing could be predicted of {counted(len(aside), 'scan')}, e.g. {aside[0]['reason']}"
             if aside
             else "no rows"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.inference.fitted import FittedModel
 from mdae.inference.masks import FittedMasks
+from mdae.text import counted
 
 
 def fitted_lines(model: FittedModel | FittedMasks, out: Path) -> Iterator[str]:
@@ -16,7 +17,7 @@ def fitted_lines(model: FittedModel | FittedMasks, out: Path) -> Iterator[str]:
     counts = about["fitted_on"]["subjects_by_label"]
     shown = ", ".join(f"{number} {name}" for name, number in counts.items())
     number = about["fitted_on"]["num_subjects"]
-    yield f"{about['kind']} of {about['label']}: {number} subjects" + (
+    yield f"{about['kind']} of {about['label']}: {counted(number, 'subject')}" + (
         f" ({shown})" if len(counts) > 1 else ""
     )
     for name, figure in model.expected.items():

@@ -22,6 +22,7 @@ from mdae.evaluation.statistics.scores import classification_scores, regression_
 from mdae.evaluation.statistics.survival import survival_scores
 from mdae.inference.config import FitKind
 from mdae.inference.labelled import Labelled
+from mdae.text import counted
 
 UNCALIBRATED = (
     "brier",
@@ -66,7 +67,7 @@ class Target:
             if number < wanted and name != "lost":
                 of = {"all": "", "event": " with the event"}.get(name, f" of class {name}")
                 raise DataError(
-                    f"{number} subjects{of}, and {wanted} are wanted to tell how well it does on new ones",
+                    f"{counted(number, 'subject')}{of}, and {wanted} are wanted to tell how well it does on new ones",
                     where=str(where),
                     mend="label more subjects, or merge classes",
                 )

@@ -15,6 +15,7 @@ from mdae.errors import DataError, ModelError
 from mdae.networks.presets import NetworkConfig
 from mdae.networks.saved import CONFIG
 from mdae.networks.unet import ResidualUNet
+from mdae.text import counted
 
 CARD = "README.md"
 FITTED = "fitted.json"
@@ -129,7 +130,8 @@ def _who(provenance: dict[str, Any]) -> Iterator[str]:
         yield "Nothing is on record: whether a test set overlaps with it cannot be told."
         return
     yield (
-        f"{people} subjects and {scans} scans, kept as salted hashes in `{CONFIG}`. `mdae embed` and `mdae evaluate` "
+        f"{counted(people, 'subject')} and {counted(scans, 'scan')}, kept as salted hashes in `{CONFIG}`. "
+        "`mdae embed` and `mdae evaluate` "
         "say how many of the scans that they are given were among them: scores on those are not on unseen data."
     )
 
@@ -139,7 +141,7 @@ def _fitted(about: dict[str, Any], name: str) -> Iterator[str]:
     on = about["fitted_on"]
     yield f"# {name.partition('/')[2] or name}"
     yield ""
-    yield f"A {about['kind']} of {about['label']}, fitted by mdae on {on['num_subjects']} subjects."
+    yield f"A {about['kind']} of {about['label']}, fitted by mdae on {counted(on['num_subjects'], 'subject')}."
     yield ""
     yield "## Use"
     yield ""

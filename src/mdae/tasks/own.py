@@ -12,6 +12,7 @@ from mdae.data.sources import list_source
 from mdae.errors import DataError
 from mdae.tasks.case import Case, scan_of, table_of, with_rows
 from mdae.tasks.record import MISSING
+from mdae.text import counted
 
 if TYPE_CHECKING:
     from mdae.data.name_matching import Matched
@@ -94,12 +95,14 @@ def _tell(
     """What of a BIDS tree is not used, and what was matched loosely, with numbers and examples."""
     for how, pairs in matched.loose.items():
         theirs, ours = pairs[0]
-        logger.warning("%s: %d subjects are matched %s, e.g. %r to %r", table, len(pairs), how, theirs, ours)
+        number = counted(len(pairs), "subject is", "subjects are")
+        logger.warning("%s: %s matched %s, e.g. %r to %r", table, number, how, theirs, ours)
     lost = [row["participant_id"] for row in people if row["participant_id"] not in matched.pairs]
     if lost:
         logger.warning("%s: %d of %d rows have no scan, e.g. %r", table, len(lost), len(people), lost[0])
     unknown = sorted({entry.subject for entry in entries} - set(matched.pairs.values()))
     if unknown:
-        logger.warning("%s: %d subjects have scans and no row, e.g. %r", table, len(unknown), unknown[0])
+        number = counted(len(unknown), "subject has", "subjects have")
+        logger.warning("%s: %s scans and no row, e.g. %r", table, number, unknown[0])
     if further:
         logger.warning("%s: %d further scans of a contrast are not used, only the first is", table, further)

@@ -118,7 +118,7 @@ def test_an_overlap_with_pre_training_is_said(model, cohort, tmp_path, caplog):
 
 def test_nothing_to_embed_is_one_line(model, tmp_path):
     (tmp_path / "broken.nii.gz").write_bytes(b"\x1f\x8b broken")
-    with pytest.raises(DataError, match="none of 1 scans could be embedded"):
+    with pytest.raises(DataError, match="none of 1 scan could be embedded"):
         embed(EmbedConfig(model=model, scans=(tmp_path,), out=tmp_path / "a.csv"))
     with pytest.raises(ScanError):
         mdae.load(model).embed(tmp_path / "broken.nii.gz")

@@ -158,7 +158,7 @@ def test_features_that_are_not_finite_have_one_line(tmp_path):
     table = pd.read_parquet(features)
     table.loc[3, "f0002"] = np.nan
     table.to_parquet(features)
-    with pytest.raises(DataError, match="1 scans have features that are NaN"):
+    with pytest.raises(DataError, match="1 scan has features that are NaN"):
         probe(config(tmp_path))
 
 

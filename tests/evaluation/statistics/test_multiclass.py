@@ -24,7 +24,7 @@ def test_they_equal_scikit_learns_with_intervals_about_them():
         balanced_accuracy_score(labels, said.argmax(axis=1))
     )
     assert all(0 < figure.low < figure.value < figure.high < 1 for figure in found.values())
-    with pytest.raises(DataError, match="a class has 1 subjects"):
+    with pytest.raises(DataError, match="a class has 1 subject:"):
         multiclass_scores(labels, said, said, np.where(labels == 0, "one", np.arange(60).astype(str)))
 
 

@@ -20,6 +20,7 @@ from mdae.evaluation.features.extractors import EncoderExtractor, Extractor, ope
 from mdae.evaluation.features.items import Item, Loaded, gather
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
+from mdae.text import counted
 
 COLUMNS = [
     "scan",
@@ -125,7 +126,7 @@ def embed_items(encoder: Encoder | Extractor, items: list[Item], config: EmbedCo
             progress.advance(f"{len(aside)} set aside")
     if not rows:
         raise DataError(
-            f"none of {len(items)} scans could be embedded, e.g. {aside[0][1]}",
+            f"none of {counted(len(items), 'scan')} could be embedded, e.g. {aside[0][1]}",
             where=aside[0][0],
             mend="look at the file",
         )

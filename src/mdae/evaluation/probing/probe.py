@@ -27,6 +27,7 @@ from mdae.evaluation.statistics.intervals import (
 from mdae.evaluation.statistics.multiclass import confusion, multiclass_scores
 from mdae.evaluation.statistics.scores import regression_scores
 from mdae.files import atomic_write
+from mdae.text import counted
 
 __all__ = ["ProbeResult", "feature_matrix", "probe", "results_table"]
 
@@ -198,7 +199,7 @@ def _require_subjects(view: View, target: Target, config: ProbeConfig) -> None:
     if fewest < wanted:
         whose = f"class {name}" if target.classes else "the label"
         raise DataError(
-            f"{whose} has {fewest} subjects; {config.folds} folds with intervals need {wanted}",
+            f"{whose} has {counted(fewest, 'subject')}; {config.folds} folds with intervals need {wanted}",
             where=config.labels,
             mend="label more subjects",
         )

@@ -11,6 +11,7 @@ import pandas as pd
 from mdae.errors import DataError
 from mdae.evaluation.probing.targets import Target
 from mdae.tasks.record import FUSED
+from mdae.text import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def feature_matrix(table: pd.DataFrame) -> np.ndarray:
     features = table[columns].to_numpy(dtype=np.float64)
     if spoilt := int((~np.isfinite(features)).any(axis=1).sum()):
         raise DataError(
-            f"{spoilt} scans have features that are NaN or infinite",
+            f"{counted(int(spoilt), 'scan has', 'scans have')} features that are NaN or infinite",
             mend="make the table again with mdae embed",
         )
     return features

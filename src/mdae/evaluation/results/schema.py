@@ -17,6 +17,7 @@ from mdae.evaluation.statistics.curve import CurvePoint, curve_estimate
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate, cross_validation_widening
 from mdae.evaluation.statistics.scores import mean_scores
 from mdae.tasks.record import Task, scenario_of
+from mdae.text import counted
 from mdae.version import __version__
 
 FORMAT = 1
@@ -118,7 +119,7 @@ def result_of_subjects(
         subjects=subjects,
         values=values,
         widening=widening,
-        refused=f"{len(subjects)} subjects to score, and {MIN_SUBJECTS} are wanted" if few else "",
+        refused=f"{counted(len(subjects), 'subject')} to score, and {MIN_SUBJECTS} are wanted" if few else "",
     )
 
 

@@ -33,6 +33,7 @@ from mdae.networks.saved import overlap
 from mdae.progress import Progress
 from mdae.tasks.layouts import Case
 from mdae.tasks.record import FUSED, Task
+from mdae.text import counted
 
 Scores = dict[
     tuple[str, int], dict[str, dict[str, list[Figures]]]
@@ -225,7 +226,7 @@ class _Study:
         contrasts: tuple[int, ...],
     ) -> FittedSegmenter:
         options, config = options_of(self.config), self.config
-        title = f"{view} from {draw.size} subjects"
+        title = f"{view} from {counted(draw.size, 'subject')}"
         with Progress(f"fitting {title}", options.steps, unit="steps") as progress:
 
             def told(what: str) -> Any:
@@ -262,7 +263,9 @@ def _folds(cohort: Cohort, config: EvaluateConfig) -> list[tuple[np.ndarray, np.
     number = len(set(cohort.people.tolist()))
     if number < config.folds:
         raise DataError(
-            f"{number} subjects for {config.folds} folds", where=config.root, mend="give fewer --folds"
+            f"{counted(number, 'subject')} for {config.folds} folds",
+            where=config.root,
+            mend="give fewer --folds",
         )
     labels = np.zeros(len(cohort.cases))
     folds = folds_by_subject(labels, cohort.people, config.folds, config.seed, stratified=False)

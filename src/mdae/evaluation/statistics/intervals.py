@@ -13,6 +13,7 @@ from scipy.special import expit, logit
 
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
+from mdae.text import counted
 
 MIN_SUBJECTS = 5  # of each class; below, an interval means nothing
 REPLICATES = 2000
@@ -222,7 +223,7 @@ def subject_weights(
         members = np.flatnonzero(highest == value)
         if len(members) < MIN_SUBJECTS:
             raise DataError(
-                f"a class has {len(members)} subjects: an interval needs at least {MIN_SUBJECTS} of each",
+                f"a class has {counted(len(members), 'subject')}: an interval needs at least {MIN_SUBJECTS} of each",
                 mend="label more subjects",
             )
         counts[:, members] = rng.multinomial(

@@ -25,6 +25,7 @@ from mdae.evaluation.statistics.intervals import (
     weighted_average_precision,
 )
 from mdae.seeding import numpy_generator
+from mdae.text import counted
 
 BINS = 10  # of the calibration error
 SCALES: dict[str, Scale] = {"mae": SIZE, "r2": EXPLAINED, "pearson_r": CORRELATION}  # all others are shares
@@ -136,7 +137,7 @@ def _of_subjects(
     names, index = np.unique(subjects, return_inverse=True)
     if len(names) < MIN_SUBJECTS:
         raise DataError(
-            f"{len(names)} subjects: an interval needs {MIN_SUBJECTS}", mend="label more subjects"
+            f"{counted(len(names), 'subject')}: an interval needs {MIN_SUBJECTS}", mend="label more subjects"
         )
     rng = numpy_generator(seed, "bootstrap")
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), REPLICATES)
