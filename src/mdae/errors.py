@@ -37,6 +37,10 @@ class DataError(MDAEError):
     """A folder, store, table or label file that is not what it should be."""
 
 
+class EmptyTableError(DataError):
+    """A table of a header alone."""
+
+
 class ModelError(MDAEError):
     """A saved model or checkpoint that is missing, damaged or from elsewhere."""
 

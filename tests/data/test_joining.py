@@ -130,9 +130,7 @@ def test_paths_are_meant_from_the_tables_folder(tmp_path):
     features = FOUR.assign(path=[str(tmp_path / f"{i}.nii.gz") for i in range(4)])
     labels = pd.DataFrame({"path": ["0.nii.gz", "./1.nii.gz", "elsewhere/2.nii.gz"], "y": [0, 1, 2]})
     found = join_labels(features, labels, "y", tmp_path / "labels.csv")
-    assert (
-        found.rows["y"].tolist() == [0, 1, 2] and "1 paths are matched by the file's name" in found.notes[0]
-    )
+    assert found.rows["y"].tolist() == [0, 1, 2] and "1 path is matched by the file's name" in found.notes[0]
 
 
 def test_lost_zeros_are_matched_where_nobody_else_is_meant_and_told():

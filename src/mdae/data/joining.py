@@ -217,7 +217,7 @@ def _sessions(
         shown = next(name for name in theirs if name), next(name for name in ours if name)
         note = "no session in common with the scans, e.g. {!r} and {!r}: labels are taken by subject"
         return blank[0], blank[1], [note.format(*shown)]
-    return ours, [matched.pairs.get(name, name) for name in theirs], _loose_notes(matched, "sessions")
+    return ours, [matched.pairs.get(name, name) for name in theirs], _loose_notes(matched, "session")
 
 
 def _joined(features: pd.DataFrame, way: _Way, names: Sequence[str], where: Path) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from mdae.data.manifest import list_manifest, not_there
 from mdae.data.set_aside import NO_SCAN, SetAside
 from mdae.data.subject_table import with_subjects
 from mdae.data.subjects import CASES, Reading, check_rule, describe
-from mdae.errors import DataError
+from mdae.errors import DataError, EmptyTableError
 from mdae.text import counted
 
 NNSSL_RAW, NNSSL_PREPARED = "nnssl's raw list", "preprocessed by nnssl"
@@ -100,7 +100,12 @@ def list_source(
     choice = Choice(
         derived=derived, keep_labels=keep_labels, subject_from=subject_from, min_slices=min_slices
     )
-    kind, found = _recognised(source, choice)
+    try:
+        kind, found = _recognised(source, choice)
+    except EmptyTableError:
+        if not empty_ok:
+            raise
+        kind, found = "manifest", Found([], [])
     listing = _listing(source, kind, found, choice, contrasts, max_quality_score, subjects)
     if not listing.entries and not empty_ok:
         raise nothing(source, listing)

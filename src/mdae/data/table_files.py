@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mdae.errors import DataError
+from mdae.errors import DataError, EmptyTableError
 
 SEPARATORS = (",", ";", "\t", "|")
 SNIFFED = 50  # rows that a separator is told by
@@ -171,7 +171,9 @@ def from_rows(path: Path, rows: list[list[str]]) -> pd.DataFrame:
     while header and not header[-1]:
         header.pop()
     if len(clean) == 1:
-        raise DataError(f"a header ({', '.join(header)}) and no row", where=path, mend="save the table again")
+        raise EmptyTableError(
+            f"a header ({', '.join(header)}) and no row", where=path, mend="save the table again"
+        )
     full = []
     for number, row in clean[1:]:
         if any(row[len(header) :]):
