@@ -24,9 +24,9 @@ def test_what_is_written_is_the_state_when_it_was_asked_for_whatever_training_do
 ):
     go, original = threading.Event(), checkpoint.save_checkpoint
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         go.wait(10)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(checkpoint, "save_checkpoint", slow)
     writer, live = CheckpointWriter(tmp_path), state(1.0)
