@@ -26,8 +26,10 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_scan
 from mdae.data.preprocess import Preprocessing, prepare_scan, to_ras
 from mdae.data.resample import FWHM_PER_SIGMA, resample
+from mdae.data.set_aside import SetAside
 from mdae.data.sources import discover
 from mdae.data.store import Store
+from mdae.data.workers import prepare_one
 
 
 def our_preparation(folder: Path) -> Any:
@@ -35,7 +37,9 @@ def our_preparation(folder: Path) -> Any:
     store = Store.create(folder / "store", Preprocessing())
 
     def prepare(entry: ScanEntry) -> None:
-        store.write(entry, prepare_scan(read_scan(entry.path), store.contract))
+        outcome = prepare_one(entry, store)  # with the look for label maps, as `mdae prepare` does it
+        if isinstance(outcome, SetAside):
+            raise SystemExit(f"{outcome.path}: {outcome.reason}")
 
     return prepare
 
