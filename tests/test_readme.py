@@ -37,7 +37,7 @@ SHORTER = {
     "mdae pretrain store run2 --steps 1000": "mdae pretrain store run2 --steps 3 --batch 2 --patch 16 16 16",
     "--steps 1000": "--steps 3 --batch 2 --patch 16 16 16",
     "--label diagnosis": "--label diagnosis --folds 3",
-    "--label lesion": "--label lesion --folds 3 --repeats 1",
+    "cohort fitted --label lesion": "cohort fitted --label lesion --folds 3 --repeats 1",
     "--network tiny --patch 32 32 32 --steps 300": "--steps 3 --batch 2 --patch 16 16 16",
     "--subjects 60 --contrasts FLAIR --spacing-mm 3": "--subjects 12 --contrasts FLAIR --spacing-mm 8",
     "--subjects 40 --contrasts FLAIR --spacing-mm 3": "--subjects 12 --contrasts FLAIR --spacing-mm 8",
@@ -46,7 +46,12 @@ SHORTER = {
     "segmenter --scans scans": "segmenter --scans scans --few.steps 0",
     "segmenter --scans cohort": "segmenter --scans cohort --few.steps 0",
 }
-SLOW = ("docs/predict.md", "docs/tutorials/classification.md", "docs/tutorials/segmentation.md")
+SLOW = (
+    "docs/predict.md",
+    "docs/sweep.md",  # each of its runs is a process of its own
+    "docs/tutorials/classification.md",
+    "docs/tutorials/segmentation.md",
+)
 
 
 def write_masks(scans: Path, masks: Path) -> None:
