@@ -12,10 +12,9 @@ import pandas as pd
 
 from mdae.errors import DataError
 from mdae.evaluation.probing.cross_validation import Scored
-from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Protocol
-from mdae.evaluation.probing.multiclass import multiclass
+from mdae.evaluation.probing.estimators import RIDGE, Protocol
 from mdae.evaluation.probing.survival import COX
-from mdae.evaluation.probing.targets import Kind, read_target
+from mdae.evaluation.probing.targets import Kind, linear_protocol, read_target
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate
 from mdae.evaluation.statistics.multiclass import multiclass_scores
 from mdae.evaluation.statistics.scores import classification_scores, regression_scores
@@ -48,7 +47,7 @@ class Target:
     def protocol(self) -> Protocol:
         """What is chosen, and how."""
         if self.kind == "classification":
-            return LINEAR if len(self.classes) == 2 else multiclass(len(self.classes))
+            return linear_protocol(len(self.classes))
         return RIDGE if self.kind == "regression" else COX
 
     def counts(self, subjects: np.ndarray) -> dict[str, int]:

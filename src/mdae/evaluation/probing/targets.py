@@ -33,9 +33,12 @@ class Target:
     @property
     def protocol(self) -> Protocol:
         """The linear model that it asks for."""
-        if not self.classes:
-            return RIDGE
-        return LINEAR if len(self.classes) == 2 else multiclass(len(self.classes))
+        return linear_protocol(len(self.classes)) if self.classes else RIDGE
+
+
+def linear_protocol(num_classes: int) -> Protocol:
+    """The linear model that tells two classes, or several."""
+    return LINEAR if num_classes == 2 else multiclass(num_classes)
 
 
 def read_target(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -267,3 +267,18 @@ def average_precision(
     return bootstrap_estimate(
         lambda w: weighted_average_precision(labels, scores, w), weights, sizes, widening=widening
     )
+
+
+def within_classes(
+    figures: Mapping[str, Weighted], labels: np.ndarray, subjects: np.ndarray, *, widening: float, seed: int
+) -> dict[str, Estimate]:
+    """Figures of classes with their intervals: subjects are drawn whole, within their class (`subject_weights`).
+
+    Raises:
+        DataError: a class has fewer than `MIN_SUBJECTS` subjects.
+    """
+    weights, sizes = subject_weights(subjects, labels, seed), class_sizes(subjects, labels)
+    return {
+        name: bootstrap_estimate(figure, weights, sizes, widening=widening)
+        for name, figure in figures.items()
+    }

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdae.evaluation.statistics.intervals import (
-    Estimate,
-    Weighted,
-    bootstrap_estimate,
-    class_sizes,
-    subject_weights,
-    weighted_auroc,
-)
+from mdae.evaluation.statistics.intervals import Estimate, Weighted, weighted_auroc, within_classes
 
 
 def multiclass_figures(
@@ -57,12 +50,8 @@ def multiclass_scores(
     Raises:
         DataError: a class has fewer than `MIN_SUBJECTS` subjects.
     """
-    weights, sizes = subject_weights(subjects, labels, seed), class_sizes(subjects, labels)
     figures = multiclass_figures(labels, scores, probabilities)
-    return {
-        name: bootstrap_estimate(figure, weights, sizes, widening=widening)
-        for name, figure in figures.items()
-    }
+    return within_classes(figures, labels, subjects, widening=widening, seed=seed)
 
 
 def confusion(labels: np.ndarray, scores: np.ndarray) -> list[list[int]]:

@@ -19,10 +19,9 @@ from mdae.evaluation.statistics.intervals import (
     Scale,
     Weighted,
     bootstrap_estimate,
-    class_sizes,
-    subject_weights,
     weighted_auroc,
     weighted_average_precision,
+    within_classes,
 )
 from mdae.seeding import numpy_generator
 from mdae.text import counted
@@ -94,12 +93,8 @@ def classification_scores(
     Raises:
         DataError: a class has fewer than `MIN_SUBJECTS` subjects.
     """
-    weights, sizes = subject_weights(subjects, labels, seed), class_sizes(subjects, labels)
     figures = classification_figures(labels, scores, probabilities)
-    return {
-        name: bootstrap_estimate(figure, weights, sizes, widening=widening)
-        for name, figure in figures.items()
-    }
+    return within_classes(figures, labels, subjects, widening=widening, seed=seed)
 
 
 def regression_scores(
