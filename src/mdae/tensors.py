@@ -15,10 +15,11 @@ PerSample: TypeAlias = Float[Tensor, "B"]
 
 
 @cache
-def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A small tensor of constants on a device, one for all who ask: never to be changed in place.
 
     `torch.tensor(values, device=...)` copies from the host each time, and a GPU's queue is emptied before it does.
+    The type is part of the question: (1, 2) and (1.0, 2.0) are equal, and one would be answered with the other.
     """
     with torch.inference_mode(False):  # else what is made there could not be used in training
-        return torch.tensor(values, device=device)
+        return torch.tensor(values, dtype=dtype, device=device)

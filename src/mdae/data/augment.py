@@ -123,9 +123,9 @@ def _turned(
     turn: Tensor, crops: Tensor, known: Tensor | None, patch: Shape3, spacing_mm: Spacing
 ) -> tuple[Tensor, Tensor | None]:
     """Crops and what is known of them, turned about the middle and cut to the patch by one trilinear sampling."""
-    step = constant(tuple(spacing_mm), turn.device)
-    half_new = constant(tuple(patch), turn.device) / 2
-    half_old = constant(tuple(crops.shape[2:]), turn.device) / 2
+    step = constant(tuple(spacing_mm), turn.dtype, turn.device)
+    half_new = constant(tuple(patch), turn.dtype, turn.device) / 2
+    half_old = constant(tuple(crops.shape[2:]), turn.dtype, turn.device) / 2
     # From new to old in voxels, then in units of half a side; grid_sample counts axes from the last.
     voxels = turn * step[None, None, :] / step[None, :, None]
     grid = _places(voxels * half_new[None, None, :] / half_old[None, :, None], patch)

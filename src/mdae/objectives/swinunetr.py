@@ -92,7 +92,7 @@ def boxes(settings: SwinUNETRConfig, u: Tensor, patch: Shape3) -> tuple[Tensor, 
     Each side is uniform between the settings' bounds; each place is uniform where the smallest box would fit, larger
     ones are cut at the border.
     """
-    sides = constant(patch, u.device)
+    sides = constant(patch, torch.int64, u.device)
     least = (settings.box_min * sides).round().clamp_min(1)
     most = torch.maximum((settings.box_max * sides).round(), least)
     starts = (u[:, :, 0] * (sides - least + 1)).floor()

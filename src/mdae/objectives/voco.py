@@ -91,12 +91,12 @@ def draw(settings: VoCoConfig, patch: Shape3, generators: Sequence[torch.Generat
     device = generators[0].device
     number = math.prod(settings.grid) + settings.targets
     u = torch.stack([torch.rand(number, 8, generator=g, device=g.device) for g in generators])
-    side = constant(region_side(settings.grid, patch), device)
-    cells = constant(tuple(itertools.product(*map(range, settings.grid))), device)
-    room = side * (constant(settings.grid, device) - 1)
+    side = constant(region_side(settings.grid, patch), torch.int64, device)
+    cells = constant(tuple(itertools.product(*map(range, settings.grid))), torch.int64, device)
+    room = side * (constant(settings.grid, torch.int64, device) - 1)
     base = (side * cells).expand(len(generators), -1, -1)
     target = (u[:, len(cells) :, :3] * (room + 1)).long()
-    origin = (constant(patch, device) - room - side) // 2
+    origin = (constant(patch, torch.int64, device) - room - side) // 2
     quarters = 1 + (3 * u[:, :, 7]).long()
     return Regions(
         starts=origin + torch.cat([base, target], dim=1),
@@ -110,7 +110,7 @@ def overlaps(
 ) -> Float[Tensor, "B m n"]:
     """The share of each target's voxels that lies in each base region, from their first voxels."""
     apart = (target[:, :, None] - base[:, None]).abs()
-    sides = constant(side, base.device)
+    sides = constant(side, torch.int64, base.device)
     return ((sides - apart).clamp_min(0) / sides).prod(dim=-1)
 
 

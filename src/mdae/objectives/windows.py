@@ -32,7 +32,7 @@ def draw_windows(
         margin: voxels that stay free at each end, as far as a box leaves room for them.
     """
     device = generator.device
-    sides, smallest, largest = (constant(values, device) for values in (shape, low, high))
+    sides, smallest, largest = (constant(values, torch.int64, device) for values in (shape, low, high))
     u = torch.rand(number, 6, generator=generator, device=device)
     smallest = torch.minimum(smallest.clamp_min(1), sides)
     largest = torch.minimum(torch.maximum(largest, smallest), sides)
