@@ -58,7 +58,8 @@ def scan_of(data: np.ndarray, spacing: tuple[float, ...] = (4.0, 4.0, 4.0), moda
 
 
 def kinds(scan: Scan, contract: Preprocessing = CONTRACT, modalities: tuple[str, ...] = ()) -> str:
-    return "; ".join(outside(prepare_scan(scan, contract), contract, (32, 32, 32), modalities))
+    prepared = prepare_scan(scan, contract)
+    return "; ".join(outside(prepared.data, prepared.record, contract, (32, 32, 32), modalities))
 
 
 def test_z_scoring_a_ct_is_warned_of_and_a_window_on_mri():

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from mdae.cli import main
+from mdae.data.intensity import PRESETS
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.interop.configs import ExportConfig
@@ -103,6 +104,17 @@ def test_nnssls_plan_is_in_the_checkpoint_and_beside_it_and_builds_the_network(m
         }
         theirs.get_submodule(part).load_state_dict(inner)
     assert all(theirs.get_submodule(name).in_channels == 1 for name in plan["keys_to_in_proj"])
+
+
+def test_intensities_that_the_other_system_does_not_know_are_left_to_the_user(tmp_path):
+    contract = Preprocessing(intensity=PRESETS["ct-soft"])
+    save_model(tmp_path / "model", SavedModel(ResidualUNet(SMALL), contract, (16, 24, 32)))
+    lines = export(ExportConfig(model=tmp_path / "model", out=tmp_path / "nnssl", format="nnssl"))
+    lines += export(ExportConfig(model=tmp_path / "model", out=tmp_path / "ours.pth"))
+    assert sum("scaled by ct-soft" in line for line in lines) == 2
+    plan = json.loads((tmp_path / "nnssl" / "adaptation_plan.json").read_text())
+    (configuration,) = plan["pretrain_plan"]["configurations"].values()
+    assert configuration["normalization_schemes"] == ["NoNormalization"]
 
 
 @pytest.mark.parametrize(

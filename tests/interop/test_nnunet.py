@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdae.data.intensity import Window, ZScore
 from mdae.errors import ConfigError
 from mdae.interop.nnunet import adapt_plans, architecture, nnunet_weights, save_nnunet
 from mdae.networks import PRESETS, NetworkConfig, ResidualUNet
@@ -120,6 +121,11 @@ def test_channels_that_the_stem_cannot_be_widened_to_are_refused():
         nnunet_weights(two, 3)
 
 
+DATA = dict.fromkeys(
+    ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std"), 3.0
+)  # as nnU-Net's fingerprint of a channel has them
+
+
 def planned() -> dict[str, Any]:
     """What matters of a plan for scans of 240 x 200 x 50 voxels (x, y, z) of 1 x 1 x 3 mm, transposed."""
     return {
@@ -129,6 +135,7 @@ def planned() -> dict[str, Any]:
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [1, 0, 2],
         "transpose_backward": [1, 0, 2],
+        "foreground_intensity_properties_per_channel": {"0": DATA},
         "configurations": {
             "2d": {},
             "3d_lowres": {"next_stage": "3d_cascade_fullres"},
@@ -144,9 +151,14 @@ def planned() -> dict[str, Any]:
     }
 
 
+def adapted(plans: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    options = {"patch": (32, 16, 24), "spacing_mm": (1.0, 1.0, 1.0), "intensity": ZScore(), **changes}
+    return adapt_plans(plans, SMALL, name="ours", **options)
+
+
 def test_a_plan_keeps_what_is_the_datas_and_takes_what_is_the_networks():
     before = planned()
-    plans = adapt_plans(before, SMALL, name="ours", patch=(32, 16, 24), spacing_mm=(1.0, 2.0, 1.5))
+    plans = adapted(before, spacing_mm=(1.0, 2.0, 1.5))
     assert before == planned()
     assert plans["plans_name"] == "ours" and list(plans["configurations"]) == ["3d_fullres"]
     own = plans["configurations"]["3d_fullres"]
@@ -155,12 +167,7 @@ def test_a_plan_keeps_what_is_the_datas_and_takes_what_is_the_networks():
     assert own["median_image_size_in_voxels"] == [100, 100, 240]
     assert plans["transpose_forward"] == plans["transpose_backward"] == [0, 1, 2]
     assert own["data_identifier"] == "mdae_whole_1x2x1.5mm"
-    assert (
-        adapt_plans(before, SMALL, name="ours", patch=(32, 16, 24), spacing_mm=(1, 1, 1), batch=7)[
-            "configurations"
-        ]["3d_fullres"]["batch_size"]
-        == 7
-    )
+    assert adapted(before, batch=7)["configurations"]["3d_fullres"]["batch_size"] == 7
 
 
 def test_features_of_a_stripped_brain_are_those_that_the_encoder_knows():
@@ -185,18 +192,37 @@ def test_features_of_a_stripped_brain_are_those_that_the_encoder_knows():
         return np.asarray(ZScoreNormalization(masked, {}).run(raw.copy(), outside[0]))
 
     known, plans = features(ours), planned()
-    adapted = adapt_plans(plans, SMALL, name="ours", patch=(32, 16, 24), spacing_mm=(1.0, 1.0, 1.0))
     changes = [
-        np.linalg.norm(features(normalised(p)) - known) / np.linalg.norm(known) for p in (adapted, plans)
+        np.linalg.norm(features(normalised(p)) - known) / np.linalg.norm(known)
+        for p in (adapted(plans), plans)
     ]
     assert changes[0] < 0.5 * changes[1], changes
 
 
 def test_other_files_and_patches_are_refused():
     with pytest.raises(ConfigError, match="nnUNetv2_plan_experiment"):
-        adapt_plans({"configurations": {}}, SMALL, name="x", patch=(16, 16, 16), spacing_mm=(1, 1, 1))
+        adapted({"configurations": {}})
     with pytest.raises(ConfigError, match="multiple of 8"):
-        adapt_plans(planned(), SMALL, name="x", patch=(16, 16, 20), spacing_mm=(1, 1, 1))
+        adapted(planned(), patch=(16, 16, 20))
+
+
+@pytest.mark.parametrize("intensity", [Window(-160, 240, mean=-60.0, std=90.0), Window(-160, 240)])
+def test_a_window_of_the_networks_is_nnu_nets_where_it_can_be(intensity):
+    """Its CTNormalization, given our numbers, gives our intensities; a window scaled by each scan stays the user's."""
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+
+    plans = adapted(planned(), intensity=intensity)
+    own = plans["configurations"]["3d_fullres"]
+    if intensity.mean is None:
+        assert plans["foreground_intensity_properties_per_channel"] == {"0": DATA}
+        assert own["normalization_schemes"] == ["ZScoreNormalization"]
+        return
+    assert own["normalization_schemes"] == ["CTNormalization"] and own["use_mask_for_norm"] == [False]
+    raw = numpy_generator(0, "hu").normal(-50, 300, (8, 9, 10)).astype(np.float32)
+    properties = plans["foreground_intensity_properties_per_channel"]["0"]
+    assert properties.keys() == DATA.keys()
+    theirs = CTNormalization(False, properties).run(raw.copy(), None)
+    np.testing.assert_allclose(theirs, (raw.clip(-160, 240) + 60) / 90, atol=1e-5)
 
 
 def test_the_file_is_read_without_running_it(tmp_path: Path):

@@ -8,7 +8,7 @@ import numpy as np
 
 from mdae.data.intensity import Window
 from mdae.data.modality import CT_STANDARDISED
-from mdae.data.preprocess import PreparedScan, Preprocessing
+from mdae.data.preprocess import PreparedRecord, Preprocessing
 from mdae.types import Shape3
 
 COARSE = 6.0  # times the contract's spacing: thicker slices than this deserve a warning
@@ -20,30 +20,31 @@ CONTENT, MODALITY = "its features may not hold there", "not the modality that th
 
 
 def outside(
-    prepared: PreparedScan, contract: Preprocessing, patch: Shape3, modalities: Collection[str] = ()
+    data: np.ndarray,
+    record: PreparedRecord,
+    contract: Preprocessing,
+    patch: Shape3,
+    modalities: Collection[str] = (),
 ) -> tuple[str, ...]:
     """All that is to be told of a scan that a model is shown, "KIND: detail" each, its record's notes first.
 
     Args:
-        prepared: by the contract.
+        data, record: a scan prepared by the contract, (D, H, W).
         contract: of the model.
         patch: its window in voxels.
         modalities: that it was trained on, in DICOM's words; empty where nobody knows.
     """
-    record = prepared.record
     found = [note for note in record.notes if not note.startswith(CT_STANDARDISED)]  # advice for who prepares
     coarsest = max(s / c for s, c in zip(record.source_spacing_mm, contract.spacing_mm, strict=True))
     if coarsest > COARSE:
         found.append(f"voxels much coarser than the model was trained on, {CONTENT}: {coarsest:.1f} times")
-    covered = min(side / edge for side, edge in zip(prepared.data.shape, patch, strict=True))
+    covered = min(side / edge for side, edge in zip(data.shape, patch, strict=True))
     if covered < SMALL:
         found.append(
             f"a field of view that hardly fills the model's window, {CONTENT}: {covered:.0%} of a side"
         )
     found += _modality(record.modality, contract, modalities)
-    data = prepared.data[
-        tuple(slice(max(0, (n - MIDDLE) // 2), (n + MIDDLE) // 2) for n in prepared.data.shape)
-    ]
+    data = data[tuple(slice(max(0, (n - MIDDLE) // 2), (n + MIDDLE) // 2) for n in data.shape)]
     steps = [max(1, round(s / c)) for s, c in zip(record.source_spacing_mm, contract.spacing_mm, strict=True)]
     if float((np.abs(data - np.nanmedian(data)) > FLAT).mean()) < FEW:
         found.append(f"a volume that is all but constant, {CONTENT}")

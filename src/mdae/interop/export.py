@@ -9,11 +9,20 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from mdae.data.intensity import Intensity, ZScore
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.files import atomic_write, require_writable
 from mdae.interop.configs import ExportConfig
-from mdae.interop.nnunet import CONFIGURATION, READER, adapt_plans, architecture, nnunet_weights, save_nnunet
+from mdae.interop.nnunet import (
+    CONFIGURATION,
+    READER,
+    adapt_plans,
+    architecture,
+    nnunet_weights,
+    normalises,
+    save_nnunet,
+)
 from mdae.networks.saved import SavedModel, load_model
 from mdae.version import __version__
 
@@ -30,7 +39,10 @@ def export(config: ExportConfig) -> list[str]:
     require_writable(config.out if config.format == "nnssl" else config.out.parent)
     if config.format == "nnssl":
         export_nnssl(model, config.out)
-        return [f"{config.out}: {CHECKPOINT} and {PLAN}, for nnUNetv2_preprocess_like_nnssl -pc"]
+        lines = [f"{config.out}: {CHECKPOINT} and {PLAN}, for nnUNetv2_preprocess_like_nnssl -pc"]
+        return lines + _scale_first(
+            model.contract.intensity, fits=isinstance(model.contract.intensity, ZScore)
+        )
     if config.format == "encoder":
         export_encoder(model, config.out)
         return [f"{config.out}: the encoder's weights, axes (x, y, z) of scans in RAS"]
@@ -47,7 +59,17 @@ def export(config: ExportConfig) -> list[str]:
             f"  nnUNetv2_preprocess -d ID -plans_name {path.stem} -c {CONFIGURATION}",
             f"  nnUNetv2_train ID {CONFIGURATION} FOLD -p {path.stem} -pretrained_weights {config.out}",
         ]
-    return lines
+    return lines + _scale_first(model.contract.intensity, fits=normalises(model.contract.intensity))
+
+
+def _scale_first(intensity: Intensity, *, fits: bool) -> list[str]:
+    """What is left to the user where the other system has no such way of scaling intensities."""
+    if fits:
+        return []
+    return [
+        f"This model saw intensities scaled by {intensity}, of which the other system knows nothing: "
+        "scale the scans so first."
+    ]
 
 
 def _plans(model: SavedModel, path: Path, name: str) -> dict[str, Any]:
@@ -58,7 +80,12 @@ def _plans(model: SavedModel, path: Path, name: str) -> dict[str, Any]:
             f"cannot be read as JSON ({error})", where=path, mend="give nnU-Net plans"
         ) from error
     return adapt_plans(
-        plans, model.network.config, name=name, patch=model.patch, spacing_mm=model.contract.spacing_mm
+        plans,
+        model.network.config,
+        name=name,
+        patch=model.patch,
+        spacing_mm=model.contract.spacing_mm,
+        intensity=model.contract.intensity,
     )
 
 
@@ -110,7 +137,10 @@ def adaptation_plan(model: SavedModel) -> dict[str, Any]:
 
 
 def _pretrain_plan(contract: Preprocessing, patch: list[int]) -> dict[str, Any]:
-    """The preprocessing in nnssl's words, as near as they come: z-scores at the contract's spacing, in RAS."""
+    """The preprocessing in nnssl's words, as near as they come: z-scores at the contract's spacing, in RAS.
+
+    It has no windows and no percentiles: then it is told to leave intensities as they are.
+    """
     spacing = list(contract.spacing_mm)[::-1]
     style = "onemmiso" if spacing == [1.0, 1.0, 1.0] else "median"
     order = {"order_z": 0, "force_separate_z": None}
@@ -118,7 +148,9 @@ def _pretrain_plan(contract: Preprocessing, patch: list[int]) -> dict[str, Any]:
         "data_identifier": f"nnsslPlans_{style}",
         "preprocessor_name": "DefaultPreprocessor",
         "spacing_style": style,
-        "normalization_schemes": ["ZScoreNormalization"],
+        "normalization_schemes": [
+            "ZScoreNormalization" if isinstance(contract.intensity, ZScore) else "NoNormalization"
+        ],
         "use_mask_for_norm": [False],
         "resampling_fn_data": "resample_data_or_seg_to_shape",
         "resampling_fn_data_kwargs": {"is_seg": False, "order": contract.order, **order},

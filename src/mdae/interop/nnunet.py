@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdae.data.intensity import Intensity, Window, ZScore
 from mdae.errors import ConfigError
 from mdae.files import atomic_write
 from mdae.interop.backbone import inflate_stem
@@ -105,13 +106,16 @@ def adapt_plans(
     name: str,
     patch: Shape3,
     spacing_mm: Spacing,
+    intensity: Intensity,
     batch: int | None = None,
 ) -> dict[str, Any]:
     """A data set's plans with our network in place of the planner's.
 
     Kept is what belongs to the data: normalisation, resampling functions, intensities, and the batch unless given. But
     no channel is normalised within a mask alone: nnU-Net then puts 0 around a stripped brain, where our encoders have
-    seen the background's own z-score, about -3.
+    seen the background's own z-score, about -3. And a window with its own mean and deviation is the network's:
+    nnU-Net's `CTNormalization` clips to two percentiles of the data, less their mean, over their deviation, and takes
+    all four from the plans.
 
     Args:
         plans: of any of nnU-Net's planners, with a configuration 3d_fullres; not changed.
@@ -119,6 +123,7 @@ def adapt_plans(
         name: of the new plans, the stem of their file.
         patch: in voxels along x, y, z; every side a multiple of the network's stride.
         spacing_mm: along x, y, z.
+        intensity: how the network's scans were scaled.
         batch: patches a step.
 
     Raises:
@@ -152,8 +157,19 @@ def adapt_plans(
         "batch_size": int(old["batch_size"]) if batch is None else batch,
     }
     own.pop("next_stage", None)  # of a cascade that is not ours
+    windowed: dict[str, Any] = {}
+    if isinstance(intensity, Window) and normalises(intensity):
+        schemes = own.get("normalization_schemes", ())
+        own["normalization_schemes"] = ["CTNormalization" for _ in schemes]
+        properties = _properties(intensity)
+        windowed = {
+            "foreground_intensity_properties_per_channel": {
+                str(index): properties for index in range(len(schemes))
+            }
+        }
     return {
         **copy.deepcopy(dict(plans)),
+        **windowed,
         "plans_name": name,
         "image_reader_writer": READER,
         "original_median_spacing_after_transp": spacing,
@@ -161,6 +177,24 @@ def adapt_plans(
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
         "configurations": {CONFIGURATION: own},
+    }
+
+
+def normalises(intensity: Intensity) -> bool:
+    """Whether nnU-Net can scale intensities so: by z-scores, or by a window whose mean and deviation are given."""
+    return isinstance(intensity, ZScore) or (isinstance(intensity, Window) and intensity.mean is not None)
+
+
+def _properties(window: Window) -> dict[str, float | None]:
+    """A window in the words of nnU-Net's fingerprints."""
+    return {
+        "min": window.low,
+        "percentile_00_5": window.low,
+        "mean": window.mean,
+        "median": window.mean,
+        "std": window.std,
+        "percentile_99_5": window.high,
+        "max": window.high,
     }
 
 

@@ -84,6 +84,14 @@ def test_equal_warnings_of_many_scans_are_one_line(model, cohort, tmp_path, caps
     assert len(coarse) == 1 and coarse[0].startswith("3 scans alike") and "A0.nii" in coarse[0]
 
 
+def test_scans_of_a_store_are_warned_of_as_raw_ones_are(model, cohort, store, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("mdae.data.outside.SMALL", 9.0)  # every field of view is too small
+    for source in (cohort, store):
+        result = embed(EmbedConfig(model=model, scans=(source,), out=tmp_path / "f.csv", workers=1))
+        assert all("a field of view that hardly fills" in told for told in result.table["warnings"])
+    assert "hardly fills" in caplog.text
+
+
 def test_any_encoder_embeds_and_options_of_ours_are_refused_for_others(cohort, store, tmp_path):
     config = EmbedConfig(model="histogram", scans=(cohort,), out=tmp_path / "h.csv", workers=1)
     table = embed(config).table

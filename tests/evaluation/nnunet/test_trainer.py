@@ -42,7 +42,13 @@ def plans_for(start, spacing_mm=(made.SPACING,) * 3):
         "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
     }
     return adapt_plans(
-        theirs, start.network.config, name="mdae-made", patch=made.PATCH, spacing_mm=spacing_mm, batch=2
+        theirs,
+        start.network.config,
+        name="mdae-made",
+        patch=made.PATCH,
+        spacing_mm=spacing_mm,
+        intensity=start.contract.intensity,
+        batch=2,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.outside import outside
-from mdae.data.preprocess import UNKNOWN, PreparedScan, Preprocessing
+from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan, Preprocessing
 from mdae.devices import uses_bf16
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
@@ -78,12 +78,17 @@ class Encoder:
         """
         entry = scan if isinstance(scan, ScanEntry) else ScanEntry("", "", "", "", Path(scan))
         prepared = prepare_by(entry, self.contract, unknown=UNKNOWN)
-        modalities = [word for word in self.provenance.get("modalities", ()) if word]
-        notes = outside(prepared, self.contract, self.patch, modalities)
-        for note in notes:
-            if note not in prepared.record.notes:  # which whoever reads tells of
-                notice(note, entry.path)
+        notes = self.warnings(prepared.data, prepared.record, entry.path)
         return replace(prepared, record=replace(prepared.record, notes=notes))
+
+    def warnings(self, data: np.ndarray, record: PreparedRecord, where: Path | str) -> tuple[str, ...]:
+        """What is to be told of a prepared scan, told once: its record's notes, and what is outside of the training."""
+        modalities = [word for word in self.provenance.get("modalities", ()) if word]
+        notes = outside(data, record, self.contract, self.patch, modalities)
+        for note in notes:
+            if note not in record.notes:  # which whoever reads tells of
+                notice(note, where)
+        return notes
 
     def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:
         """The features (F,), float32, of a raw scan.

@@ -124,7 +124,11 @@ def _stored(path: Path, encoder: Encoder | Extractor) -> list[Item]:
         )
 
     def read(scan: StoredScan) -> Loaded:
-        return Loaded(store.read(scan).astype(np.float32), scan.background, scan.content, scan.notes)
+        data = store.read(scan).astype(np.float32)
+        notes = scan.notes
+        if not scan.link:  # volumes of nnssl have no record
+            notes = encoder.warnings(data, store.record(scan), store.volume_path(scan.scan_id))
+        return Loaded(data, scan.background, scan.content, notes)
 
     return [
         Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: read(s))  # type: ignore[misc]

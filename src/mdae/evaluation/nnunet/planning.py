@@ -54,7 +54,15 @@ def make_plans(
             ResEncUNetPlanner(dataset.name, plans_name=PLANNER).plan_experiment()
     spacing = start.contract.spacing_mm
     theirs = json.loads((place / f"{PLANNER}.json").read_text())
-    plans = adapt_plans(theirs, start.network.config, name=name, patch=patch, spacing_mm=spacing, batch=batch)
+    plans = adapt_plans(
+        theirs,
+        start.network.config,
+        name=name,
+        patch=patch,
+        spacing_mm=spacing,
+        intensity=start.contract.intensity,
+        batch=batch,
+    )
     write_json(place / f"{name}.json", plans)
     return plans
 
