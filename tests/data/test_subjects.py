@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,42 @@ def test_trees_as_archives_have_them(tmp_path, kind):
         )
         assert told == expected, path
     assert len(found) == len(rows)
+
+
+DATA_SETS = {
+    "kits": "case_{0:05d}/imaging.nii.gz",
+    "LiTS": "volume-{1}.nii",
+    "Task04_Hippocampus": "imagesTr/hippocampus_{0:03d}.nii.gz",
+    "IXI": "IXI-T1/IXI{0:03d}-Guys-08{1}-T1.nii.gz | IXI-T2/IXI{0:03d}-Guys-08{1}-T2.nii.gz",
+    "UPENN-GBM": "images_structural/UPENN-GBM-{0:05d}_11/UPENN-GBM-{0:05d}_11_T1.nii.gz",
+    "OASIS": "OAS1_{0:04d}_MR1/PROCESSED/MPRAGE/T88_111/OAS1_{0:04d}_MR1_mpr_n4.nii.gz",
+    "brains": "sub-A{0:04d}/ses-m06/anat/sub-A{0:04d}_ses-m06_T1w.nii.gz",
+}
+
+
+@pytest.mark.parametrize("kept", [2, 3, len(DATA_SETS)])
+def test_a_folder_of_data_sets_is_read_one_by_one(tmp_path, kept):
+    """Each has levels and ids of its own; read together, a whole set was once one subject."""
+    for number, names in enumerate(itertools.combinations(DATA_SETS, kept)):
+        files = [
+            f"{name}/{pattern.strip().format(person, 10 + person)}"
+            for name in names
+            for pattern in DATA_SETS[name].split("|")
+            for person in (1, 2, 13)
+        ]
+        found = people(tmp_path / str(number), *files)
+        assert len(found) == len(files)
+        for name in names:
+            assert len({who[0] for path, who in found.items() if path.startswith(f"{name}/")}) == 3, name
+
+
+def test_people_whose_scans_are_numbered_are_no_data_sets(tmp_path):
+    found = people(
+        tmp_path,
+        *(f"Müller/IM{i:04d}.nii.gz" for i in range(3)),
+        *(f"Schmidt/se{i:03d}.nii.gz" for i in range(4)),
+    )
+    assert {who[0] for who in found.values()} == {"Müller", "Schmidt"}
 
 
 def test_the_reading_is_said_in_one_line(tmp_path):

@@ -2,7 +2,8 @@
 
 Folders of contrasts and visits are nobody; a folder around everything neither. Of those left, a level whose names
 repeat under several parents is below the subject, unless the parents are sites; file names that are ids of a register,
-or that stand by the dozen in folders of groups, are subjects themselves.
+or that stand by the dozen in folders of groups, are subjects themselves. Folders of whole data sets are
+read one by one.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from mdae.data.names import (
     GROUP,
     INSIDE,
     NEUTRAL,
+    NUMBERED_SCAN,
     SEPARATOR,
     UNSURE_VISIT,
     numbered,
     plain_name,
+    shape_of,
     without_prefix,
 )
 
@@ -64,6 +67,42 @@ def read(places: Iterable[Place], source: str, rule: str = "auto") -> dict[Place
         source: the name of the folder around them, the subject where nothing below it tells one.
         rule: "folder" or "name" for one of them alone, "auto" to decide.
     """
+    places = list(places)
+    return (_data_sets(places) if rule == "auto" else None) or _read(places, source, rule)
+
+
+def _data_sets(places: list[Place]) -> dict[Place, Found] | None:
+    """A folder of data sets, each read by itself; None unless every folder holds a register of its own.
+
+    Together they would be read wrongly, for each has levels and names of its own. Ids of one kind in a folder and of
+    another kind in the next tell data sets from people whose scans are numbered, if they are many or more than numbers.
+    """
+    branches: dict[str, list[Place]] = defaultdict(list)
+    for place in places:
+        branches[place.folders[0] if place.folders else ""].append(place)
+    if len(branches) < 2 or numbered(branches) or any(not b or INSIDE.fullmatch(b) for b in branches):
+        return None
+    found: dict[Place, Found] = {}
+    shapes: list[set[str]] = []
+    everybody: list[str] = []
+    for name, branch in branches.items():
+        inner = _read([Place(place.folders[1:], place.stem) for place in branch], name, "auto")
+        subjects = {one.subject for one in inner.values()}
+        if not numbered(subjects):
+            return None
+        everybody += subjects
+        shapes.append(set(map(shape_of, subjects)))
+        found |= {
+            Place((name, *place.folders), place.stem): replace(one, above=(name, *one.above))
+            for place, one in inner.items()
+        }
+    disjoint = len(set().union(*shapes)) == sum(map(len, shapes))
+    register = len(everybody) > MANY * len(branches) or not all(map(NUMBERED_SCAN.fullmatch, everybody))
+    return found if disjoint and register else None
+
+
+def _read(places: list[Place], source: str, rule: str) -> dict[Place, Found]:
+    """As `read`, all places alike."""
     runs = _without_wrapper({place: _run(place) for place in places}, keep=rule == "folder")
     by_length: dict[int, list[Place]] = defaultdict(list)
     for place, run in runs.items():

@@ -42,6 +42,12 @@ GENERIC = re.compile(
     r"|structural|raw)([-_. ]|$))*",
     re.IGNORECASE,
 )
+# A name that a scanner or a viewer gives the scans of one person, one after the other.
+NUMBERED_SCAN = re.compile(
+    r"(im|ima|img|image|vol|volume|scan|s|se|ser|series|seq|sequence|acq|run|file|export|dcm|t[12]w?|mri?|ct)?"
+    r"[-_. ]*\d+",
+    re.IGNORECASE,
+)
 DATE = re.compile(
     r"(?<!\d)(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])"
     r"|(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\2(?:19|20)\d\d)"
@@ -162,9 +168,14 @@ def without_prefix(stem: str, folders: Collection[str]) -> str:
     return stem
 
 
+def shape_of(name: str) -> str:
+    """A name with its numbers left open: what the ids of one register share."""
+    return re.sub(r"\d+", "0", name.casefold())
+
+
 def numbered(names: Collection[str], *, strictly: bool = False) -> bool:
     """Whether names look like ids of a register: the same letters, and numbers of two digits, strictly all of them."""
-    shapes = {re.sub(r"\d+", "0", name.casefold()) for name in names}
+    shapes = set(map(shape_of, names))
     counts = [sum(map(str.isdigit, name)) for name in names]
     digits = bool(counts) and min(counts) >= (2 if strictly else 1) and max(counts) >= 2
     return digits and len(shapes) <= max(1, len(names) // 5) and not any(map(GROUP.fullmatch, names))
