@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SHARED := -n auto --maxprocesses 4 --dist loadfile  # a process a core, files in one piece: their fixtures are costly
+SHARED := -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder  # a process a core; tests/conftest.py groups and orders
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-all lint types

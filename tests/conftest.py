@@ -37,6 +37,27 @@ LABELS = (
 )
 
 
+# Files that take longest, begun first, so that no process is left alone with them at the end.
+LONGEST = (
+    "tests/test_readme.py",
+    "tests/report/test_demo.py",
+    "tests/sweep/test_sweep.py",
+    "tests/training/test_loop.py",
+    "tests/evaluation/test_evaluate.py",
+    "tests/evaluation/segment/test_evaluate.py",
+    "tests/contract/test_objectives.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file stays on one process, as its fixtures are costly, unless its tests say otherwise; the longest go first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.location[0], len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve made-up subjects with T1w and FLAIR, 8 mm voxels, named as archives name people."""

@@ -33,6 +33,7 @@ BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 
 # A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
 SHORTER = {
+    "mdae prepare scans store  ": "mdae prepare scans store --spacing-mm 4 4 4  ",  # at 1 mm, windows are thousands
     "steps: 1000, batch: 4}": "steps: 2, batch: 2, patch: [16, 16, 16]}",
     "mdae pretrain store run2 --steps 1000": "mdae pretrain store run2 --steps 3 --batch 2 --patch 16 16 16",
     "--steps 1000": "--steps 3 --batch 2 --patch 16 16 16",
@@ -81,9 +82,12 @@ def folder(tmp_path_factory, model) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in PAGES]
-)
+def marks(page: str) -> list[pytest.MarkDecorator]:
+    """Each page on whatever process is free; the long ones are not of `make test`."""
+    return [pytest.mark.xdist_group(page), *([pytest.mark.slow] if page in SLOW else [])]
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=marks(page)) for page in PAGES])
 def test_every_block_runs(folder, page):
     blocks = BLOCK.findall((ROOT / page).read_text())
     assert [name for name, _, _ in blocks] == PAGES[page]

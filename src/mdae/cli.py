@@ -232,10 +232,14 @@ def _pretrain(config: PretrainConfig) -> None:
         for line in dry_run(config):
             console.print(line, soft_wrap=True, highlight=False)
         return
-    from mdae.evaluation.online.watching import watching
+    from mdae.training.diagnostics.standard import standard
     from mdae.training.loop import pretrain
 
-    console.print(f"model: {pretrain(config, watching)}", soft_wrap=True, highlight=False)
+    watch = standard
+    if config.probe is not None or config.masks is not None:
+        from mdae.evaluation.online.watching import watching as watch  # sklearn and MONAI: seconds to import
+
+    console.print(f"model: {pretrain(config, watch)}", soft_wrap=True, highlight=False)
 
 
 def _embed(config: EmbedConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -41,8 +42,10 @@ def test_a_page_is_one_file(tmp_path):
     assert "A &lt;title&gt;" in text and "&lt;2&gt;" in text and text.count("data:image/png") == 4
 
 
+@pytest.mark.slow
 def test_the_demo_on_a_users_own_folder(cohort, tmp_path):
-    main(["demo", str(tmp_path / "demo"), "--source", str(cohort), "--steps", "2"])
+    shutil.copytree(cohort, tmp_path / "own", ignore=shutil.ignore_patterns("*FLAIR*"))
+    main(["demo", str(tmp_path / "demo"), "--source", str(tmp_path / "own"), "--steps", "2"])
     text = (tmp_path / "demo" / "index.html").read_text()
     assert_self_contained(text)
     assert text.count("data:image/png") == 3 and "lesion" not in text

@@ -128,7 +128,7 @@ def test_sweeps_that_share_runs_make_none_twice_and_have_tables_of_their_own(spe
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
-    path = spec(steps=20)
+    path = spec("axes: {objective: [mdae, mae]}\nseeds: [0]\n", steps=20)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     sweep(SweepConfig(spec=path, out=whole))
     command = [sys.executable, "-m", "mdae", "sweep", str(path), str(killed)]
@@ -142,7 +142,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert len(list((killed / "runs").glob(f"*/{DONE}"))) < 4, "it was killed in the middle"
+    assert len(list((killed / "runs").glob(f"*/{DONE}"))) < 2, "it was killed in the middle"
     sweep(SweepConfig(spec=path, out=killed))
     same = ["variant", "seed", "run", "modality", "auroc", "brier"]
     one, other = (pd.read_csv(out / "runs.csv")[same] for out in (whole, killed))
@@ -151,11 +151,11 @@ def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
 
 
 def test_two_workers_never_take_one_config(spec, tmp_path):
-    path, out = spec("seeds: [0, 1, 2, 3]\n", tasks=False), tmp_path / "out"
+    path, out = spec("seeds: [0, 1, 2]\n", tasks=False), tmp_path / "out"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         finished = pool.starmap(work, [(path, out / "runs", 1), (path, out / "runs", 1)])
-    assert sum(finished) == 4
-    assert len(list((out / "runs").glob(f"*/{DONE}"))) == 4
+    assert sum(finished) == 3
+    assert len(list((out / "runs").glob(f"*/{DONE}"))) == 3
 
 
 def test_a_run_that_somebody_works_on_is_left_to_him(spec, tmp_path):

@@ -73,14 +73,14 @@ def null_scores(repeat: int, share: float) -> tuple[np.ndarray, np.ndarray, np.n
 
 def test_no_effect_is_reported_as_none():
     """Over repetitions, the interval of pure noise holds 0.5 as often as it should; unwidened it held 80 %."""
-    found = [auroc(*null_scores(repeat, 0.5)).widened(cross_validation_widening(5)) for repeat in range(40)]
-    assert sum(e.low <= 0.5 <= e.high for e in found) >= 37
+    found = [auroc(*null_scores(repeat, 0.5)).widened(cross_validation_widening(5)) for repeat in range(12)]
+    assert sum(e.low <= 0.5 <= e.high for e in found) >= 11
 
 
 def test_scores_of_several_folds_are_on_one_scale():
     """With noise and unequal classes the mean AUROC is 0.5; unbalanced fits fall below it."""
-    values = [auroc(*null_scores(repeat, 0.3)).value for repeat in range(40)]
-    assert np.mean(values) == pytest.approx(0.5, abs=0.02)
+    values = [auroc(*null_scores(repeat, 0.3)).value for repeat in range(20)]
+    assert np.mean(values) == pytest.approx(0.5, abs=0.03)
 
 
 @settings(max_examples=25, deadline=None)
