@@ -24,7 +24,7 @@ from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.embed import embed_items
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.features.items import list_items
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.norm import lay_channels_last
 from mdae.networks.saved import SavedModel
 
@@ -35,12 +35,12 @@ SCANS = 8
 def networks(name: str, side: int, batch: int) -> dict[str, object]:
     """Forward passes of one batch of windows by the three networks."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    unet = ResidualUNet(preset(name).network).to(device).eval()
-    folded = unet.encoder_at(0.0)
+    unet = preset(name).new().to(device).eval()
+    folded = unet.at(0.0).encoder
     if device == "cuda":
         lay_channels_last(unet)
         lay_channels_last(folded)
-    peer = peer_network(preset(name).network).encoder.to(device).eval()
+    peer = peer_network(preset(name).config).encoder.to(device).eval()
     peer.load_state_dict(folded.state_dict(), strict=False)
     x, t = torch.randn(batch, 1, side, side, side, device=device), torch.zeros(batch, device=device)
 
@@ -60,7 +60,7 @@ def networks(name: str, side: int, batch: int) -> dict[str, object]:
 
 def command_scans_per_s(name: str, side: int, folder: Path) -> float:
     """The rate of the whole command, from raw files to features."""
-    network = ResidualUNet(preset(name).network)
+    network = preset(name).new()
     contract = Preprocessing(spacing_mm=(2.0, 2.0, 2.0))
     encoder = Encoder(
         SavedModel(network, contract, (side, side, side)), "cuda" if torch.cuda.is_available() else "cpu"

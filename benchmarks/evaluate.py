@@ -27,7 +27,7 @@ from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_starts
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.seeding import numpy_generator
 
@@ -99,7 +99,7 @@ def main() -> None:
         tasks, table, scans = make_tasks(folder, options.subjects)
         for network in ("tiny", "small"):
             model = folder / network
-            save_model(model, SavedModel(ResidualUNet(preset(network).network).eval(), CONTRACT, PATCH))
+            save_model(model, SavedModel(preset(network).new().eval(), CONTRACT, PATCH))
             first = ours(folder, model, tasks, table, f"cache-{network}")
             again = ours(folder, model, tasks, table, f"cache-{network}")
             peer = peer_embedding(model, scans[: options.peer_scans]) / options.peer_scans * options.subjects

@@ -42,7 +42,7 @@ from mdae.data.sampling import CropDataset, CropSampler
 from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.files import atomic_write
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.norm import using
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
@@ -268,7 +268,7 @@ class FedSteps:
 
 
 def _learner(network: str, **options: Any) -> Learner:
-    unet = ResidualUNet(preset(network).network, generator=torch_generator(0, "weights"))
+    unet = preset(network).new(torch_generator(0, "weights"))
     objective = build_objective("mdae", unet).to(DEVICE)
     return Learner(objective, StepSettings(bf16=DEVICE.type == "cuda"), lr=1e-3, **options)
 

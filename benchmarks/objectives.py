@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.common import in_turn, median_ratio, own_peak_memory_gib, peak_memory_gib, save, show
 from mdae.devices import keep_freed_memory
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
 from mdae.training.optimiser import build_optimiser
@@ -27,7 +27,7 @@ CASES = {"cpu": ("tiny", 48, 4), "cuda": ("resenc-l", 160, 4)}
 def step_of(name: str, network: str, side: int, batch: int) -> Callable[[], None]:
     """One training step of an objective on made-up volumes, each call with other draws."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    unet = ResidualUNet(preset(network).network, generator=torch_generator(0, "weights"))
+    unet = preset(network).new(torch_generator(0, "weights"))
     objective = build_objective(name, unet, generator=torch_generator(0, "heads")).to(device)
     optimiser = build_optimiser(objective, lr=1e-3, weight_decay=0.01)
     volumes = torch.randn(batch, 1, side, side, side, generator=torch_generator(0, "volumes")).to(device)

@@ -32,7 +32,8 @@ from benchmarks.common import (
     show,
 )
 from mdae.devices import keep_freed_memory, uses_bf16
-from mdae.networks import NetworkConfig, ResidualUNet, preset
+from mdae.networks import preset
+from mdae.networks.unet import UNetConfig
 from mdae.objectives import build_objective
 from mdae.seeding import torch_generator
 from mdae.training.step import Learner, MicroBatch, StepSettings
@@ -41,7 +42,7 @@ CPU_CASES = [("tiny", 48, 4), ("small", 64, 2), ("resenc-l", 64, 1)]
 STEPS_A_ROUND = 2
 
 
-def peer_network(config: NetworkConfig) -> ResidualEncoderUNet:
+def peer_network(config: UNetConfig) -> ResidualEncoderUNet:
     """The same network, without time, from dynamic-network-architectures."""
     stages = len(config.features)
     return ResidualEncoderUNet(
@@ -67,9 +68,9 @@ def our_steps(
 ) -> Callable[[int], None]:
     """A function that makes so many steps of an objective, by the code that `mdae pretrain` runs."""
     device = volumes.device
-    unet = ResidualUNet(preset(network).network, generator=torch_generator(0, "weights"))
-    unet.recompute(recompute)
-    method = build_objective(objective, unet, generator=torch_generator(0, "heads")).to(device)
+    own = preset(network).new(torch_generator(0, "weights"))
+    own.recompute(recompute)
+    method = build_objective(objective, own, generator=torch_generator(0, "heads")).to(device)
     learner = Learner(method, StepSettings(bf16=uses_bf16(device)), lr=1e-3)
     counter = itertools.count()
 
@@ -87,7 +88,7 @@ def our_steps(
 def peer_steps(network: str, volumes: Tensor, dtype: torch.dtype = torch.float16) -> Callable[[int], None]:
     """A function that makes so many MAE steps the peer's way, on a GPU in autocast of `dtype`; float16 is its own."""
     device, side = volumes.device, volumes.shape[-1]
-    model = peer_network(preset(network).network).to(device)
+    model = peer_network(preset(network).config).to(device)
     optimiser = torch.optim.SGD(
         model.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5, fused=True
     )

@@ -28,6 +28,7 @@ FLOORS = [
         "devices",
         "child",
         "foreground",
+        "plugin",
     },
     {"data"},
     {"tasks"},

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from mdae.data.synth import SynthConfig, synthesise
-from mdae.networks import PRESETS, ResidualUNet
+from mdae.networks import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -114,11 +114,9 @@ def test_every_block_runs(folder, page):
 
 def test_the_tables_are_true():
     for name, preset in PRESETS.items():
-        parameters = sum(
-            p.numel()
-            for key, p in ResidualUNet(preset.network).named_parameters()
-            if not key.startswith("film.")
-        )
+        network = preset.new()
+        parts = {key: network.part_of(key) for key, _ in network.named_parameters()}
+        parameters = sum(p.numel() for key, p in network.named_parameters() if parts[key] != "time")
         row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"{parameters / 1e6:.1f} M" in row and f"{preset.patch[0]}³" in row
 

@@ -213,8 +213,8 @@ def _split(config: SplitConfig) -> None:
 
 
 def _objectives(config: ObjectivesConfig) -> None:
-    from mdae.objectives.plugin import load_plugin
     from mdae.objectives.show import objectives_table, show_objective
+    from mdae.plugin import load_plugin
 
     if config.plugin is not None:
         load_plugin(config.plugin)

@@ -50,7 +50,7 @@ class ObjectivesConfig:
     name: Positional[Annotated[str, arg(metavar="NAME")]] = ""
     """Objective to show whole; all in a table if left out."""
     plugin: Path | None = None
-    """Python file of your own that registers further objectives."""
+    """Python file of your own with further objectives."""
 
 
 def require_words(options: Any) -> None:

@@ -15,9 +15,9 @@ import torch
 from mdae.cli import main
 from mdae.corruption import CorruptionConfig
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives import OBJECTIVES, Denoising, DenoisingConfig, ObjectiveSpec, register
-from mdae.objectives.plugin import load_plugin
+from mdae.plugin import load_plugin
 from tests import contract
 from tests.contract import QUICK, Case
 
@@ -179,7 +179,7 @@ def test_an_objective_that_breaks_the_contract_is_caught():
     """The checks can fail: one that keeps a parameter it does not train, and leaks between samples."""
 
     class Leaky(Denoising):
-        def __init__(self, network: ResidualUNet, config: DenoisingConfig) -> None:
+        def __init__(self, network: Network, config: DenoisingConfig) -> None:
             super().__init__(network, config)
             self.unused = torch.nn.Parameter(torch.zeros(1))
 

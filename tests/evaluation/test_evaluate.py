@@ -31,7 +31,7 @@ from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
 from mdae.evaluation.results.schema import Evaluation
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.evaluation.statistics.scores import classification_scores
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel, save_model
 from mdae.options import AugmentOptions
 from mdae.seeding import numpy_generator, torch_generator
@@ -147,7 +147,7 @@ def test_regression_is_scored_as_regression(tmp_path):
 
 def test_fine_tuning_is_a_protocol_like_the_others(run, tmp_path):
     model = tmp_path / "model"
-    network = ResidualUNet(preset("tiny").network, generator=torch_generator(0, "weights")).eval()
+    network = preset("tiny").new(torch_generator(0, "weights")).eval()
     save_model(model, SavedModel(network, Preprocessing(spacing_mm=(8.0, 8.0, 8.0)), (16, 16, 16)))
     options = FinetuneOptions(epochs=1, batch=4, augment=AugmentOptions())
     tuned = {"encoder": str(model), "protocol": "finetune", "folds": 2, "repeats": 1, "finetune": options}

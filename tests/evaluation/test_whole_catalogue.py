@@ -12,7 +12,7 @@ pytest.importorskip("nnunetv2")
 
 from mdae.cli import main
 from mdae.data.preprocess import Preprocessing
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel, save_model
 from mdae.seeding import torch_generator
 from mdae.tasks.catalogue import CATALOGUE
@@ -29,7 +29,7 @@ def world(tmp_path_factory) -> Path:
     for name, make in TREES.items():
         make(folder / "data" / name)
     for name, seed in (("first", 0), ("second", 1)):
-        network = ResidualUNet(preset("tiny").network, generator=torch_generator(seed, "weights")).eval()
+        network = preset("tiny").new(torch_generator(seed, "weights")).eval()
         contract = Preprocessing(spacing_mm=(8.0, 8.0, 8.0))
         save_model(folder / name / "model", SavedModel(network, contract, (16, 16, 16)))
     return folder

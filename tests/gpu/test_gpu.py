@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.networks.norm import CHANNELS_LAST, Modulation, chosen, lay_channels_last, norm_act, using
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.seeding import torch_generator
 from mdae.training.loop import pretrain
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-NETWORK = NetworkConfig(features=(16, 32, 48), blocks=(1, 2, 1), time_dim=32)
+NETWORK = UNetConfig(features=(16, 32, 48), blocks=(1, 2, 1), time_dim=32)
 
 
 def random(*shape: int, purpose: str = "volume") -> Tensor:
@@ -137,7 +137,7 @@ def test_the_network_of_a_gpu_is_that_of_a_cpu():
 
 
 def test_more_elements_than_convolutions_count_are_refused():
-    network = ResidualUNet(NetworkConfig(features=(64, 64), blocks=(1, 1), time_dim=8)).cuda()
+    network = ResidualUNet(UNetConfig(features=(64, 64), blocks=(1, 1), time_dim=8)).cuda()
     volumes = torch.zeros(1, 1, 8, 8, 8, device="cuda").expand(2**17, -1, -1, -1, -1)
     with pytest.raises(ConfigError, match="at once"):
         network(volumes, None)

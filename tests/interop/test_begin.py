@@ -15,18 +15,18 @@ from mdae.interop.begin import begin_with
 from mdae.interop.export import export_encoder, export_nnssl
 from mdae.interop.initial import read_initial
 from mdae.interop.nnunet import nnunet_weights
-from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.networks.saved import SavedModel, manifest, overlap, save_model
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.seeding import torch_generator
 from tests.interop.small import adaptation_plan, res_enc, write_nnssl
 from tests.interop.test_nnunet import network_of_the_plan, random_network
 
-CONFIG = NetworkConfig(features=(4, 6, 8), blocks=(1, 2, 1), time_dim=16)
+CONFIG = UNetConfig(features=(4, 6, 8), blocks=(1, 2, 1), time_dim=16)
 X = torch.randn((1, 1, 16, 24, 20), generator=torch_generator(0, "volume"))
 CONTRACT = Preprocessing()
 
 
-def fresh(config: NetworkConfig = CONFIG) -> ResidualUNet:
+def fresh(config: UNetConfig = CONFIG) -> ResidualUNet:
     return ResidualUNet(config, generator=torch_generator(7, "fresh")).eval()
 
 
@@ -119,7 +119,7 @@ def test_a_model_of_ours_keeps_its_time_or_is_folded(tmp_path):
         "ADNI-002-S-0001"
     ]
     timeless = fresh()
-    timeless.film.requires_grad_(False)
+    timeless.freeze_time()
     begun = begin_with(timeless, read_initial(str(run)), CONTRACT)
     torch.testing.assert_close(timeless(X, None), source(X, torch.zeros(1)), rtol=1e-4, atol=1e-4)
     assert "folded at t = 0" in "\n".join(begun.lines())
@@ -143,7 +143,7 @@ def test_what_export_writes_comes_back(tmp_path):
     for place in (tmp_path / "encoder.safetensors", tmp_path / "nnssl"):
         network = fresh()
         begin_with(network, read_initial(str(place)), CONTRACT)
-        torch.testing.assert_close(network.encoder(X), source.encoder_at(0.0)(X), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(network.encoder(X), source.at(0.0).encoder(X), rtol=1e-4, atol=1e-4)
 
 
 def test_the_hub_gives_what_a_folder_gives(tmp_path, monkeypatch):
@@ -161,8 +161,8 @@ def test_the_hub_gives_what_a_folder_gives(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (NetworkConfig(features=(4, 6, 9), blocks=(1, 2, 1)), "does not fit --network tiny.*another shape"),
-        (NetworkConfig(features=(4, 6, 8, 8), blocks=(1, 2, 1, 1)), "missing.*as no preset has"),
+        (UNetConfig(features=(4, 6, 9), blocks=(1, 2, 1)), "does not fit --network tiny.*another shape"),
+        (UNetConfig(features=(4, 6, 8, 8), blocks=(1, 2, 1, 1)), "missing.*as no preset has"),
     ],
 )
 def test_an_encoder_of_another_shape_is_refused(tmp_path, network, said):
@@ -171,7 +171,7 @@ def test_an_encoder_of_another_shape_is_refused(tmp_path, network, said):
 
 
 def test_the_preset_that_fits_is_named(tmp_path):
-    tiny = NetworkConfig(features=(8, 16, 32, 64), blocks=(1, 1, 1, 1))
+    tiny = UNetConfig(features=(8, 16, 32, 64), blocks=(1, 1, 1, 1))
     folder = saved(tmp_path / "m", ResidualUNet(tiny))
     with pytest.raises(ConfigError, match="use --network tiny"):
         begin_with(fresh(), read_initial(str(folder)), CONTRACT)

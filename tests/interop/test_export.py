@@ -18,12 +18,13 @@ from mdae.interop.configs import ExportConfig
 from mdae.interop.export import adaptation_plan, export
 from mdae.interop.nnssl import load_nnssl
 from mdae.interop.nnunet import nnunet_weights
-from mdae.networks import NetworkConfig, ResidualEncoder, ResidualUNet
+from mdae.networks.registry import built
 from mdae.networks.saved import SavedModel, load_model, save_model
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.seeding import torch_generator
 from tests.interop.test_nnunet import planned
 
-SMALL = NetworkConfig(features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
+SMALL = UNetConfig(features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,10 @@ def test_the_plain_encoder_needs_nothing_but_its_file(model, tmp_path):
     export(ExportConfig(model=model, out=path, format="encoder"))
     with safetensors.safe_open(path, "pt") as file:
         about = file.metadata()
-    encoder = ResidualEncoder(NetworkConfig.from_dict(json.loads(about["network"])))
+    encoder = built(json.loads(about["network"])).encoder
     encoder.load_state_dict(safetensors.torch.load_file(path))
     x = torch.randn((1, 1, 16, 24, 16), generator=torch_generator(0, "volume"))
-    ours = load_model(model).network.encoder_at(0.0)
+    ours = load_model(model).network.at(0.0).encoder
     assert all(torch.equal(one, other) for one, other in zip(encoder(x), ours(x), strict=True))
     assert Preprocessing.from_dict(json.loads(about["preprocessing"])) == Preprocessing()
 
@@ -80,7 +81,7 @@ def test_nnssls_checkpoint_read_back_gives_our_features(model, tmp_path):
     backbone = load_nnssl(tmp_path / "nnssl", "ours")
     assert backbone.patch == (32, 24, 16) and backbone.preprocessing["axes"] == "RAS, z first"
     x = torch.randn((1, 1, 16, 24, 32), generator=torch_generator(0, "volume"))
-    stages = load_model(model).network.encoder_at(0.0)(x)
+    stages = load_model(model).network.at(0.0).encoder(x)
     expected = torch.cat([stage.mean(dim=(2, 3, 4)) for stage in stages], dim=1)
     torch.testing.assert_close(backbone.network(x.transpose(2, 4)), expected, atol=1e-5, rtol=1e-5)
 

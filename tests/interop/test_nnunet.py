@@ -12,15 +12,16 @@ import torch
 from mdae.data.intensity import Window, ZScore
 from mdae.errors import ConfigError
 from mdae.interop.nnunet import adapt_plans, architecture, nnunet_weights, save_nnunet
-from mdae.networks import PRESETS, NetworkConfig, ResidualUNet
+from mdae.networks import PRESETS
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.seeding import numpy_generator, torch_generator
 
 nnunet = pytest.importorskip("nnunetv2.utilities.get_network_from_plans")
 
-SMALL = NetworkConfig(features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
+SMALL = UNetConfig(features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
 
 
-def random_network(config: NetworkConfig = SMALL) -> ResidualUNet:
+def random_network(config: UNetConfig = SMALL) -> ResidualUNet:
     """A network whose every number counts: biases that normalisation removes, modulations, norms."""
     network = ResidualUNet(config)
     with torch.no_grad():
@@ -29,7 +30,7 @@ def random_network(config: NetworkConfig = SMALL) -> ResidualUNet:
     return network.eval()
 
 
-def network_of_the_plan(config: NetworkConfig, num_channels: int, num_heads: int = 3) -> torch.nn.Module:
+def network_of_the_plan(config: UNetConfig, num_channels: int, num_heads: int = 3) -> torch.nn.Module:
     """The network that nnU-Net builds."""
     plan = architecture(config)
     return nnunet.get_network_from_plans(
@@ -93,7 +94,7 @@ def test_other_times_fold_to_other_weights():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_names_and_shapes_are_nnu_nets_but_for_the_heads(name):
-    config = PRESETS[name].network
+    config = PRESETS[name].config
     with torch.device("meta"):
         theirs = network_of_the_plan(config, 4).state_dict()
     ours = nnunet_weights(ResidualUNet(config), 4)
@@ -115,7 +116,7 @@ def test_nnu_nets_own_loader_takes_the_file(tmp_path):
 
 
 def test_channels_that_the_stem_cannot_be_widened_to_are_refused():
-    two = ResidualUNet(NetworkConfig(in_channels=2, features=(4, 6), blocks=(1, 1), time_dim=16))
+    two = ResidualUNet(UNetConfig(in_channels=2, features=(4, 6), blocks=(1, 1), time_dim=16))
     assert nnunet_weights(two, 4)["encoder.stem.convs.0.conv.weight"].shape[1] == 4
     with pytest.raises(ConfigError, match="multiple of 2"):
         nnunet_weights(two, 3)

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, NORM_EPS, Modulation, norm_act, using
-from mdae.networks.unet import check_index
+from mdae.networks.unet import ResidualUNet, UNetConfig, check_index
 from mdae.seeding import torch_generator
 
 SHAPES = [
@@ -109,7 +108,7 @@ def test_every_backend_takes_either_layout_and_changes_nothing_it_was_given(back
 
 def test_channels_last_holds_through_the_whole_network():
     need_triton()
-    network = ResidualUNet(NetworkConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
+    network = ResidualUNet(UNetConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
     network.to(memory_format=CHANNELS_LAST)
     seen = []
 
@@ -128,7 +127,7 @@ def test_channels_last_holds_through_the_whole_network():
 
 def test_nothing_is_done_in_place_on_a_view():
     """Autograd copies what lies under a view that is changed: 16 copies a step of `tiny` once."""
-    network = ResidualUNet(NetworkConfig(features=(4, 8), blocks=(1, 1), time_dim=8))
+    network = ResidualUNet(UNetConfig(features=(4, 8), blocks=(1, 1), time_dim=8))
     out = network(random(1, 1, 8, 8, 8), torch.tensor([0.5]))
     found, todo = set(), [out.grad_fn]
     while todo:
@@ -140,7 +139,7 @@ def test_nothing_is_done_in_place_on_a_view():
 
 
 def test_recomputed_activations_give_the_same_gradients_from_less_memory():
-    config = NetworkConfig(features=(4, 8, 8), blocks=(1, 2, 1), time_dim=8)
+    config = UNetConfig(features=(4, 8, 8), blocks=(1, 2, 1), time_dim=8)
     x, t = random(2, 1, 16, 16, 16), torch.tensor([0.2, 0.8])
     gradients, kept = [], []
     for wanted in (False, True):

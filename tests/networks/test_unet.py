@@ -7,15 +7,15 @@ import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 
 from mdae.errors import ConfigError
-from mdae.networks import PRESETS, NetworkConfig, ResidualUNet, preset
+from mdae.networks import PRESETS, preset
 from mdae.networks.norm import Modulation, norm_act
-from mdae.networks.unet import pad_to_stride
+from mdae.networks.unet import ResidualUNet, UNetConfig, pad_to_stride
 from mdae.seeding import torch_generator
 
-SMALL = NetworkConfig(in_channels=2, features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
+SMALL = UNetConfig(in_channels=2, features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
 
 
-def peer(config: NetworkConfig) -> ResidualEncoderUNet:
+def peer(config: UNetConfig) -> ResidualEncoderUNet:
     stages = len(config.features)
     return ResidualEncoderUNet(
         input_channels=config.in_channels,
@@ -70,9 +70,9 @@ def test_the_peers_weights_in_ours_give_its_output():
 
 
 def test_resenc_l_has_the_parameters_of_nnu_net():
-    ours = ResidualUNet(PRESETS["resenc-l"].network)
+    ours = PRESETS["resenc-l"].new()
     with torch.device("meta"):
-        theirs = peer(PRESETS["resenc-l"].network)
+        theirs = peer(PRESETS["resenc-l"].config)
     outside_film = sum(p.numel() for name, p in ours.named_parameters() if not name.startswith("film."))
     assert outside_film == sum(p.numel() for p in theirs.parameters()) == 102_348_965
 
@@ -85,7 +85,7 @@ def test_the_folded_encoder_equals_the_conditioned_one(t):
     films = network.film(torch.full((2,), t))
     assert max(film.gamma.abs().max() for film in films) > 0.05
     conditioned = network.encoder(x, films[: sum(SMALL.blocks)])
-    folded = network.encoder_at(t)(x)
+    folded = network.at(t).encoder(x)
     for one, other in zip(folded, conditioned, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
@@ -93,7 +93,7 @@ def test_the_folded_encoder_equals_the_conditioned_one(t):
 def test_the_folded_encoder_loads_into_the_peer_without_a_trace_of_time():
     network = ResidualUNet(SMALL)
     randomise(network)
-    plain, theirs = network.encoder_at(0.0), peer(SMALL).encoder
+    plain, theirs = network.at(0.0).encoder, peer(SMALL).encoder
     result = theirs.load_state_dict(plain.state_dict(), strict=False)
     assert not result.unexpected_keys and all("all_modules" in key for key in result.missing_keys)
     x = volume(1, 2, 16, 16, 16)
@@ -105,9 +105,9 @@ def test_the_folded_encoder_and_decoder_equal_the_conditioned_network(t):
     network = ResidualUNet(SMALL)
     randomise(network)
     x = volume(2, 2, 16, 16, 24)
-    folded = network.decoder_at(t)(network.encoder_at(t)(x))
+    folded = network.at(t).decoder(network.at(t).encoder(x))
     torch.testing.assert_close(folded, network(x, torch.full((2,), t)), atol=1e-5, rtol=1e-5)
-    unfolded = network.decoder(network.encoder_at(t)(x))
+    unfolded = network.decoder(network.at(t).encoder(x))
     assert (folded - unfolded).abs().max() > 1e-2, "the decoder has modulations of its own"
 
 
@@ -115,8 +115,7 @@ def test_folding_leaves_the_network_as_it_was():
     network = ResidualUNet(SMALL)
     randomise(network)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.encoder_at(0.5)
-    network.decoder_at(0.5)
+    network.at(0.5)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -174,5 +173,5 @@ def test_unknown_presets_and_unfit_shapes_are_refused():
     with pytest.raises(ConfigError, match="tiny, small, base, resenc-l"):
         preset("huge")
     with pytest.raises(ConfigError):
-        NetworkConfig(features=(4, 8), blocks=(1,))
-    assert NetworkConfig.from_dict(SMALL.to_dict()) == SMALL
+        UNetConfig(features=(4, 8), blocks=(1,))
+    assert UNetConfig.from_dict(SMALL.to_dict()) == SMALL

@@ -8,7 +8,7 @@ import torch
 
 from mdae.corruption import CorruptionConfig, Schedule, apply, draw
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import (
     OBJECTIVES,
     Denoising,
@@ -27,9 +27,7 @@ FAMILY = [name for name, spec in OBJECTIVES.items() if spec.build is Denoising]
 
 
 def network(channels: int = 1) -> ResidualUNet:
-    built = ResidualUNet(
-        NetworkConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8)
-    )
+    built = ResidualUNet(UNetConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
     with torch.no_grad():  # away from the start, where many gradients are zero
         for index, parameter in enumerate(built.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch_generator(0, "jitter", index)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.distortions import (
     Distortion,
@@ -208,7 +208,7 @@ def test_no_distortion_is_the_volume_itself():
 
 def network(channels: int = 1) -> ResidualUNet:
     return ResidualUNet(
-        NetworkConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8),
+        UNetConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8),
         generator=generator(purpose="weights"),
     )
 
@@ -233,8 +233,8 @@ def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     losses = losses_of_training(objective, clean, generators, 15)
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     net = objective.network
-    trained = net.encoder(clean, net.film(torch.zeros(2)))
-    for one, other in zip(net.encoder_at(0.0)(clean), trained, strict=True):
+    trained = net.stages(clean, torch.zeros(2))
+    for one, other in zip(net.at(0.0).encoder(clean), trained, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

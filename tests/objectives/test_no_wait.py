@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdae.data import augment
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import OBJECTIVES, build_objective
 from mdae.objectives.distortions import _room, draw_shuffle
 from mdae.options import AugmentOptions
@@ -17,7 +17,7 @@ WAITS = (  # a number on the host, a size that the values decide, a copy of what
     *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive"),
     *("repeat_interleave.Tensor", "lift_fresh", "bincount", "histc"),
 )
-SMALL = NetworkConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8)
+SMALL = UNetConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8)
 
 
 class Waits(TorchDispatchMode):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.heads import Projection, nt_xent, pooled
 from mdae.objectives.simclr import SimCLRConfig
@@ -189,7 +189,7 @@ def test_quarter_turns_are_those_of_numpy():
 
 
 def small_network() -> ResidualUNet:
-    return ResidualUNet(NetworkConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
+    return ResidualUNet(UNetConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
 
 
 def test_the_objective_is_the_equation_on_its_own_views():
@@ -223,7 +223,7 @@ def test_the_fold_is_the_very_network_that_was_trained():
         for parameter in network.parameters():
             parameter.add_(0.1 * normal(*parameter.shape))
     objective = build_objective("simclr", network)
-    folded = objective.network.encoder_at(0.0)
+    folded = objective.network.at(0.0).encoder
     x = contract.volumes(2)
     for one, other in zip(folded(x), objective.network.encoder(x), strict=True):
         assert torch.equal(one, other)

@@ -11,7 +11,7 @@ import torch
 
 from mdae.corruption import draw_count
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.simmim import SimMIM, SimMIMConfig, voxel_shuffle
 from mdae.seeding import torch_generator
@@ -30,7 +30,7 @@ def volumes(number: int = 3, channels: int = 1) -> torch.Tensor:
 
 
 def objective(channels: int = 1, block: tuple[int, int, int] = BLOCK) -> SimMIM:
-    net = ResidualUNet(NetworkConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
+    net = ResidualUNet(UNetConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
     built = build_objective("simmim", net, changes={"block": block})
     assert isinstance(built, SimMIM)
     with torch.no_grad():
@@ -122,14 +122,14 @@ def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     losses = losses_of_training(built, clean, generators, 15)
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     for t in (0.0, 0.7):
-        for one, other in zip(built.network.encoder_at(t)(clean), built.network.encoder(clean), strict=True):
+        for one, other in zip(built.network.at(t).encoder(clean), built.network.encoder(clean), strict=True):
             assert torch.equal(one, other)
 
 
 def test_the_token_starts_small_and_follows_from_the_generator():
     first, second = (objective().mask_token for _ in range(2))
     assert torch.equal(first, second)
-    net = ResidualUNet(NetworkConfig(features=(4, 6), blocks=(1, 1), time_dim=8))
+    net = ResidualUNet(UNetConfig(features=(4, 6), blocks=(1, 1), time_dim=8))
     token = build_objective("simmim", net, generator=torch_generator(1, "heads")).mask_token
     assert token.std().item() == pytest.approx(0.02, rel=0.1)
 

@@ -10,10 +10,10 @@ import torch
 
 from mdae.corruption import expand_blocks
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
 from mdae.networks.blocks import ConvNorm
 from mdae.networks.norm import Modulation, norm_act
-from mdae.networks.sparse import sparse_conv_norm, sparse_features, sparse_instance_norm
+from mdae.networks.sparse import sparse_conv_norm, sparse_instance_norm
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.spark import SparK, SparKConfig, blockwise, normalised_blocks, whole_volume
 from mdae.seeding import torch_generator
@@ -39,7 +39,7 @@ def jittered(module: torch.nn.Module) -> None:
 
 
 def objective(channels: int = 1, **changes: object) -> SparK:
-    net = ResidualUNet(NetworkConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 2, 1), time_dim=8))
+    net = ResidualUNet(UNetConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 2, 1), time_dim=8))
     built = build_objective("spark", net, changes=changes)
     assert isinstance(built, SparK)
     jittered(built)
@@ -59,9 +59,9 @@ def some_visible(share: float = 0.5, block: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize("conditioned", [False, True])
 def test_with_nothing_hidden_the_sparse_encoder_is_the_dense_one(conditioned):
     net, x = objective(2).network, volumes(channels=2) + 3
-    films = net.film(torch.tensor([0.0, 0.4, 1.0])) if conditioned else None
-    dense = net.encoder(x, films)
-    sparse = sparse_features(net.encoder, x, torch.ones(3, 1, *SHAPE, dtype=torch.bool), films)
+    t = torch.tensor([0.0, 0.4, 1.0]) if conditioned else None
+    dense = net.stages(x, t)
+    sparse = net.sparse_stages(x, torch.ones(3, 1, *SHAPE, dtype=torch.bool), t)
     for one, other in zip(dense, sparse, strict=True):
         torch.testing.assert_close(other.features, one, rtol=1e-5, atol=1e-5)
         assert other.visible.all()
@@ -72,7 +72,7 @@ def test_with_nothing_hidden_gradients_are_the_dense_ones_too():
     gradients = []
     for stages in (
         net.encoder(x),
-        [s.features for s in sparse_features(net.encoder, x, torch.ones(3, 1, *SHAPE).bool())],
+        [s.features for s in net.sparse_stages(x, torch.ones(3, 1, *SHAPE).bool())],
     ):
         net.zero_grad()
         sum((stage**3).mean() for stage in stages).backward()
@@ -138,7 +138,7 @@ def test_a_layer_is_a_convolution_over_what_is_visible_voxel_by_voxel():
 def test_the_mask_does_not_erode_at_any_stage(block):
     """Hidden stays hidden and zero; a coarse voxel is visible if any of its own voxels is, and no other."""
     net, visible = objective().network, some_visible(0.3, block)
-    stages = sparse_features(net.encoder, volumes(), visible)
+    stages = net.sparse_stages(volumes(), visible)
     for level, stage in enumerate(stages):
         edge = 2**level
         expected = np.zeros((3, *(side // edge for side in SHAPE)), dtype=bool)
@@ -153,15 +153,15 @@ def test_dense_convolutions_would_fill_the_holes():
     """What the sparse encoder is for: without it, not one hidden voxel of the deepest stage stays zero."""
     net, visible = objective().network, some_visible(0.3, 4)
     deepest = net.encoder(volumes().masked_fill(~visible, 0.0))[-1]
-    hidden = ~sparse_features(net.encoder, volumes(), visible)[-1].visible
+    hidden = ~net.sparse_stages(volumes(), visible)[-1].visible
     assert deepest.detach()[hidden.expand_as(deepest)].abs().min() > 0
 
 
 def test_hidden_voxels_change_nothing_and_have_no_gradient():
     net, visible = objective().network, some_visible()
     x = volumes().requires_grad_()
-    one = sparse_features(net.encoder, x, visible)
-    other = sparse_features(net.encoder, torch.where(visible, x, 9.0), visible)
+    one = net.sparse_stages(x, visible)
+    other = net.sparse_stages(torch.where(visible, x, 9.0), visible)
     assert all(torch.equal(a.features, b.features) for a, b in zip(one, other, strict=True))
     sum((stage.features**3).sum() for stage in one).backward()
     assert not x.grad[~visible].any() and x.grad[visible].any()
@@ -169,9 +169,9 @@ def test_hidden_voxels_change_nothing_and_have_no_gradient():
 
 def test_no_sample_leaks_into_another():
     net, visible, x = objective().network, some_visible(), volumes()
-    together = sparse_features(net.encoder, x, visible)
+    together = net.sparse_stages(x, visible)
     for b in range(3):
-        alone = sparse_features(net.encoder, x[b : b + 1], visible[b : b + 1])
+        alone = net.sparse_stages(x[b : b + 1], visible[b : b + 1])
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one.features[b : b + 1], other.features, rtol=1e-5, atol=1e-5)
 
@@ -181,7 +181,7 @@ def test_no_sample_leaks_into_another():
 
 def test_every_hidden_voxel_of_every_stage_is_its_token():
     built = objective()
-    stages = sparse_features(built.network.encoder, volumes(), some_visible())
+    stages = built.network.sparse_stages(volumes(), some_visible())
     for stage, token, dense in zip(stages, built.mask_tokens, built.densified(stages), strict=True):
         for b, x, y, z in itertools.product(range(3), *(range(0, side, 3) for side in dense.shape[2:])):
             shown = stage.visible[b, 0, x, y, z]
@@ -269,10 +269,10 @@ def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     losses = losses_of_training(built, clean, generators, 25)
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     net, visible = built.network, torch.rand(3, 1, 8, 12, 8, generator=torch_generator(0, "v")) < 0.5
-    plain = net.encoder_at(0.0)
+    plain = net.at(0.0)
     for one, other in zip(
-        sparse_features(plain, clean, visible),
-        sparse_features(net.encoder, clean, visible, net.film(torch.zeros(3))),
+        plain.sparse_stages(clean, visible),
+        net.sparse_stages(clean, visible, torch.zeros(3)),
         strict=True,
     ):
         torch.testing.assert_close(one.features, other.features, rtol=1e-4, atol=1e-4)

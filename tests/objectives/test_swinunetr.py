@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.swinunetr import (
     BOXES,
@@ -94,8 +94,8 @@ def test_turns_come_alike_often_and_shares_are_uniform():
 
 
 def test_the_reconstruction_has_the_volumes_shape_and_sees_the_deepest_stage_alone():
-    config = NetworkConfig(in_channels=2, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8)
-    assert Reconstruction(config)(normal(3, 8, 2, 3, 4)).shape == (3, 2, 8, 12, 16)
+    config = UNetConfig(in_channels=2, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8)
+    assert Reconstruction(ResidualUNet(config))(normal(3, 8, 2, 3, 4)).shape == (3, 2, 8, 12, 16)
 
 
 def test_a_square_is_the_middle():
@@ -110,7 +110,7 @@ def test_a_square_is_the_middle():
 
 
 def small_network() -> ResidualUNet:
-    return ResidualUNet(NetworkConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
+    return ResidualUNet(UNetConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (12, 20, 16)])
@@ -180,7 +180,7 @@ def test_the_fold_is_the_very_network_that_was_trained():
             parameter.add_(0.1 * normal(*parameter.shape))
     objective = build_objective("swinunetr", network)
     x = contract.volumes(2)
-    for one, other in zip(objective.network.encoder_at(0.0)(x), objective.network.encoder(x), strict=True):
+    for one, other in zip(objective.network.at(0.0).encoder(x), objective.network.encoder(x), strict=True):
         assert torch.equal(one, other)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.voco import (
     Regions,
@@ -190,7 +190,7 @@ def test_losses_do_not_care_for_order_or_length():
 
 
 def small_network() -> ResidualUNet:
-    return ResidualUNet(NetworkConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
+    return ResidualUNet(UNetConfig(features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
 
 
 def test_the_objective_is_the_two_equations_on_its_own_regions():
@@ -223,7 +223,7 @@ def test_the_fold_is_the_very_network_that_was_trained():
             parameter.add_(0.1 * normal(*parameter.shape))
     objective = build_objective("voco", network, changes=SMALL)
     x = contract.volumes(2)
-    for one, other in zip(objective.network.encoder_at(0.0)(x), objective.network.encoder(x), strict=True):
+    for one, other in zip(objective.network.at(0.0).encoder(x), objective.network.encoder(x), strict=True):
         assert torch.equal(one, other)
 
 

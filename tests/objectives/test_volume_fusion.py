@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.objectives import build_objective
 from mdae.objectives.volume_fusion import (
     VolumeFusion,
@@ -33,7 +33,7 @@ def volumes(number: int = 3, channels: int = 1, shape: tuple[int, int, int] = SH
 
 
 def objective(channels: int = 1, **changes: object) -> VolumeFusion:
-    net = ResidualUNet(NetworkConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
+    net = ResidualUNet(UNetConfig(in_channels=channels, features=(4, 6, 8), blocks=(1, 1, 1), time_dim=8))
     built = build_objective("volume-fusion", net, changes=changes)
     assert isinstance(built, VolumeFusion)
     return built
@@ -147,8 +147,8 @@ def test_the_fold_is_the_encoder_that_was_trained_and_its_loss_falls():
     losses = losses_of_training(built, clean, generators, 25)
     assert np.mean(losses[-3:]) < 0.85 * np.mean(losses[:3])
     net = built.network
-    trained = net.encoder(clean, net.film(torch.zeros(4)))
-    for one, other in zip(net.encoder_at(0.0)(clean), trained, strict=True):
+    trained = net.stages(clean, torch.zeros(4))
+    for one, other in zip(net.at(0.0).encoder(clean), trained, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

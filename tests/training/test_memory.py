@@ -45,8 +45,8 @@ def test_what_is_counted_is_about_what_a_step_keeps(named_store, tmp_path):
     large = open_run(short_run(named_store, tmp_path / "b", patch=(32, 16, 16)))
     one, two = memory.bytes_a_volume(small), memory.bytes_a_volume(large)
     assert one == pytest.approx(two / 2, rel=0.1)
-    voxels, maps = 16**3, one / (16**3 * 8 * 4)  # of the first stage's eight channels in float32
-    assert 8 < maps < memory.MAPS, (voxels, "the guess before counting is an upper bound")
+    maps = one / (4 * small.objective.network.largest_map(small.patch))  # in float32
+    assert 4 < maps < memory.MAPS, "the guess before counting is an upper bound"
 
 
 def test_memory_is_what_the_container_leaves(tmp_path, monkeypatch):

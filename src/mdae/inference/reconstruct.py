@@ -126,9 +126,9 @@ def restore(
         ConfigError: a model of several contrasts.
         ModelError: a model whose objective corrupts nothing.
     """
-    if model.network.config.in_channels != 1:
+    if model.network.in_channels != 1:
         raise ConfigError(
-            f"a model of {model.network.config.in_channels} contrasts cannot restore single scans",
+            f"a model of {model.network.in_channels} contrasts cannot restore single scans",
             mend="use a model of one contrast",
         )
     device = next(model.network.parameters()).device

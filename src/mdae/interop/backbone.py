@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
-from mdae.networks import ResidualEncoder
 from mdae.types import Shape3, Spacing
 
 
@@ -54,9 +53,9 @@ class Backbone:
 
 
 class PooledEncoder(nn.Module):
-    """The means over the voxels of every stage of a residual encoder, finest first."""
+    """The means over the voxels of every stage of an encoder, finest first."""
 
-    def __init__(self, encoder: ResidualEncoder) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.interop.initial import Initial
-from mdae.networks import ResidualUNet
-from mdae.networks.presets import PRESETS, NetworkConfig
+from mdae.networks import PRESETS, Network, NetworkConfig
 
-STEM = "stem.convs.0.conv.weight"
+NO_SIZES = ("in_channels", "time_dim")  # of what a preset has, whatever else it is begun with
 
 
 @dataclass
@@ -74,12 +73,13 @@ class Begun:
 
 @torch.no_grad()
 def begin_with(
-    network: ResidualUNet, initial: Initial, contract: Preprocessing, *, decoder: bool = True, name: str = ""
+    network: Network, initial: Initial, contract: Preprocessing, *, decoder: bool = True, name: str = ""
 ) -> Begun:
     """Put weights of elsewhere into a network.
 
     The encoder must fit whole. The decoder is taken whole or not at all, and so is the time conditioning; where the
-    network makes no use of time (its FiLM is frozen), or conditions on it otherwise, weights are folded at time 0.
+    network makes no use of time (its conditioning is frozen), or conditions on it otherwise, weights are folded at
+    time 0.
 
     Args:
         network: changed in place.
@@ -92,13 +92,13 @@ def begin_with(
         ConfigError: an encoder of another shape.
     """
     begun = Begun(initial, adapted=list(initial.adapted), left_out=list(initial.left_out))
-    conditioned = _film_fits(network, initial, begun)
+    conditioned = _time_fits(network, initial, begun)
     folded = not conditioned and bool(initial.folded)
     if folded:
         begun.adapted.append("time conditioning folded at t = 0")
     encoder = dict(initial.folded["encoder"] if folded else initial.encoder)
-    _narrow_stem(encoder, network.config.in_channels, begun)
-    if fault := _misfit(network.encoder, encoder):
+    _narrow_stem(encoder, f"{network.stem}.weight", network.in_channels, begun)
+    if fault := _difference(network.encoder.state_dict(), encoder):
         raise ConfigError(
             f"its encoder does not fit {f'--network {name}' if name else 'the network'}: {fault}",
             where=initial.where,
@@ -107,8 +107,8 @@ def begin_with(
     network.encoder.load_state_dict(encoder)
     begun.taken["encoder"] = len(encoder)
     if conditioned:
-        network.film.load_state_dict(initial.film)
-        begun.taken["time conditioning"] = len(initial.film)
+        network.load_state_dict(initial.time, strict=False)
+        begun.taken["time conditioning"] = len(initial.time)
     if decoder:
         _take_decoder(network, initial, begun, folded=folded)
     elif initial.decoder:
@@ -117,51 +117,46 @@ def begin_with(
     return begun
 
 
-def _film_fits(network: ResidualUNet, initial: Initial, begun: Begun) -> bool:
+def _time_fits(network: Network, initial: Initial, begun: Begun) -> bool:
     """Whether the time conditioning is taken; if not, why."""
-    if not initial.film:
+    if not initial.time:
         return False
-    if not network.film.project.weight.requires_grad:
+    own = network.parts()["time"]
+    if not any(p.requires_grad for name, p in network.named_parameters() if name in own):
         begun.left_out.append("time conditioning: the objective makes no use of time")
         return False
-    if fault := _misfit(network.film, initial.film):
+    if fault := _difference(own, initial.time):
         begun.left_out.append(f"time conditioning: {fault}")
         return False
     return True
 
 
-def _take_decoder(network: ResidualUNet, initial: Initial, begun: Begun, *, folded: bool) -> None:
+def _take_decoder(network: Network, initial: Initial, begun: Begun, *, folded: bool) -> None:
     weights = initial.folded["decoder"] if folded else initial.decoder
     if not weights:
         begun.left_out.append("decoder: there is none, so it begins as drawn")
         return
-    own = {k: v for k, v in network.decoder.state_dict().items() if not k.startswith("seg_layers.")}
-    if fault := _difference(own, weights):
+    own = network.parts()
+    if fault := _difference(own["decoder"], weights):
         begun.left_out.append(f"decoder: {fault}")
         return
-    last = f"seg_layers.{len(network.decoder.seg_layers) - 1}."
-    heads = {k: v for k, v in initial.heads.items() if k.startswith(last)}
-    now = network.decoder.state_dict()
-    if heads and not any(k not in now or now[k].shape != v.shape for k, v in heads.items()):
-        weights = weights | heads
-    elif heads:
+    head = {name: value for name, value in initial.head.items() if name in own["head"]}
+    if head and all(own["head"][name].shape == value.shape for name, value in head.items()):
+        weights = weights | head
+    elif initial.head:
         begun.left_out.append("the decoder's head: it predicts other channels")
-    network.decoder.load_state_dict(weights, strict=False)
+    network.load_state_dict(weights, strict=False)
     begun.taken["decoder"] = len(weights)
 
 
-def _narrow_stem(encoder: dict[str, Tensor], channels: int, begun: Begun) -> None:
+def _narrow_stem(encoder: dict[str, Tensor], name: str, channels: int, begun: Begun) -> None:
     """A first convolution of several contrasts for one: the sum, which gives what the same volume in each gave."""
-    stem = encoder.get(STEM)
+    stem = encoder.get(name)
     if stem is None or stem.dim() != 5 or stem.shape[1] == channels:
         return
     if channels == 1:
-        encoder[STEM] = stem.sum(1, keepdim=True)
+        encoder[name] = stem.sum(1, keepdim=True)
         begun.adapted.append(f"first convolution of {stem.shape[1]} channels summed to one")
-
-
-def _misfit(module: nn.Module, weights: Mapping[str, Tensor]) -> str:
-    return _difference(module.state_dict(), weights)
 
 
 def _difference(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -178,14 +173,17 @@ def _difference(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 def _fitting(config: NetworkConfig) -> str:
     """The preset of that shape, if there is one."""
-    shape = (config.features, config.blocks)
-    fits = [name for name, own in PRESETS.items() if (own.network.features, own.network.blocks) == shape]
+    fits = [name for name, own in PRESETS.items() if _sizes(own.config) == _sizes(config)]
     if fits:
         return f"use --network {fits[0]}"
-    return (
-        f"it has {'/'.join(map(str, config.features))} features and {'/'.join(map(str, config.blocks))} blocks, as no "
-        f"preset has, or strides other than 2"
-    )
+    sizes = "; ".join(f"{name} {'/'.join(map(str, own))}" for name, own in _sizes(config).items())
+    return f"it has {sizes}, as no preset has, or strides other than 2"
+
+
+def _sizes(config: NetworkConfig) -> dict[str, tuple[Any, ...]]:
+    """What tells one shape of an encoder from another."""
+    sizes = {name: value for name, value in config.to_dict().items() if name not in NO_SIZES}
+    return {name: value if isinstance(value, tuple) else (value,) for name, value in sizes.items()}
 
 
 def _prepared_otherwise(initial: Initial, contract: Preprocessing) -> list[str]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mdae.errors import DataError, ModelError
-from mdae.networks.presets import NetworkConfig
+from mdae.networks.registry import built
 from mdae.networks.saved import CONFIG
-from mdae.networks.unet import ResidualUNet
 from mdae.text import counted
 
 CARD = "README.md"
@@ -77,7 +76,7 @@ def _metadata(about: dict[str, Any], licence: str, fitted: bool) -> list[str]:
 
 def _model(folder: Path, about: dict[str, Any], name: str) -> Iterator[str]:
     """Of a pre-trained model."""
-    network, provenance = about["network"], dict(about.get("provenance", {}))
+    provenance = dict(about.get("provenance", {}))
     objective = about.get("objective", {}).get("name", "unknown")
     yield f"# {name.partition('/')[2] or name}"
     yield ""
@@ -109,8 +108,9 @@ def _model(folder: Path, about: dict[str, Any], name: str) -> Iterator[str]:
     yield ""
     yield "## Network and pre-training"
     yield ""
-    number = sum(p.numel() for p in ResidualUNet(NetworkConfig.from_dict(network)).parameters())
-    yield f"- network: {number / 1e6:.1f} M parameters with the decoder; features {network['features']}"
+    untrained = built(about["network"])
+    number = sum(p.numel() for p in untrained.parameters())
+    yield f"- network: {number / 1e6:.1f} M parameters with the decoder; features {list(untrained.widths)}"
     for key, value in provenance.items():
         if key not in LEFT_OUT:
             yield f"- {key.replace('_', ' ')}: {value}"

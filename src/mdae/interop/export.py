@@ -22,7 +22,9 @@ from mdae.interop.nnunet import (
     nnunet_weights,
     normalises,
     save_nnunet,
+    unet_of,
 )
+from mdae.networks.registry import describe
 from mdae.networks.saved import SavedModel, load_model
 from mdae.version import __version__
 
@@ -46,9 +48,9 @@ def export(config: ExportConfig) -> list[str]:
     if config.format == "encoder":
         export_encoder(model, config.out)
         return [f"{config.out}: the encoder's weights, axes (x, y, z) of scans in RAS"]
-    channels = config.channels or model.network.config.in_channels
+    channels = config.channels or model.network.in_channels
     plans = None if config.plans is None else _plans(model, config.plans, config.out.stem)
-    save_nnunet(model.network, config.out, channels)
+    save_nnunet(unet_of(model.network), config.out, channels)
     lines = [f"{config.out}: weights for {channels} channels, for nnUNetv2_train -pretrained_weights"]
     if config.plans is not None and plans is not None:
         path = config.plans.with_name(f"{config.out.stem}.json")
@@ -81,7 +83,7 @@ def _plans(model: SavedModel, path: Path, name: str) -> dict[str, Any]:
         ) from error
     return adapt_plans(
         plans,
-        model.network.config,
+        unet_of(model.network).config,
         name=name,
         patch=model.patch,
         spacing_mm=model.contract.spacing_mm,
@@ -91,9 +93,9 @@ def _plans(model: SavedModel, path: Path, name: str) -> dict[str, Any]:
 
 def export_encoder(model: SavedModel, path: Path) -> None:
     """The folded encoder's weights, with the network's shape and the preprocessing as metadata."""
-    encoder = model.network.encoder_at(0.0)
+    encoder = model.network.at(0.0).encoder
     about = {
-        "network": json.dumps(model.network.config.to_dict()),
+        "network": json.dumps(describe(model.network)),
         "preprocessing": json.dumps(model.contract.to_dict()),
         "patch": json.dumps(list(model.patch)),
         "mdae": __version__,
@@ -109,7 +111,7 @@ def export_nnssl(model: SavedModel, folder: Path) -> None:
     nnssl's forks widen the stem by themselves and take stem and stages.
     """
     plan = adaptation_plan(model)
-    weights = nnunet_weights(model.network, model.network.config.in_channels)
+    weights = nnunet_weights(unet_of(model.network), model.network.in_channels)
     with atomic_write(folder / CHECKPOINT) as temporary:
         contents = {"network_weights": weights, "nnssl_adaptation_plan": plan, "trainer_name": "mdae"}
         torch.save(contents, temporary)
@@ -119,7 +121,7 @@ def export_nnssl(model: SavedModel, folder: Path) -> None:
 
 def adaptation_plan(model: SavedModel) -> dict[str, Any]:
     """What nnssl writes beside its weights, JSON-able."""
-    kwargs = dict(architecture(model.network.config)["arch_kwargs"])
+    kwargs = dict(architecture(unet_of(model.network).config)["arch_kwargs"])
     return {
         "architecture_plans": {
             "arch_class_name": "ResidualEncoderUNet",
@@ -127,7 +129,7 @@ def adaptation_plan(model: SavedModel) -> dict[str, Any]:
             "arch_kwargs_requiring_import": ["conv_op", "norm_op", "nonlin"],
         },
         "pretrain_plan": _pretrain_plan(model.contract, list(model.patch)[::-1]),
-        "pretrain_num_input_channels": model.network.config.in_channels,
+        "pretrain_num_input_channels": model.network.in_channels,
         "recommended_downstream_patchsize": list(model.patch)[::-1],
         "key_to_encoder": "encoder.stages",
         "key_to_stem": "encoder.stem",

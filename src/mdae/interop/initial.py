@@ -20,8 +20,10 @@ from mdae.errors import ConfigError, ModelError
 from mdae.interop.checkpoints import Checkpoint, file_identity, part_of, read_checkpoint, weights_file
 from mdae.interop.known import spelled_out
 from mdae.interop.nnssl import PLAN, AdaptationPlan, adaptation_of, config_of, encoder_weights, named_once
+from mdae.interop.nnunet import DECODER, HEADS
 from mdae.networks import NetworkConfig
 from mdae.networks.hub import PATTERNS, is_hub_name, local_folder
+from mdae.networks.registry import built
 from mdae.networks.saved import CONFIG, WEIGHTS, load_model
 from mdae.types import Shape3, shape3
 
@@ -39,11 +41,11 @@ class Initial:
         where: as it was asked for.
         kind: "mdae", "nnssl", "nnunet" or "encoder".
         identity: SHA-256 of the file.
-        network: the shape of what `encoder` belongs to.
-        encoder: its weights, by the names within `ResidualEncoder`.
-        decoder: likewise, empty if there is none; its heads apart.
-        heads: the decoder's heads, which predict voxels; empty if there are none or they predict something else.
-        film: the time conditioning, empty if there is none.
+        network: the sizes of what `encoder` belongs to.
+        encoder: its weights, by the names within `Network.encoder`.
+        decoder: its weights, by the names within `Network`, empty if there is none.
+        head: likewise, what predicts voxels; empty if there is none or it predicts something else.
+        time: likewise, the conditioning; empty if there is none.
         folded: the encoder and decoder without time conditioning, at time 0, where there is any; else as above.
         adapted: what was done to them, in words.
         left_out: what of the file is of no use here, in words.
@@ -57,8 +59,8 @@ class Initial:
     network: NetworkConfig
     encoder: dict[str, Tensor]
     decoder: dict[str, Tensor] = field(default_factory=dict)
-    heads: dict[str, Tensor] = field(default_factory=dict)
-    film: dict[str, Tensor] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)
+    time: dict[str, Tensor] = field(default_factory=dict)
     folded: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     adapted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -95,22 +97,17 @@ def read_initial(place: str) -> Initial:
 def _of_model(folder: Path, place: str) -> Initial:
     """A model of ours, its conditioning beside it and folded."""
     model = load_model(folder)
-    parts = {name: part_of(model.network.state_dict(), f"{name}.") for name in ("encoder", "decoder", "film")}
-    plain = {
-        "encoder": model.network.encoder_at(0.0).state_dict(),
-        "decoder": model.network.decoder_at(0.0).state_dict(),
-    }
-    decoder, heads = _without_heads(parts["decoder"])
+    parts, folded = model.network.parts(), model.network.at(0.0).parts()
     return Initial(
         where=place,
         kind="mdae",
         identity=file_identity(folder / WEIGHTS),
         network=model.network.config,
         encoder=parts["encoder"],
-        decoder=decoder,
-        heads=heads,
-        film=parts["film"],
-        folded={"encoder": plain["encoder"], "decoder": _without_heads(plain["decoder"])[0]},
+        decoder=parts["decoder"],
+        head=parts["head"],
+        time=parts["time"],
+        folded={name: folded[name] for name in ("encoder", "decoder")} if parts["time"] else {},
         about={
             "objective": model.objective.get("name", "not stated"),
             "steps": model.provenance.get("steps"),
@@ -124,7 +121,7 @@ def _of_model(folder: Path, place: str) -> Initial:
 def _of_encoder(checkpoint: Checkpoint, about: Mapping[str, str], place: str) -> Initial:
     """What `mdae export --format encoder` writes."""
     try:
-        config = NetworkConfig.from_dict(json.loads(about["network"]))
+        config = built(json.loads(about["network"])).config
         prepared = json.loads(about["preprocessing"])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(
@@ -167,7 +164,7 @@ def _of_checkpoint(checkpoint: Checkpoint, place: str) -> Initial:
         network=config,
         encoder=_turned(weights, transpose),
         decoder=_turned(decoder, transpose),
-        heads=_turned(heads, transpose) if nnssl else {},
+        head=_turned(heads, transpose) if nnssl else {},
         adapted=adapted,
         left_out=left_out,
         about={"objective": trainer, **_prepared(plan, nnssl)},
@@ -223,23 +220,20 @@ def _turned(weights: Mapping[str, Tensor], transpose: Shape3) -> dict[str, Tenso
 
 def _decoder(weights: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The decoder, without the encoder that it holds once more, and its heads."""
-    own = {k: v for k, v in part_of(weights, "decoder.").items() if not k.startswith("encoder.")}
-    return _without_heads(named_once(own, where))
+    own = {k: v for k, v in part_of(weights, DECODER).items() if not k.startswith("encoder.")}
+    named = {f"{DECODER}{name}": value for name, value in named_once(own, where).items()}
+    heads = {name: value for name, value in named.items() if name.startswith(HEADS)}
+    return {name: value for name, value in named.items() if name not in heads}, heads
 
 
 def _check_strides(decoder: Mapping[str, Tensor], where: Path) -> None:
     """Raise `ModelError` for stages that do not halve every side: kernels that bring them up again tell it."""
     for name, value in decoder.items():
-        if name.startswith("transpconvs.") and value.dim() == 5 and set(value.shape[2:]) != {2}:
+        if ".transpconvs." in name and value.dim() == 5 and set(value.shape[2:]) != {2}:
             strides = "x".join(map(str, value.shape[2:]))
             raise ModelError(
                 f"a stage with a stride of {strides}", where=where, mend=f"{_MEND}, every stride 2"
             )
-
-
-def _without_heads(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    heads = {name: value for name, value in weights.items() if name.startswith("seg_layers.")}
-    return {name: value for name, value in weights.items() if name not in heads}, heads
 
 
 def _useless(others: Mapping[str, Any], heads: Mapping[str, Tensor], *, nnssl: bool) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from mdae.errors import ConfigError, ModelError, ScanError
 from mdae.interop.backbone import Backbone, PooledEncoder
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.raw import as_in_file, centred, read_raw, recorded
-from mdae.networks import NetworkConfig, ResidualEncoder
+from mdae.networks.unet import ResidualEncoder, UNetConfig
 from mdae.types import Shape3, shape3
 
 CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
@@ -290,7 +290,7 @@ def named_once(weights: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
     return once
 
 
-def config_of(weights: Mapping[str, Tensor]) -> NetworkConfig:
+def config_of(weights: Mapping[str, Tensor]) -> UNetConfig:
     """The sizes that the shapes tell; raises `KeyError` for weights of another network."""
     blocks: dict[int, int] = {}
     for name in weights:
@@ -298,7 +298,7 @@ def config_of(weights: Mapping[str, Tensor]) -> NetworkConfig:
             stage, block = int(match[1]), int(match[2])
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
     features = [len(weights[f"stages.{stage}.blocks.0.conv1.conv.weight"]) for stage in range(len(blocks))]
-    return NetworkConfig(
+    return UNetConfig(
         in_channels=weights["stem.convs.0.conv.weight"].shape[1],
         features=tuple(features),
         blocks=tuple(blocks[stage] for stage in range(len(blocks))),

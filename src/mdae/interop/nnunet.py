@@ -22,8 +22,9 @@ from mdae.data.intensity import Intensity, Window, ZScore
 from mdae.errors import ConfigError
 from mdae.files import atomic_write
 from mdae.interop.backbone import inflate_stem
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks import Network
 from mdae.networks.norm import NORM_EPS
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.types import Shape3, Spacing
 
 CONFIGURATION = "3d_fullres"
@@ -33,6 +34,16 @@ PARTS = {
     ".conv.": ".all_modules.0.",
     ".norm.": ".all_modules.1.",
 }  # a convolution's second name for its parts
+
+
+def unet_of(network: Network) -> ResidualUNet:
+    """The network, if it is the one that nnU-Net builds too; else `ConfigError`."""
+    if not isinstance(network, ResidualUNet):
+        raise ConfigError(
+            f"nnU-Net builds residual U-Nets, not {type(network).__name__}",
+            mend="use a model of a U-Net preset",
+        )
+    return network
 
 
 def nnunet_weights(network: ResidualUNet, num_channels: int, *, t: float = 0.0) -> dict[str, Tensor]:
@@ -53,15 +64,16 @@ def nnunet_weights(network: ResidualUNet, num_channels: int, *, t: float = 0.0) 
     Raises:
         ConfigError: a number of channels that the stem cannot be widened to.
     """
-    own = network.config.in_channels
+    own = network.in_channels
     if num_channels < own or num_channels % own:
         raise ConfigError(
             f"a network of {own} channels for data of {num_channels}", mend=f"use a multiple of {own}"
         )
-    encoder = network.encoder_at(t)
-    inflate_stem(encoder, "stem.convs.0.conv", num_channels // own)
+    plain = network.at(t)
+    encoder, decoder = plain.encoder, plain.decoder
+    inflate_stem(encoder, plain.stem, num_channels // own)
     weights = {f"{ENCODER}{name}": value for name, value in encoder.state_dict().items()}
-    weights |= {f"{DECODER}{name}": value for name, value in network.decoder_at(t).state_dict().items()}
+    weights |= {f"{DECODER}{name}": value for name, value in decoder.state_dict().items()}
     weights = {name: _z_first(value) for name, value in weights.items() if not name.startswith(HEADS)}
     for part, second in PARTS.items():
         weights |= {name.replace(part, second): value for name, value in weights.items() if part in name}
@@ -74,7 +86,7 @@ def _z_first(value: Tensor) -> Tensor:
     return value.transpose(2, 4).contiguous() if value.dim() == 5 else value
 
 
-def architecture(config: NetworkConfig) -> dict[str, Any]:
+def architecture(config: UNetConfig) -> dict[str, Any]:
     """The part of a plan from which nnU-Net builds the network, JSON-able; its channels follow from the data set."""
     stages = len(config.features)
     return {
@@ -101,7 +113,7 @@ def architecture(config: NetworkConfig) -> dict[str, Any]:
 
 def adapt_plans(
     plans: Mapping[str, Any],
-    config: NetworkConfig,
+    config: UNetConfig,
     *,
     name: str,
     patch: Shape3,

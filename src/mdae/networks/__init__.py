@@ -1,6 +1,19 @@
-"""The residual-encoder U-Net with FiLM, its presets, its fold into a plain encoder, and saved models."""
+"""Networks behind one interface, by name and kind, their fold into plain ones, and saved models."""
 
-from mdae.networks.presets import PRESETS, NetworkConfig, Preset, preset
-from mdae.networks.unet import ResidualEncoder, ResidualUNet
+from mdae.networks.base import Network, NetworkConfig, SparseNetwork
+from mdae.networks.registry import PRESETS, NetworkSpec, preset, register
 
-__all__ = ["PRESETS", "NetworkConfig", "Preset", "ResidualEncoder", "ResidualUNet", "preset"]
+# Each registers its presets on import, in the order in which they are listed.
+# isort: split
+from mdae.networks import unet
+
+__all__ = [
+    "PRESETS",
+    "Network",
+    "NetworkConfig",
+    "NetworkSpec",
+    "SparseNetwork",
+    "preset",
+    "register",
+    "unet",
+]

@@ -21,9 +21,9 @@ from torch import Tensor
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError, ModelError
 from mdae.files import atomic_write
+from mdae.networks.base import Network
 from mdae.networks.hub import local_folder
-from mdae.networks.presets import NetworkConfig
-from mdae.networks.unet import ResidualUNet
+from mdae.networks.registry import built, describe
 from mdae.types import Shape3
 from mdae.version import __version__
 
@@ -37,14 +37,14 @@ class SavedModel:
     """A network with what it was trained on and for.
 
     Attributes:
-        network: the U-Net, in evaluation mode when loaded.
+        network: in evaluation mode when loaded.
         contract: how scans were prepared for it, and must be prepared for it.
         patch: the crop it was trained on, in voxels.
         objective: name and settings of its pre-training objective.
         provenance: steps, data, versions, and the salted hashes of the pre-training subjects and scans' voxels.
     """
 
-    network: ResidualUNet
+    network: Network
     contract: Preprocessing
     patch: Shape3
     objective: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def save_model(folder: Path, model: SavedModel) -> None:
     versions = {"mdae": __version__, "torch": torch.__version__, "python": platform.python_version()}
     config = {
         "format": FORMAT,
-        "network": model.network.config.to_dict(),
+        "network": describe(model.network),
         "preprocessing": model.contract.to_dict(),
         "patch": list(model.patch),
         "objective": model.objective,
@@ -95,7 +95,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedM
     folder = local_folder(folder)
     config = _read_config(folder)
     try:
-        network = ResidualUNet(NetworkConfig.from_dict(config["network"]))
+        network = built(config["network"])
         contract = Preprocessing.from_dict(config["preprocessing"])
         patch = (int(config["patch"][0]), int(config["patch"][1]), int(config["patch"][2]))
         objective, provenance = dict(config["objective"]), dict(config["provenance"])
@@ -122,7 +122,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_weights(network: ResidualUNet, path: Path) -> None:
+def _load_weights(network: Network, path: Path) -> None:
     """Load all weights or none."""
     try:
         weights = safetensors.torch.load_file(path)

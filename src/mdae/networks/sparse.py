@@ -9,56 +9,50 @@ compute. The layers and parameters are those of the dense encoder: nothing is co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mdae.networks.blocks import ConvNorm, ResidualBlock
+from mdae.networks.base import SparseFeatures
+from mdae.networks.blocks import ConvNorm, ResidualBlock, Stack, Stage
 from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, NORM_EPS, Modulation
-from mdae.networks.unet import ResidualEncoder
 from mdae.tensors import Batch
 
 Visible = Bool[Tensor, "B 1 D H W"]
 
 
-class SparseFeatures(NamedTuple):
-    """One stage's output, 0 where hidden, and which of its voxels are visible."""
-
-    features: Tensor
-    visible: Tensor
-
-
 def sparse_features(
-    encoder: ResidualEncoder, x: Batch, visible: Visible, films: Sequence[Modulation] | None = None
+    stem: Stack,
+    stages: Sequence[Stage],
+    x: Batch,
+    visible: Visible,
+    films: Sequence[Modulation] | None = None,
 ) -> list[SparseFeatures]:
     """Every stage of an encoder, finest first, computed from the visible voxels alone.
 
     A voxel of a coarser stage is visible if any of the voxels that it stands for is.
 
     Args:
-        encoder: the dense encoder; with all visible the result is its own.
+        stem, stages: of the dense encoder; with all visible the result is its own.
         x: (B, C, D, H, W); what stands in hidden voxels does not matter.
         visible: True where the network may look.
         films: one modulation a residual block, in order; None for a plain encoder.
     """
-    encoder.config.check_shape((x.shape[2], x.shape[3], x.shape[4]))
     if x.is_cuda:
         x = x.to(memory_format=CHANNELS_LAST)
-    stem = encoder.stem.convs[0]
-    assert isinstance(stem, ConvNorm)
-    x = sparse_conv_norm(stem, x.masked_fill(~visible, 0.0), visible)
-    blocks = [module for module in encoder.modules() if isinstance(module, ResidualBlock)]
+    first = stem.convs[0]
+    assert isinstance(first, ConvNorm)
+    x = sparse_conv_norm(first, x.masked_fill(~visible, 0.0), visible)
+    modulations = iter(films or ())
     outputs: list[SparseFeatures] = []
-    first = 0
-    for num_blocks in encoder.config.blocks:
+    for stage in stages:
         if outputs:
             visible = F.max_pool3d(visible.to(x.dtype), 2) > 0
-        for index in range(first, first + num_blocks):
-            x = sparse_block(blocks[index], x, visible, None if films is None else films[index])
-        first += num_blocks
+        for block in stage.blocks:
+            assert isinstance(block, ResidualBlock)
+            x = sparse_block(block, x, visible, next(modulations, None))
         outputs.append(SparseFeatures(x, visible))
     return outputs
 

@@ -1,24 +1,68 @@
-"""The residual-encoder U-Net g(X~, t), equation (5), and its fold into a plain encoder.
+"""The residual-encoder U-Net g(X~, t), equation (5), its fold into a plain one, and its presets.
 
 The state dict follows dynamic-network-architectures' `ResidualEncoderUNet` with `film.*` beside it.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdae.errors import ConfigError
+from mdae.networks.base import Network, NetworkConfig, SparseFeatures
 from mdae.networks.blocks import ConvNorm, FiLM, InstanceNorm, ResidualBlock, Stack, Stage
 from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, Modulation
-from mdae.networks.presets import NetworkConfig
+from mdae.networks.registry import NetworkSpec, register
+from mdae.networks.sparse import sparse_features
 from mdae.tensors import Batch, PerSample
+from mdae.types import Shape3
 
 INDEXABLE = 2**31  # elements of one tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(NetworkConfig):
+    """A residual-encoder U-Net.
+
+    Args:
+        features: channels of each encoder stage; each stage but the first halves the resolution.
+        blocks: residual blocks of each encoder stage; each decoder stage has one convolution.
+        time_dim: width of the time embedding (6).
+    """
+
+    features: tuple[int, ...]
+    blocks: tuple[int, ...]
+    time_dim: int = 256
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.blocks) or len(self.features) < 2:
+            raise ConfigError(
+                f"features {self.features} and blocks {self.blocks} differ in length or are under two",
+                mend="give one number of each for every stage",
+            )
+        if min(self.in_channels, *self.features, *self.blocks) < 1:
+            raise ConfigError(
+                "a network with fewer than one channel, feature or block", mend="give 1 or more"
+            )
+        if self.time_dim < 2 or self.time_dim % 2:
+            raise ConfigError(f"time_dim is {self.time_dim}", mend="give an even number of 2 or more")
+
+    @property
+    def stride(self) -> int:
+        return int(2 ** (len(self.features) - 1))
+
+    def check_shape(self, shape: Shape3) -> None:
+        super().check_shape(shape)
+        if math.prod(side // self.stride for side in shape) < 2:
+            raise ConfigError(
+                f"a volume of {shape} voxels leaves one voxel at the deepest stage, which cannot be normalised",
+                mend=f"use a side of at least {2 * self.stride}",
+            )
 
 
 class ResidualEncoder(nn.Module):
@@ -28,7 +72,7 @@ class ResidualEncoder(nn.Module):
         config: the network it was built for.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
         self.stem = Stack(config.in_channels, config.features[0])
@@ -73,7 +117,7 @@ class Decoder(nn.Module):
     The heads of the coarser stages exist for the key layout alone: frozen, and never computed.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         coarse_to_fine = config.features[::-1]
         pairs = list(zip(coarse_to_fine[:-1], coarse_to_fine[1:], strict=True))
@@ -85,19 +129,21 @@ class Decoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
         """From all the encoder's outputs, finest first, to the prediction (B, C, D, H, W)."""
-        prediction: Tensor = self.seg_layers[-1](self.features(features, films))
+        prediction: Tensor = self.seg_layers[-1](self.maps(features, films)[-1])
         return prediction
 
-    def features(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> Tensor:
-        """What the last head predicts from, (B, features[0], D, H, W)."""
+    def maps(self, features: Sequence[Tensor], films: Sequence[Modulation] | None = None) -> list[Tensor]:
+        """Every stage's output, coarsest first; the last, (B, features[0], D, H, W), is what the head predicts from."""
         x = features[-1]
+        maps = []
         for index, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
             finer = features[-2 - index]
             if x.is_cuda:
                 check_index(finer, 2 * finer.shape[1])
             x = torch.cat([up(x), finer], dim=1)
             x = stage(x, None if films is None else films[index])
-        return x
+            maps.append(x)
+        return maps
 
     def modulated_norms(self) -> Iterator[InstanceNorm]:
         """The normalisations that FiLM acts on, in the order of its modulations."""
@@ -106,7 +152,7 @@ class Decoder(nn.Module):
                 yield module.norm
 
 
-class ResidualUNet(nn.Module):
+class ResidualUNet(Network):
     """The time-conditioned network of MDAE.
 
     Args:
@@ -114,9 +160,17 @@ class ResidualUNet(nn.Module):
         generator: the source of its initial weights, on the CPU.
     """
 
-    def __init__(self, config: NetworkConfig, *, generator: torch.Generator | None = None) -> None:
+    config: UNetConfig
+    encoder: ResidualEncoder
+    decoder: Decoder
+    film: FiLM | None
+    stem = "stem.convs.0.conv"
+
+    def __init__(self, config: UNetConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        self.widths, self.map_widths = config.features, config.features[-2::-1]
+        self.strides = tuple(2**stage for stage in range(len(config.features)))
         self.encoder = ResidualEncoder(config)
         self.decoder = Decoder(config)
         block_channels = [c for c, n in zip(config.features, config.blocks, strict=True) for _ in range(n)]
@@ -124,10 +178,70 @@ class ResidualUNet(nn.Module):
         self._num_encoder_films = len(block_channels)
         initialise(self, generator or torch.Generator().manual_seed(0))
 
+    def stages(self, x: Batch, t: PerSample | None = None) -> list[Tensor]:
+        stages: list[Tensor] = self.encoder(x, self._films(t)[0])
+        return stages
+
+    def sparse_stages(self, x: Batch, visible: Tensor, t: PerSample | None = None) -> list[SparseFeatures]:
+        """The encoder as a sparse one, see `mdae.networks.sparse`."""
+        self.config.check_shape((x.shape[2], x.shape[3], x.shape[4]))
+        encoder = self.encoder
+        stages = [stage for stage in encoder.stages if isinstance(stage, Stage)]
+        return sparse_features(encoder.stem, stages, x, visible, self._films(t)[0])
+
+    def maps(self, stages: Sequence[Tensor], t: PerSample | None = None) -> list[Tensor]:
+        return self.decoder.maps(stages, self._films(t)[1])
+
+    def restore(self, x: Batch, t: PerSample | None = None, head: nn.Module | None = None) -> Batch:
+        of_encoder, of_decoder = self._films(t)
+        finest = self.decoder.maps(self.encoder(x, of_encoder), of_decoder)[-1]
+        volume: Tensor = (self.decoder.seg_layers[-1] if head is None else head)(finest)
+        return volume
+
+    def _films(self, t: PerSample | None) -> tuple[list[Modulation] | None, list[Modulation] | None]:
+        """The modulations of encoder and decoder; None without time."""
+        if t is None or self.film is None:
+            return None, None
+        films = self.film(t)
+        return films[: self._num_encoder_films], films[self._num_encoder_films :]
+
     @property
-    def stride(self) -> int:
-        """Every side of an input must be a multiple of this."""
-        return self.config.stride
+    def head(self) -> nn.Module:  # type: ignore[override]  # the last of the decoder's, by the names of the key layout
+        """The last map to the volume."""
+        return self.decoder.seg_layers[-1]
+
+    def part_of(self, name: str) -> str:
+        return "head" if name.startswith("decoder.seg_layers.") else super().part_of(name)
+
+    def new_head(self, channels: int) -> nn.Module:
+        return nn.Conv3d(self.config.features[0], channels, 1)
+
+    def drop_head(self) -> None:
+        self.decoder.seg_layers = nn.ModuleList()
+
+    def groups(self) -> list[nn.Module]:
+        return [self.encoder.stem, *self.encoder.stages]
+
+    def decoder_groups(self) -> list[nn.Module]:
+        ups = zip(self.decoder.transpconvs, self.decoder.stages, strict=True)
+        return [nn.ModuleList(pair) for pair in ups]
+
+    def freeze_time(self) -> None:
+        if self.film is not None:
+            nn.init.zeros_(self.film.project.weight)
+            nn.init.zeros_(self.film.project.bias)
+            self.film.requires_grad_(False)
+
+    @torch.no_grad()
+    def fold_time(self, t: float) -> None:
+        if self.film is None:
+            return
+        device = self.film.project.weight.device
+        films = self.film(torch.tensor([t], dtype=torch.float32, device=device))
+        norms = [*self.encoder.modulated_norms(), *self.decoder.modulated_norms()]
+        for norm, film in zip(norms, films, strict=True):
+            norm.fold_film(film)
+        self.film = None
 
     def recompute(self, wanted: bool = True) -> None:
         """Keep each block's input alone for the backward pass, and compute the rest again: less memory, more time."""
@@ -135,36 +249,9 @@ class ResidualUNet(nn.Module):
             if isinstance(module, Stage | Stack):
                 module.recompute = wanted
 
-    def forward(self, x: Batch, t: PerSample | None) -> Batch:
-        """Predict the clean volume from a corrupted one at times t, (B,); None leaves time, and FiLM, out."""
-        films = None if t is None else self.film(t)
-        features = self.encoder(x, films and films[: self._num_encoder_films])
-        prediction: Tensor = self.decoder(features, films and films[self._num_encoder_films :])
-        return prediction
-
-    @torch.no_grad()
-    def encoder_at(self, t: float = 0.0) -> ResidualEncoder:
-        """The fold: a plain encoder equal to this one's at time t, with no trace of conditioning left.
-
-        A copy in evaluation mode with gradients switched on, ready to embed or to fine-tune.
-        """
-        plain = copy.deepcopy(self.encoder)
-        for norm, film in zip(plain.modulated_norms(), self._films_at(t)[0], strict=True):
-            norm.fold_film(film)
-        return plain.eval()
-
-    @torch.no_grad()
-    def decoder_at(self, t: float = 0.0) -> Decoder:
-        """The fold of the decoder, for segmentation networks that start from all of this one's weights."""
-        plain = copy.deepcopy(self.decoder)
-        for norm, film in zip(plain.modulated_norms(), self._films_at(t)[1], strict=True):
-            norm.fold_film(film)
-        return plain.eval()
-
-    def _films_at(self, t: float) -> tuple[list[Modulation], list[Modulation]]:
-        """The modulations of encoder and decoder at one time, (1, C) each."""
-        films = self.film(torch.tensor([t], dtype=torch.float32, device=self.film.project.weight.device))
-        return films[: self._num_encoder_films], films[self._num_encoder_films :]
+    def largest_map(self, patch: Shape3) -> int:
+        """That of the finest concatenation."""
+        return 2 * self.config.features[0] * math.prod(patch)
 
 
 @torch.no_grad()
@@ -179,7 +266,8 @@ def initialise(network: ResidualUNet, generator: torch.Generator) -> None:
             nn.init.zeros_(module.bias)
         if isinstance(module, ResidualBlock):
             nn.init.zeros_(module.conv2.norm.weight)
-    nn.init.zeros_(network.film.project.weight)
+    if network.film is not None:
+        nn.init.zeros_(network.film.project.weight)
 
 
 def check_index(x: Batch, channels: int) -> None:
@@ -197,3 +285,27 @@ def pad_to_stride(x: Batch, stride: int, value: float = 0.0) -> Batch:
     """Pad the far end of each side with `value` to the next multiple of `stride`."""
     pads = [(-side) % stride for side in x.shape[2:]]
     return F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), value=value)
+
+
+for _name, _features, _blocks, _side, _use in (
+    ("tiny", (8, 16, 32, 64), (1, 1, 1, 1), 48, "a laptop's CPU, the demo"),
+    ("small", (16, 32, 64, 128, 160), (1, 2, 2, 2, 2), 96, "one small GPU"),
+    ("base", (32, 64, 128, 256, 320), (1, 2, 3, 4, 4), 128, "one GPU"),
+    (
+        "resenc-l",
+        (32, 64, 128, 256, 320, 320),
+        (1, 3, 4, 6, 6, 6),
+        160,
+        "nnU-Net's ResEnc-L: the paper's backbone",
+    ),
+):
+    register(
+        _name,
+        NetworkSpec(
+            kind="residual-unet",
+            config=UNetConfig(features=_features, blocks=_blocks),
+            patch=(_side, _side, _side),
+            use=_use,
+            build=ResidualUNet,
+        ),
+    )

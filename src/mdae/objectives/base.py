@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.networks.norm import NEGATIVE_SLOPE
 from mdae.tensors import Batch, Mask
 
@@ -35,25 +35,32 @@ class Objective(nn.Module, ABC):
     It sees a batch and one generator a sample; never an optimiser, device, epoch or logger. A sample's randomness
     comes from its own generator alone, so that results do not depend on how samples are spread over ranks.
 
-    A subclass takes the network and its settings. Parameters that it does not train it freezes in its constructor:
-    training on several devices waits for the gradient of every other. Heads of its own are attributes beside the
-    network; they are trained, kept in checkpoints, and left out of the saved model.
+    A subclass takes the network and its settings, and says what it needs of the network: "restore", a volume from a
+    volume, or "stages" alone. Of what it does not need nothing is trained: the decoder is frozen and time left out, so
+    that the fold at any time is the very network that was trained, bit for bit. Further parameters that it does not
+    train it freezes in its constructor: training on several devices waits for the gradient of every other. Heads of its
+    own are attributes beside the network; they are trained, kept in checkpoints, and left out of the saved model.
 
     Args:
-        network: the U-Net whose encoder is to be learned.
+        network: whose encoder is to be learned.
 
     Attributes:
+        needs: what it calls of the network.
         mixes_samples: whether a sample's loss depends on the others of its batch (negatives, mixed volumes). The batch
             is what one device takes at once.
         min_batch: the fewest samples it can learn from at once.
     """
 
+    needs: ClassVar[Literal["restore", "stages"]] = "restore"
     mixes_samples: ClassVar[bool] = False
     min_batch: ClassVar[int] = 1
 
-    def __init__(self, network: ResidualUNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        if self.needs == "stages":
+            network.freeze_decoder()
+            network.freeze_time()
 
     def initialise_heads(self, generator: torch.Generator) -> None:
         """Draw the weights of all convolutions and matrices outside the network, after He, on the CPU; biases are 0.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mdae.corruption import Corrupted, CorruptionConfig, apply, draw
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.detail import gradient_term
 from mdae.objectives.precondition import network_input, prediction_from
@@ -70,11 +70,11 @@ class Terms:
 class Denoising(Objective):
     """Reconstruct the clean volume from a corrupted one; masked and visible voxels count on their own."""
 
-    def __init__(self, network: ResidualUNet, config: DenoisingConfig) -> None:
+    def __init__(self, network: Network, config: DenoisingConfig) -> None:
         super().__init__(network)
         self.config = config
         if not config.conditioned:
-            network.film.requires_grad_(False)
+            network.freeze_time()
 
     def forward(
         self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None

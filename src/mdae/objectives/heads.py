@@ -9,19 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mdae.networks import ResidualUNet
 from mdae.networks.norm import NORM_EPS
-
-
-def encoder_only(network: ResidualUNet) -> None:
-    """Train the encoder alone, without time: FiLM becomes the identity, and it and the decoder are frozen.
-
-    The encoder then runs plain, and the fold at any time is the very network that was trained, bit for bit.
-    """
-    nn.init.zeros_(network.film.project.weight)
-    nn.init.zeros_(network.film.project.bias)
-    network.film.requires_grad_(False)
-    network.decoder.requires_grad_(False)
 
 
 def pooled(stages: Sequence[Tensor]) -> Float[Tensor, "B F"]:

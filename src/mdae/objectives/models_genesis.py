@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.distortions import DistortionConfig, apply, draw, to_unit
 from mdae.objectives.regions import region_mean
@@ -21,7 +21,7 @@ from mdae.tensors import Batch, Mask
 class ModelsGenesis(Objective):
     """Restore the original; the error is taken on every voxel."""
 
-    def __init__(self, network: ResidualUNet, config: DistortionConfig) -> None:
+    def __init__(self, network: Network, config: DistortionConfig) -> None:
         super().__init__(network)
         self.config = config
 

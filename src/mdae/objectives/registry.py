@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective
 from mdae.objectives.settings import changed, convert, find, setting_types
 from mdae.options import ObjectiveOptions
@@ -33,7 +33,7 @@ class ObjectiveSpec(Generic[S]):
     paper: str
     summary: str
     settings: S
-    build: Callable[[ResidualUNet, S], Objective]
+    build: Callable[[Network, S], Objective]
     fixed: tuple[str, ...] = ()
 
 
@@ -98,7 +98,7 @@ def objective_config(
 
 def build_objective(
     name: str,
-    network: ResidualUNet,
+    network: Network,
     options: ObjectiveOptions | None = None,
     changes: Mapping[str, Any] | None = None,
     *,

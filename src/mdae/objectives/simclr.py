@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective, StepOutput
-from mdae.objectives.heads import Projection, encoder_only, nt_xent, pooled
+from mdae.objectives.heads import Projection, nt_xent, pooled
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.objectives.views import ViewOptions, apply_view, draw_view
 from mdae.tensors import Batch, Mask
@@ -50,14 +50,14 @@ class SimCLR(Objective):
     alike that the loss stays at log(2N - 1).
     """
 
+    needs = "stages"
     mixes_samples: ClassVar[bool] = True
     min_batch: ClassVar[int] = 2
 
-    def __init__(self, network: ResidualUNet, settings: SimCLRConfig) -> None:
+    def __init__(self, network: Network, settings: SimCLRConfig) -> None:
         super().__init__(network)
         self.settings = settings
-        encoder_only(network)
-        width = sum(network.config.features)
+        width = sum(network.widths)
         self.project = Projection(width, width, settings.projection, normalise=True)
 
     def forward(
@@ -70,7 +70,7 @@ class SimCLR(Objective):
             clean = clean if known is None else clean.masked_fill(~known, 0.0)
             drawn = [draw_view(options, tuple(clean.shape[1:]), generators) for _ in range(2)]
             views = [apply_view(view, clean, known, options) for view in drawn]
-        z = self.project(pooled(self.network.encoder(torch.cat(views))))
+        z = self.project(pooled(self.network.stages(torch.cat(views))))
         first, second = z.chunk(2)
         loss, accuracy = nt_xent(first, second, self.settings.temperature)
         pictures = {}

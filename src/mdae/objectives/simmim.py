@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from mdae.corruption import block_grid, draw_count, expand_blocks
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective, StepOutput
-from mdae.objectives.heads import encoder_only
 from mdae.objectives.regions import region_mean
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.tensors import Batch, Mask
@@ -51,13 +50,14 @@ class SimMIM(Objective):
     so the token is put where the voxels were: one learned block, the same for all places.
     """
 
-    def __init__(self, network: ResidualUNet, config: SimMIMConfig) -> None:
+    needs = "stages"
+
+    def __init__(self, network: Network, config: SimMIMConfig) -> None:
         super().__init__(network)
         self.config = config
-        encoder_only(network)
-        shape = network.config
-        self.mask_token = nn.Parameter(torch.zeros(shape.in_channels, *config.block))
-        self.head = nn.Conv3d(shape.features[-1], shape.in_channels * network.stride**3, 1)
+        channels, stride = network.in_channels, network.strides[-1]
+        self.mask_token = nn.Parameter(torch.zeros(channels, *config.block))
+        self.head = nn.Conv3d(network.widths[-1], channels * stride**3, 1)
 
     def initialise_heads(self, generator: torch.Generator) -> None:
         super().initialise_heads(generator)
@@ -87,7 +87,7 @@ class SimMIM(Objective):
 
     def predict(self, seen: Batch) -> Batch:
         """The volumes (B, C, D, H, W) from what is seen of them: every deepest voxel predicts the ones below it."""
-        return voxel_shuffle(self.head(self.network.encoder(seen)[-1]), self.network.stride)
+        return voxel_shuffle(self.head(self.network.stages(seen)[-1]), self.network.strides[-1])
 
     def _tokens(self, like: Batch) -> Batch:
         """The token in every block of a volume, (1, C, D, H, W)."""

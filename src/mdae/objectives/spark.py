@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mdae.corruption import block_grid, draw_count, expand_blocks
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
-from mdae.networks.sparse import SparseFeatures, sparse_features
+from mdae.networks import Network, SparseNetwork
+from mdae.networks.base import SparseFeatures
 from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.tensors import Batch, Mask, PerSample
@@ -52,11 +52,16 @@ class SparKConfig:
 class SparK(Objective):
     """Fill every stage's hidden voxels with that stage's token, and let the decoder predict the masked blocks."""
 
-    def __init__(self, network: ResidualUNet, config: SparKConfig) -> None:
+    def __init__(self, network: Network, config: SparKConfig) -> None:
         super().__init__(network)
+        if not isinstance(network, SparseNetwork):
+            raise ConfigError(
+                f"SparK needs an encoder that computes from visible voxels alone, as {type(network).__name__} cannot",
+                mend="use --objective mae, or a network with sparse_stages",
+            )
         self.config = config
         self.block = config.block or (network.stride, network.stride, network.stride)
-        self.mask_tokens = nn.ParameterList(torch.zeros(channels) for channels in network.config.features)
+        self.mask_tokens = nn.ParameterList(torch.zeros(channels) for channels in network.widths)
 
     def initialise_heads(self, generator: torch.Generator) -> None:
         super().initialise_heads(generator)
@@ -98,11 +103,9 @@ class SparK(Objective):
 
     def predict(self, x: Batch, visible: Bool[Tensor, "B 1 D H W"]) -> Batch:
         """Every block in units of its own mean and deviation, from the visible voxels of `x`."""
-        network = self.network
-        films = network.film(x.new_zeros(len(x)))
-        stages = sparse_features(network.encoder, x, visible, films)
-        prediction: Tensor = network.decoder(self.densified(stages), films[sum(network.config.blocks) :])
-        return prediction
+        network, t = self.network, x.new_zeros(len(x))
+        assert isinstance(network, SparseNetwork)
+        return network.decode(self.densified(network.sparse_stages(x, visible, t)), t)
 
     def densified(self, stages: Sequence[SparseFeatures]) -> list[Tensor]:
         """Each stage's features with its token at every hidden voxel."""

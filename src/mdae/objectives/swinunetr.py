@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdae.errors import ConfigError
-from mdae.networks import NetworkConfig, ResidualUNet
+from mdae.networks import Network
 from mdae.networks.blocks import Stack
 from mdae.objectives.base import Objective, StepOutput
-from mdae.objectives.heads import Projection, encoder_only, nt_xent
+from mdae.objectives.heads import Projection, nt_xent
 from mdae.objectives.regions import region_mean
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.objectives.views import quarter_turned
@@ -116,20 +116,24 @@ def cut_out(starts: Tensor, ends: Tensor, share: Tensor, patch: Shape3) -> Mask:
 class Reconstruction(nn.Module):
     """From the deepest stage alone to the volume: convolutions that mirror the encoder's, each upsampled."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        coarse_to_fine = config.features[::-1]
+        coarse_to_fine, strides = network.widths[::-1], network.strides[::-1]
         self.stages = nn.ModuleList(
             Stack(before, after)
             for before, after in zip(coarse_to_fine[:-1], coarse_to_fine[1:], strict=True)
         )
-        self.last = nn.Conv3d(config.features[0], config.in_channels, 1)
+        self.factors = [before // after for before, after in zip(strides[:-1], strides[1:], strict=True)]
+        self.finest = strides[-1]
+        self.last = nn.Conv3d(coarse_to_fine[-1], network.in_channels, 1)
 
     def forward(self, x: Batch) -> Batch:
-        for stage in self.stages:
-            x = F.interpolate(stage(x), scale_factor=2, mode="trilinear")
+        for stage, factor in zip(self.stages, self.factors, strict=True):
+            x = F.interpolate(stage(x), scale_factor=factor, mode="trilinear")
         volume: Tensor = self.last(x)
-        return volume
+        return (
+            F.interpolate(volume, scale_factor=self.finest, mode="trilinear") if self.finest > 1 else volume
+        )
 
 
 class SwinUNETR(Objective):
@@ -142,15 +146,15 @@ class SwinUNETR(Objective):
     other devices or in other micro-batches are not compared.
     """
 
+    needs = "stages"
     mixes_samples: ClassVar[bool] = True
     min_batch: ClassVar[int] = 2
 
-    def __init__(self, network: ResidualUNet, settings: SwinUNETRConfig) -> None:
+    def __init__(self, network: Network, settings: SwinUNETRConfig) -> None:
         super().__init__(network)
         self.settings = settings
-        encoder_only(network)
-        deepest = network.config.features[-1]
-        self.inpaint = Reconstruction(network.config)
+        deepest = network.widths[-1]
+        self.inpaint = Reconstruction(network)
         self.rotate = Projection(deepest, 4)
         self.contrast = Projection(deepest, settings.projection)
 
@@ -171,7 +175,7 @@ class SwinUNETR(Objective):
             sure = None if known is None else quarter_turned(known.repeat(2, 1, 1, 1, 1), turns)
             if sure is not None:
                 target, seen = target.masked_fill(~sure, 0.0), seen.masked_fill(~sure, 0.0)
-        deepest = self.network.encoder(seen)[-1]
+        deepest = self.network.stages(seen)[-1]
         filled, mean = self.inpaint(deepest), deepest.float().mean(dim=(2, 3, 4))
         inpaint = region_mean((filled.float() - target).abs(), sure).mean()
         rotate = F.cross_entropy(self.rotate(mean), turns)

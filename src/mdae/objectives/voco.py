@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective, StepOutput
-from mdae.objectives.heads import Projection, encoder_only, pooled
+from mdae.objectives.heads import Projection, pooled
 from mdae.objectives.registry import ObjectiveSpec, register
 from mdae.objectives.views import quarter_turned
 from mdae.tensors import Batch, Mask, constant
@@ -171,12 +171,13 @@ class VoCo(Objective):
     the authors' later code does.
     """
 
-    def __init__(self, network: ResidualUNet, settings: VoCoConfig) -> None:
+    needs = "stages"
+
+    def __init__(self, network: Network, settings: VoCoConfig) -> None:
         super().__init__(network)
         self.settings = settings
-        encoder_only(network)
         width = settings.width
-        self.project = Projection(sum(network.config.features), width, width, width, normalise=True)
+        self.project = Projection(sum(network.widths), width, width, width, normalise=True)
 
     def forward(
         self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None
@@ -190,7 +191,7 @@ class VoCo(Objective):
             regions = draw(self.settings, patch, generators)
             label = overlaps(regions.starts[:, :num_base], regions.starts[:, num_base:], side)
             views = cut(clean, regions, side, fitting_side(side, self.network.stride))
-        features = pooled(self.network.encoder(views))
+        features = pooled(self.network.stages(views))
         z = self.project(features.view(*regions.turns.shape, -1))
         base, target = z[:, :num_base], z[:, num_base:]
         position, apart = position_loss(target, base, label), base_loss(base)

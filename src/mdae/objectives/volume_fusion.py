@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdae.errors import ConfigError
-from mdae.networks import ResidualUNet
+from mdae.networks import Network
 from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.regions import region_mean
 from mdae.objectives.registry import ObjectiveSpec, register
@@ -60,11 +60,11 @@ class VolumeFusion(Objective):
     mixes_samples = True
     min_batch = 2
 
-    def __init__(self, network: ResidualUNet, config: VolumeFusionConfig) -> None:
+    def __init__(self, network: Network, config: VolumeFusionConfig) -> None:
         super().__init__(network)
         self.config = config
-        network.decoder.seg_layers.requires_grad_(False)
-        self.head = nn.Conv3d(network.config.features[0], config.levels + 1, 1)
+        network.freeze_head()
+        self.head = network.new_head(config.levels + 1)
 
     def forward(
         self, clean: Batch, generators: Sequence[torch.Generator], known: Mask | None = None
@@ -109,11 +109,7 @@ class VolumeFusion(Objective):
 
     def predict(self, mixed: Batch) -> Float[Tensor, "B K D H W"]:
         """The logits of the classes."""
-        network = self.network
-        films = network.film(mixed.new_zeros(len(mixed)))
-        features = network.encoder(mixed, films)
-        logits: Tensor = self.head(network.decoder.features(features, films[sum(network.config.blocks) :]))
-        return logits
+        return self.network.restore(mixed, mixed.new_zeros(len(mixed)), self.head)
 
 
 def _draw_boxes(

@@ -28,7 +28,7 @@ from mdae.evaluation.probing.probe import feature_matrix
 from mdae.evaluation.statistics.intervals import auroc, average_precision, cross_validation_widening
 from mdae.evaluation.statistics.tests import delong
 from mdae.inference.reconstruct import Reconstruction, restore
-from mdae.networks import ResidualUNet
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model
 from mdae.options import ObjectiveOptions
 from mdae.report.config import DemoConfig
@@ -218,7 +218,7 @@ def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: Pre
 def _untrained(model: SavedModel, training: PretrainConfig) -> SavedModel:
     """The same network with the weights that pre-training started from."""
     generator = torch_generator(training.seed, "weights")
-    network = ResidualUNet(model.network.config, generator=generator).eval()
+    network = preset(training.network).new(generator).eval()
     return SavedModel(network, model.contract, model.patch)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.files import read_yaml
-from mdae.networks.presets import preset
-from mdae.objectives.plugin import load_plugin
+from mdae.networks import preset
 from mdae.objectives.registry import objective_config
 from mdae.objectives.settings import flatten
 from mdae.options import AugmentOptions, read_changes
+from mdae.plugin import load_plugin
 from mdae.tasks.catalogue import find_task
 from mdae.training.config import PretrainConfig
 

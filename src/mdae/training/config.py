@@ -39,9 +39,9 @@ class PretrainConfig:
     objective: str = "mdae"
     """What to learn from: mdae, mae, simclr and others; `mdae objectives` lists them."""
     plugin: Path | None = None
-    """Python file of your own that registers further objectives. It is run, so take nobody else's unread."""
+    """Python file of your own with further objectives or networks. It is run, so take nobody else's unread."""
     network: str = "tiny"
-    """Network preset: tiny, small, base or resenc-l."""
+    """What to train: tiny, small, base or resenc-l, or one of --plugin."""
     steps: int = 1000
     """Optimiser steps."""
     batch: int = 4

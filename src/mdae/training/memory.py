@@ -20,9 +20,7 @@ from mdae.training.step import Learner, MicroBatch
 KEPT_FREE = 0.05  # of a GPU, for held-out volumes and what is fragmented
 TAKEN_CPU = 0.8  # of the memory that is available
 BYTES_A_PARAM = 16  # weight, gradient and AdamW's two moments in float32
-MAPS = (
-    64  # full-resolution maps of the first stage's width that a step keeps, at most: a guess before counting
-)
+MAPS = 32  # of the largest map's size that a step keeps, at most: a guess before counting
 CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -110,13 +108,13 @@ def made_up_crops(run: Run, size: int) -> Tensor:
     """Noise as the loader would give crops, (size, C, D, H, W) in float16."""
     margin = augment.margin(run.config.augment, run.patch, run.store.contract.spacing_mm)
     shape = [side + 2 * beyond for side, beyond in zip(run.patch, margin, strict=True)]
-    channels = run.objective.network.config.in_channels
+    channels = run.objective.network.in_channels
     return torch.randn((size, channels, *shape), generator=torch_generator(0, "made up")).half()
 
 
 def needs_no_count(run: Run, world: World, size: int) -> bool:
     """Whether so many volumes fit in any case."""
-    maps = MAPS * run.objective.network.config.features[0] * 4 * math.prod(run.patch)
+    maps = MAPS * run.objective.network.largest_map(run.patch) * 4
     return size * maps < available_bytes() * TAKEN_CPU / world.place.local_size / 2
 
 

@@ -16,13 +16,13 @@ from mdae.data.store import Store, StoredScan
 from mdae.data.subjects import warn_of_one
 from mdae.errors import ConfigError, DataError
 from mdae.interop.begin import Begun, begin_with
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel, manifest, save_model
 from mdae.objectives import Objective, build_objective, objective_config
-from mdae.objectives.plugin import load_plugin
 from mdae.objectives.registry import describe
 from mdae.objectives.settings import flatten
 from mdae.options import ObjectiveOptions, read_changes
+from mdae.plugin import load_plugin
 from mdae.seeding import key, torch_generator
 from mdae.training.cadence import Cadence
 from mdae.training.config import LATER, PretrainConfig
@@ -130,7 +130,7 @@ class Run:
         return self._elements(size) < MOST_ELEMENTS
 
     def _elements(self, size: int) -> int:
-        return size * max(self.objective.network.config.features[0] * 2, 1) * math.prod(self.patch)
+        return size * self.objective.network.largest_map(self.patch)
 
     def step_settings(self, *, bf16: bool) -> StepSettings:
         """What a step does around the objective."""
@@ -151,15 +151,15 @@ class Run:
 
 def open_run(config: PretrainConfig) -> Run:
     """Open the store, split its subjects and build the objective; every bad option is found here."""
-    chosen = preset(config.network)
-    patch = chosen.crop(config.patch)
     if config.plugin is not None:
         load_plugin(config.plugin)
+    chosen = preset(config.network)
+    patch = chosen.crop(config.patch)
     changes = read_changes(config.settings)
     settings = objective_config(config.objective, config.options, changes)
     objective = build_objective(
         config.objective,
-        ResidualUNet(chosen.network, generator=torch_generator(config.seed, "weights")),
+        chosen.new(torch_generator(config.seed, "weights")),
         config.options,
         changes,
         generator=torch_generator(config.seed, "heads"),

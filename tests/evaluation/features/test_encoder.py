@@ -56,9 +56,8 @@ def test_whole_is_the_encoder_at_t_0_on_the_padded_volume(model, cohort):
     encoder, saved = mdae.load(model), load_model(model)
     prepared = encoder.prepare(first_scan(cohort))
     x = pad_to_stride(torch.from_numpy(prepared.data)[None, None], 8, prepared.record.background)
-    films = saved.network.film(torch.zeros(1))
     with torch.no_grad():
-        stages = saved.network.encoder(x, films[: sum(saved.network.config.blocks)])
+        stages = saved.network.stages(x, torch.zeros(1))
     expected = torch.cat([stage.mean(dim=(0, 2, 3, 4)) for stage in stages]).numpy()
     np.testing.assert_allclose(encoder.embed(first_scan(cohort), window="whole"), expected, atol=1e-5)
 

@@ -37,8 +37,7 @@ from mdae.evaluation.finetuning.loop import Epoch, Finetuner, draw_rows
 from mdae.evaluation.finetuning.model import FinetuneModel, layerwise, widened
 from mdae.evaluation.probing.estimators import LINEAR
 from mdae.interop.backbone import Backbone, PooledEncoder
-from mdae.networks import ResidualUNet
-from mdae.networks.presets import NetworkConfig
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.options import AugmentOptions
 from mdae.seeding import numpy_generator, torch_generator
 
@@ -86,8 +85,8 @@ def backbone(network: nn.Module, stem: str, groups: list[nn.Module], num_feature
 
 def small() -> Backbone:
     """Our own encoder of two stages; 3 groups, 12 features."""
-    config = NetworkConfig(features=(4, 8), blocks=(1, 1))
-    encoder = ResidualUNet(config, generator=torch_generator(0, "weights")).encoder_at(0.0)
+    config = UNetConfig(features=(4, 8), blocks=(1, 1))
+    encoder = ResidualUNet(config, generator=torch_generator(0, "weights")).at(0.0).encoder
     return backbone(PooledEncoder(encoder), "encoder.stem.convs.0.conv", [encoder.stem, *encoder.stages], 12)
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from mdae.data.anatomy import Lesions, Template, draw_anatomy, draw_contrast, draw_lesions, load_template
 from mdae.data.preprocess import Preprocessing
-from mdae.networks import PRESETS, ResidualUNet
+from mdae.networks import PRESETS
 from mdae.networks.saved import SavedModel, save_model
 from mdae.seeding import torch_generator
 
@@ -73,7 +73,7 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 
 def model(folder: Path) -> Path:
     """A tiny model whose conditioning and norms are no identity, so that a fold shows."""
-    network = ResidualUNet(PRESETS["tiny"].network)
+    network = PRESETS["tiny"].new()
     with torch.no_grad():
         for index, parameter in enumerate(network.parameters()):
             noise = torch.randn(parameter.shape, generator=torch_generator(0, "w", index))

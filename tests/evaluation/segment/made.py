@@ -11,7 +11,7 @@ from mdae.data.intensity import ZScore
 from mdae.data.io import Scan
 from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.evaluation.segment.volumes import LabelledVolume, labelled
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel
 from mdae.seeding import numpy_generator, torch_generator
 from mdae.types import Shape3
@@ -22,7 +22,7 @@ LABELS = ("background", "left", "right")
 
 def model(patch: Shape3 = (16, 16, 16)) -> SavedModel:
     """Untrained, with blocks that are no identity."""
-    network = ResidualUNet(preset("tiny").network, generator=torch_generator(0, "weights")).eval()
+    network = preset("tiny").new(torch_generator(0, "weights")).eval()
     return SavedModel(network, CONTRACT, patch, provenance={})
 
 

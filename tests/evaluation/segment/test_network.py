@@ -28,8 +28,8 @@ def test_maps_are_the_pretrained_networks_own():
     model = made.model()
     x = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     maps = MapNetwork(model).eval()(x)
-    stages = model.network.encoder_at(0.0)(x)
-    last = model.network.decoder_at(0.0).features(stages)
+    stages = model.network.at(0.0).encoder(x)
+    last = model.network.at(0.0).maps(stages)[-1]
     assert [own.shape[1] for own in maps] == [8, 16, 32, 64, 32, 16, 8]
     torch.testing.assert_close(maps[: len(stages)], stages)
     torch.testing.assert_close(maps[-1], last)

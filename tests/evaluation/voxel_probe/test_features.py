@@ -17,13 +17,13 @@ from mdae.evaluation.voxel_probe.context import (
     scale_maps,
 )
 from mdae.evaluation.voxel_probe.features import features_at, read_out
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.saved import SavedModel
 from mdae.seeding import torch_generator
 
 
 def encoder(patch: tuple[int, int, int] = (16, 16, 16)) -> Encoder:
-    network = ResidualUNet(preset("tiny").network, generator=torch_generator(0, "weights"))
+    network = preset("tiny").new(torch_generator(0, "weights"))
     return Encoder(SavedModel(network, Preprocessing(), patch, provenance={}))
 
 

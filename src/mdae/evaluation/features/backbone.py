@@ -12,7 +12,7 @@ from mdae.interop.raw import centred
 
 def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
     """One of our own encoders, ready to be fine-tuned."""
-    network, patch = encoder.network, encoder.patch
+    network, patch = encoder.folded, encoder.patch
 
     def fit(prepared: PreparedScan) -> np.ndarray:
         return centred(prepared.data, patch, prepared.record.background)
@@ -20,14 +20,14 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
     return Backbone(
         name=name,
         identity=identity,
-        network=PooledEncoder(network),
+        network=PooledEncoder(network.encoder),
         preprocessing={"contract": encoder.contract.to_dict(), "fit": "middle window"},
         prepare=encoder.prepare,
         fit=fit,
         patch=patch,
         num_features=encoder.num_features,
-        stem="encoder.stem.convs.0.conv",
-        groups=[network.stem, *network.stages],
+        stem=f"encoder.{network.stem}",
+        groups=network.groups(),
         source="a model folder of mdae",
         pretraining=encoder.provenance.get("scans"),
         spacing_mm=encoder.contract.spacing_mm,

@@ -19,7 +19,7 @@ from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_starts
 from mdae.foreground import is_foreground
 from mdae.interop.raw import prepare_by
-from mdae.networks import ResidualEncoder
+from mdae.networks import Network
 from mdae.networks.norm import lay_channels_last
 from mdae.networks.saved import SavedModel, load_model
 from mdae.networks.unet import pad_to_stride
@@ -39,6 +39,7 @@ class Encoder:
         device: where to compute.
 
     Attributes:
+        folded: the whole network without time, on the CPU but for its encoder.
         network: the plain encoder.
         contract: how scans are prepared for it.
         patch: the window in voxels.
@@ -47,23 +48,24 @@ class Encoder:
 
     def __init__(self, model: SavedModel, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
-        self.network: ResidualEncoder = model.network.encoder_at(0.0).to(self.device)
+        self.folded: Network = model.network.at(0.0)
+        self.network = self.folded.encoder.to(self.device)
         if self.device.type == "cuda":
             lay_channels_last(self.network)
         self.contract: Preprocessing = model.contract
         self.patch: Shape3 = model.patch
         self.provenance = model.provenance
-        self.num_features = sum(self.network.config.features)
-        if self.network.config.in_channels != 1:
+        self.num_features = sum(self.folded.widths)
+        if self.folded.in_channels != 1:
             raise ConfigError(
-                f"a model of {self.network.config.in_channels} contrasts cannot embed single scans",
+                f"a model of {self.folded.in_channels} contrasts cannot embed single scans",
                 mend="use a model of one contrast",
             )
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each stage, finest first."""
-        return self.network.config.features
+        return self.folded.widths
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
@@ -120,7 +122,7 @@ class Encoder:
         """
         x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
         if window == "whole":
-            batch = pad_to_stride(x[None, None], self.network.config.stride, background)
+            batch = pad_to_stride(x[None, None], self.folded.stride, background)
             return self._pooled(batch, pool)[0].numpy()
         starts = window_starts(volume.shape, self.patch, centre_only=window == "centre")
         windows = torch.stack([cut_window(x, start, self.patch, background) for start in starts])[:, None]

@@ -23,7 +23,7 @@ from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import file_identity
 from mdae.interop.known import spelled_out
 from mdae.interop.strangers import open_stranger
-from mdae.networks import ResidualUNet, preset
+from mdae.networks import preset
 from mdae.networks.hub import is_hub_name, local_folder
 from mdae.networks.saved import WEIGHTS, SavedModel, load_model
 from mdae.seeding import torch_generator
@@ -261,7 +261,7 @@ def _untrained(words: str) -> tuple[SavedModel, str, str]:
             raise ConfigError(f"a seed of {seed!r}")
     except ConfigError as error:
         raise ConfigError(error.what, mend=f"write {UNTRAINED}:tiny or {UNTRAINED}:tiny:1, say") from error
-    network = ResidualUNet(chosen.network, generator=torch_generator(int(seed or 0), "weights")).eval()
+    network = chosen.new(torch_generator(int(seed or 0), "weights")).eval()
     model = SavedModel(network, Preprocessing(), chosen.patch, provenance={"scans": Histogram.pretraining})
     shown = f"{UNTRAINED}-{name}" + (f"-{int(seed)}" if int(seed or 0) else "")
     return model, shown, f"{UNTRAINED} {name} {int(seed or 0)}"

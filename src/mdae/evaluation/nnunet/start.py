@@ -13,9 +13,10 @@ from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.extractors import UNTRAINED, is_own, model_name
 from mdae.interop.checkpoints import file_identity
-from mdae.interop.nnunet import nnunet_weights
-from mdae.networks import ResidualUNet, preset
+from mdae.interop.nnunet import nnunet_weights, unet_of
+from mdae.networks import preset
 from mdae.networks.saved import WEIGHTS, load_model
+from mdae.networks.unet import ResidualUNet
 from mdae.types import Shape3
 
 NO_SCANS = {"salt": "", "hashes": []}  # the manifest of an encoder that has seen none
@@ -60,7 +61,7 @@ def open_start(spec: str) -> Start:
     kind, _, name = spec.partition(":")
     if kind == UNTRAINED:
         chosen = preset(name or "tiny")
-        network = ResidualUNet(chosen.network)
+        network = unet_of(chosen.new())
         return Start(
             f"{UNTRAINED}-{name or 'tiny'}", spec, network, Preprocessing(), chosen.patch, False, NO_SCANS
         )
@@ -73,7 +74,7 @@ def open_start(spec: str) -> Start:
     return Start(
         name=model_name(path),
         fingerprint=file_identity(path / WEIGHTS),
-        network=model.network,
+        network=unet_of(model.network),
         contract=model.contract,
         patch=model.patch,
         trained=True,

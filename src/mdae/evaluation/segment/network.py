@@ -1,4 +1,4 @@
-"""The pre-trained U-Net with one linear head on all its maps, which starts as a readout of them.
+"""The pre-trained network with one linear head on all its maps, which starts as a readout of them.
 
 Every map, the encoder's and the decoder's, is brought to the voxels by trilinear interpolation. A linear head commutes
 with that: it acts on the coarse maps, and a number a label is interpolated instead of hundreds of features. Contrasts
@@ -35,28 +35,24 @@ class MapNetwork(nn.Module):
 
     def __init__(self, model: SavedModel) -> None:
         super().__init__()
-        self.encoder = model.network.encoder_at(0.0)
-        self.decoder = model.network.decoder_at(0.0)
-        self.decoder.seg_layers = nn.ModuleList()  # of the pre-training's own output
-        features = model.network.config.features
-        self.widths: tuple[int, ...] = (*features, *features[-2::-1])
+        plain = model.network.at(0.0)
+        plain.drop_head()  # of the pre-training's own output
+        self.encoder, self.decoder = plain.encoder, plain.decoder
+        self._whole = (plain,)  # in a tuple, so that its weights have one name
+        self.widths: tuple[int, ...] = (*plain.widths, *plain.map_widths)
         self.patch: Shape3 = model.patch
         self.requires_grad_(True)
 
     def forward(self, x: Batch) -> list[Tensor]:
         """The maps of windows (B, 1, D, H, W): the encoder's, finest first, then the decoder's, coarsest first."""
-        maps = list(self.encoder(x))
-        y = maps[-1]
-        below = maps[-2::-1]
-        for up, stage, skip in zip(self.decoder.transpconvs, self.decoder.stages, below, strict=True):
-            y = stage(torch.cat([up(y), skip], dim=1))
-            maps.append(y)
-        return maps
+        (plain,) = self._whole
+        stages = plain.stages(x)
+        return [*stages, *plain.maps(stages)]
 
     def groups(self) -> list[nn.Module]:
         """Its parts from input to output, for layer-wise learning rates."""
-        ups = zip(self.decoder.transpconvs, self.decoder.stages, strict=True)
-        return [self.encoder.stem, *self.encoder.stages, *(nn.ModuleList(pair) for pair in ups)]
+        (plain,) = self._whole
+        return [*plain.groups(), *plain.decoder_groups()]
 
 
 class FrozenMaps:

@@ -52,7 +52,7 @@ def _crop_features(moment: Moment) -> CropFeatures:
     crops = CropDataset(
         run.store, run.validation or run.train
     )  # of few subjects several each, always the same
-    encoder = moment.learner.raw.network.encoder_at(0.0)
+    encoder = moment.learner.raw.network.at(0.0).encoder
     mine: list[tuple[int, list[np.ndarray], np.ndarray]] = []
     samples = range(world.place.rank, LOOKED_AT, world.size)
     size = min(AT_ONCE, max(map(len, moment.held_out.groups), default=1))

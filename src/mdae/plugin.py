@@ -1,4 +1,4 @@
-"""A user's own objectives: a Python file that registers them, imported once."""
+"""A user's own objectives and networks: a Python file that registers them, imported once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mdae.errors import ConfigError, MDAEError
 
 
 def load_plugin(path: Path) -> None:
-    """Run a Python file of the user's, which registers objectives; a second time it is left alone.
+    """Run a Python file of the user's, which registers objectives or networks; a second time it is left alone.
 
     Raises:
         ConfigError: no such file, or an error in it, with the line it came from.
@@ -22,7 +22,9 @@ def load_plugin(path: Path) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ConfigError("no such Python file", where=path, mend="give a file that registers an objective")
+        raise ConfigError(
+            "no such Python file", where=path, mend="give a file that registers an objective or a network"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     try:
