@@ -18,6 +18,7 @@ from mdae.errors import ConfigError, ModelError
 from mdae.interop.begin import begin_with
 from mdae.interop.initial import read_initial
 from mdae.networks import PRESETS, NetworkConfig, NetworkSpec, register
+from mdae.networks.primus import PrimusConfig
 from mdae.networks.registry import PLUGIN
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.networks.unet import UNetConfig
@@ -27,7 +28,8 @@ from tests.contract import Case, networks
 
 # Sizes for the checks by kind; each kind that is registered has an entry.
 SMALL: dict[str, NetworkConfig] = {
-    "residual-unet": UNetConfig(features=(4, 6, 8), blocks=(1, 2, 1), time_dim=8)
+    "residual-unet": UNetConfig(features=(4, 6, 8), blocks=(1, 2, 1), time_dim=8),
+    "primus": PrimusConfig(embed_dim=24, depth=2, heads=2, token=4, shape=(8, 8, 12), time_dim=8),
 }
 KINDS = {spec.kind: spec for spec in PRESETS.values()}
 OWN = re.compile(r"<!-- test: own network -->\n```python\n(.*?)```", re.DOTALL)
@@ -102,6 +104,33 @@ def test_objectives_train_it_through_the_interface_alone(own, name):
         contract.check_pictures_are_volumes,
     ):
         check(case)
+
+
+TOKENS = {"block": "4,4,4"}  # a mask that hides tokens whole
+ON_TOKENS = [
+    *(Case(name, TOKENS, "primus-tiny") for name in ("mdae", "mdae-masked", "mae", "simmim", "diffmae")),
+    Case("mae", {**TOKENS, "drop_hidden": "true"}, "primus-tiny"),
+    *(
+        Case(name, {}, "primus-tiny")
+        for name in ("spark", "dsm", "models-genesis", "volume-fusion", "simclr")
+    ),
+    Case("swinunetr", {}, "primus-tiny"),
+    Case("voco", {"grid": "2,2,2"}, "primus-tiny"),
+]
+
+
+@pytest.mark.parametrize("case", ON_TOKENS, ids=lambda case: "-".join([case.name, *case.changes]))
+def test_objectives_train_a_transformer(case, monkeypatch):
+    monkeypatch.setitem(PRESETS, "primus-tiny", small("primus"))
+    contract.check_loss_and_gradients_are_finite(case)
+    contract.check_pictures_are_volumes(case)
+
+
+def test_a_transformer_resumes_exactly(store, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "primus-tiny", small("primus"))
+    contract.check_resumes_exactly(
+        Case("mae", {**TOKENS, "drop_hidden": "true"}, "primus-tiny"), store, tmp_path
+    )
 
 
 def test_an_objective_that_needs_more_says_so(own):

@@ -120,7 +120,10 @@ def test_a_plan_with_sizes_is_checked_against_what_can_be_had(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"architecture_plans": {"arch_class_name": "PrimusM", "arch_kwargs": None}}, "kind PrimusM"),
+        (
+            {"architecture_plans": {"arch_class_name": "PlainConvUNet", "arch_kwargs": None}},
+            "kind PlainConvUNet",
+        ),
         ({"pretrain_num_input_channels": 4}, "4 contrasts"),
         ({"recommended_downstream_patchsize": [16, 24, 21]}, "multiple of 4"),
         ({"pretrain_plan": {}}, "no adaptation plan"),

@@ -14,6 +14,7 @@ from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.files import atomic_write, require_writable
 from mdae.interop.configs import ExportConfig
+from mdae.interop.nnssl_primus import nnssl_weights, primus_kind
 from mdae.interop.nnunet import (
     CONFIGURATION,
     READER,
@@ -24,6 +25,8 @@ from mdae.interop.nnunet import (
     save_nnunet,
     unet_of,
 )
+from mdae.networks import Network
+from mdae.networks.primus import Primus
 from mdae.networks.registry import describe
 from mdae.networks.saved import SavedModel, load_model
 from mdae.version import __version__
@@ -111,7 +114,11 @@ def export_nnssl(model: SavedModel, folder: Path) -> None:
     nnssl's forks widen the stem by themselves and take stem and stages.
     """
     plan = adaptation_plan(model)
-    weights = nnunet_weights(unet_of(model.network), model.network.in_channels)
+    network = model.network
+    if isinstance(network, Primus):
+        weights = nnssl_weights(network)
+    else:
+        weights = nnunet_weights(unet_of(network), network.in_channels)
     with atomic_write(folder / CHECKPOINT) as temporary:
         contents = {"network_weights": weights, "nnssl_adaptation_plan": plan, "trainer_name": "mdae"}
         torch.save(contents, temporary)
@@ -121,16 +128,30 @@ def export_nnssl(model: SavedModel, folder: Path) -> None:
 
 def adaptation_plan(model: SavedModel) -> dict[str, Any]:
     """What nnssl writes beside its weights, JSON-able."""
-    kwargs = dict(architecture(unet_of(model.network).config)["arch_kwargs"])
     return {
-        "architecture_plans": {
-            "arch_class_name": "ResidualEncoderUNet",
-            "arch_kwargs": kwargs,
-            "arch_kwargs_requiring_import": ["conv_op", "norm_op", "nonlin"],
-        },
+        **_architecture_and_keys(model.network),
         "pretrain_plan": _pretrain_plan(model.contract, list(model.patch)[::-1]),
         "pretrain_num_input_channels": model.network.in_channels,
         "recommended_downstream_patchsize": list(model.patch)[::-1],
+    }
+
+
+def _architecture_and_keys(network: Network) -> dict[str, Any]:
+    if isinstance(network, Primus):
+        named = {"arch_class_name": primus_kind(network.config), "arch_kwargs": None}
+        return {
+            "architecture_plans": {**named, "arch_kwargs_requiring_import": None},
+            "key_to_encoder": "eva",
+            "key_to_stem": "down_projection",
+            "keys_to_in_proj": ["down_projection.proj"],
+            "key_to_lpe": "eva.pos_embed",
+        }
+    return {
+        "architecture_plans": {
+            "arch_class_name": "ResidualEncoderUNet",
+            "arch_kwargs": dict(architecture(unet_of(network).config)["arch_kwargs"]),
+            "arch_kwargs_requiring_import": ["conv_op", "norm_op", "nonlin"],
+        },
         "key_to_encoder": "encoder.stages",
         "key_to_stem": "encoder.stem",
         "keys_to_in_proj": ["encoder.stem.convs.0.conv", "encoder.stem.convs.0.all_modules.0"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from mdae.errors import ConfigError, ModelError
 from mdae.interop.checkpoints import Checkpoint, file_identity, part_of, read_checkpoint, weights_file
 from mdae.interop.known import spelled_out
 from mdae.interop.nnssl import PLAN, AdaptationPlan, adaptation_of, config_of, encoder_weights, named_once
+from mdae.interop.nnssl_primus import SIZES as PRIMUS
+from mdae.interop.nnssl_primus import axes_reversed, primus_config, primus_weights
 from mdae.interop.nnunet import DECODER, HEADS
 from mdae.networks import NetworkConfig
 from mdae.networks.hub import PATTERNS, is_hub_name, local_folder
@@ -144,6 +146,8 @@ def _of_checkpoint(checkpoint: Checkpoint, place: str) -> Initial:
     ours = PLAN if (where.parent / PLAN).is_file() else "nnssl_adaptation_plan"
     nnssl = "nnssl_adaptation_plan" in others or (plans is None and ours == PLAN)
     plan = adaptation_of(others, where) if nnssl else AdaptationPlan()
+    if plan.kind in PRIMUS:
+        return _of_primus(checkpoint, plan, place)
     transpose = plan.transpose if nnssl else _transpose(plans)
     weights = encoder_weights(checkpoint.weights, plan, where)
     try:
@@ -171,7 +175,38 @@ def _of_checkpoint(checkpoint: Checkpoint, place: str) -> Initial:
     )
 
 
-_MEND = "give a checkpoint of a residual encoder U-Net (ResEnc)"
+def _of_primus(checkpoint: Checkpoint, plan: AdaptationPlan, place: str) -> Initial:
+    """nnssl's Primus; decoders of its trainers are others than ours, or of other sizes, and are left."""
+    where = checkpoint.path
+    if plan.transpose != (0, 1, 2):
+        raise ModelError(
+            f"axes in the order {_order(plan.transpose)}",
+            where=where,
+            mend="give one trained on axes z, y, x",
+        )
+    weights = primus_weights(checkpoint.weights, plan.encoder_key, plan.stem_key)
+    try:
+        config = primus_config(weights, plan.kind, plan.patch)
+    except KeyError as error:
+        raise ModelError(f"not a {plan.kind}: no {error}", where=where, mend=_MEND) from error
+    except ConfigError as error:
+        raise ModelError(error.what, where=where, mend=_MEND) from error
+    shape = (config.shape[2], config.shape[1], config.shape[0])
+    return Initial(
+        where=place,
+        kind="nnssl",
+        identity=checkpoint.identity,
+        network=replace(config, shape=shape),
+        encoder=axes_reversed(weights, config),
+        adapted=[f"axes turned from {_order(plan.transpose)} to (x, y, z)"],
+        about={
+            "objective": str(checkpoint.others.get("trainer_name", "not stated")),
+            **_prepared(plan, True),
+        },
+    )
+
+
+_MEND = "give a checkpoint of a residual encoder U-Net (ResEnc) or Primus"
 
 
 def _prepared(plan: AdaptationPlan, nnssl: bool) -> dict[str, Any]:

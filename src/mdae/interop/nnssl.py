@@ -1,4 +1,4 @@
-"""Encoders pre-trained with nnssl, the OpenMind checkpoints among them, on the ResEnc-L backbone.
+"""Encoders pre-trained with nnssl, the OpenMind checkpoints among them, on the ResEnc-L and Primus backbones.
 
 Paper: Wald et al., "An OpenMind for 3D medical vision self-supervised learning", ICCV 2025. Weights: CC BY 4.0.
 Written for `checkpoint_final.pth` with `adaptation_plan.json` of the repositories `ResEncL-OpenMind-*` on the Hugging
@@ -36,12 +36,20 @@ from mdae.data.preprocess import PreparedScan
 from mdae.errors import ConfigError, ModelError, ScanError
 from mdae.interop.backbone import Backbone, PooledEncoder
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
+from mdae.interop.nnssl_primus import SIZES as PRIMUS
+from mdae.interop.nnssl_primus import primus_config, primus_weights
 from mdae.interop.raw import as_in_file, centred, read_raw, recorded
-from mdae.networks.unet import ResidualEncoder, UNetConfig
+from mdae.networks.primus import Primus, PrimusEncoder
+from mdae.networks.unet import ResidualEncoder, ResidualUNet, UNetConfig
 from mdae.types import Shape3, shape3
 
 CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
-ARCHITECTURES = ("ResEncL", "NoSkipResEncL", "ResidualEncoderUNet")  # one encoder, whatever decodes it
+ARCHITECTURES = (
+    "ResEncL",
+    "NoSkipResEncL",
+    "ResidualEncoderUNet",
+    *PRIMUS,
+)  # the encoder counts, whatever decodes it
 ONE_MM = "onemmiso"  # the configuration that encoders are trained on, where a plan has several
 RAS_READER = "NibabelIOWithReorient"
 THICK = 3.0  # times the finest spacing, from which slices are taken as they are
@@ -55,6 +63,7 @@ class AdaptationPlan:
     """What nnssl writes beside its weights, as far as an encoder needs it; the defaults are OpenMind's.
 
     Attributes:
+        kind: the network, by nnssl's name.
         encoder_key, stem_key: where the stages and the stem are among the weights.
         patch: the sides of the input, in the network's order of axes.
         spacing_mm: isotropic.
@@ -62,6 +71,7 @@ class AdaptationPlan:
         reorient: whether files are turned to RAS first.
     """
 
+    kind: str = "ResEncL"
     encoder_key: str = "encoder.stages"
     stem_key: str = "encoder.stem"
     patch: Shape3 = (160, 160, 160)
@@ -91,6 +101,7 @@ class AdaptationPlan:
         if spacing[0] <= 0 or spacing[0] != spacing[-1]:
             raise ConfigError(f"a spacing of {configuration['spacing']}, not the same along all axes")
         return cls(
+            kind=values["architecture_plans"]["arch_class_name"],
             encoder_key=values["key_to_encoder"],
             stem_key=values["key_to_stem"],
             patch=shape3(values["recommended_downstream_patchsize"]),
@@ -113,18 +124,7 @@ def load_nnssl(path: Path, name: str) -> Backbone:
     checkpoint = read_checkpoint(weights_file(path, [CHECKPOINT]))
     where = checkpoint.path
     plan = adaptation_of(checkpoint.others, where)
-    weights = encoder_weights(checkpoint.weights, plan, where)
-    try:
-        config = config_of(weights)
-        config.check_shape(plan.patch)
-        if config.in_channels != 1:
-            raise ConfigError(f"an encoder of {config.in_channels} contrasts")
-    except KeyError as error:
-        raise ModelError(f"not a residual encoder: no {error}", where=where, mend=_MEND) from error
-    except ConfigError as error:
-        raise ModelError(error.what, where=where, mend=_MEND) from error
-    encoder = ResidualEncoder(config)
-    load_strictly(encoder, weights, where)
+    encoder = _encoder(checkpoint.weights, plan, where)
     trainer = checkpoint.others.get("trainer_name", "objective not stated")
     return Backbone(
         name=name,
@@ -143,11 +143,37 @@ def load_nnssl(path: Path, name: str) -> Backbone:
         prepare=lambda entry: prepare_nnssl(entry, plan.spacing_mm),
         fit=lambda prepared: fit_nnssl(prepared, plan),
         patch=plan.patch,
-        num_features=sum(config.features),
-        stem="encoder.stem.convs.0.conv",
-        groups=[encoder.stem, *encoder.stages],
+        num_features=encoder.config.embed_dim
+        if isinstance(encoder, PrimusEncoder)
+        else sum(encoder.config.features),
+        stem=f"encoder.{Primus.stem if isinstance(encoder, PrimusEncoder) else ResidualUNet.stem}",
+        groups=encoder.groups(),
         source=f"nnssl ({trainer}); Wald et al., ICCV 2025; CC BY 4.0",
     )
+
+
+def _encoder(
+    weights: Mapping[str, Tensor], plan: AdaptationPlan, where: Path
+) -> ResidualEncoder | PrimusEncoder:
+    """The network of the plan's kind with the checkpoint's weights, its axes nnssl's; raises `ModelError`."""
+    try:
+        if plan.kind in PRIMUS:
+            found = primus_weights(weights, plan.encoder_key, plan.stem_key)
+            encoder: ResidualEncoder | PrimusEncoder = PrimusEncoder(
+                primus_config(found, plan.kind, plan.patch)
+            )
+        else:
+            found = encoder_weights(weights, plan, where)
+            encoder = ResidualEncoder(config_of(found))
+        encoder.config.check_shape(plan.patch)
+        if encoder.config.in_channels != 1:
+            raise ConfigError(f"an encoder of {encoder.config.in_channels} contrasts")
+    except KeyError as error:
+        raise ModelError(f"not a {plan.kind}: no {error}", where=where, mend=_MEND) from error
+    except ConfigError as error:
+        raise ModelError(error.what, where=where, mend=_MEND) from error
+    load_strictly(encoder, found, where)
+    return encoder
 
 
 def prepare_nnssl(entry: ScanEntry, spacing_mm: float = 1.0) -> PreparedScan:
@@ -205,7 +231,7 @@ def fit_nnssl(prepared: PreparedScan, plan: AdaptationPlan) -> np.ndarray:
     return centred(volume.transpose(2, 1, 0).transpose(plan.transpose), plan.patch, 0.0)
 
 
-_MEND = "give a checkpoint of nnssl with the ResEnc-L backbone"
+_MEND = "give a checkpoint of nnssl with the ResEnc-L or Primus backbone"
 
 
 def adaptation_of(others: Mapping[str, Any], where: Path) -> AdaptationPlan:

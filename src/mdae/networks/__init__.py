@@ -7,6 +7,9 @@ from mdae.networks.registry import PRESETS, NetworkSpec, preset, register
 # isort: split
 from mdae.networks import unet
 
+# isort: split
+from mdae.networks import primus
+
 __all__ = [
     "PRESETS",
     "Network",
@@ -14,6 +17,7 @@ __all__ = [
     "NetworkSpec",
     "SparseNetwork",
     "preset",
+    "primus",
     "register",
     "unet",
 ]

@@ -104,6 +104,10 @@ class ResidualEncoder(nn.Module):
             features.append(x)
         return features
 
+    def groups(self) -> list[nn.Module]:
+        """The parts from input to output, each weight once."""
+        return [self.stem, *self.stages]
+
     def modulated_norms(self) -> Iterator[InstanceNorm]:
         """The normalisations that FiLM acts on, in the order of its modulations."""
         for module in self.modules():
@@ -220,7 +224,7 @@ class ResidualUNet(Network):
         self.decoder.seg_layers = nn.ModuleList()
 
     def groups(self) -> list[nn.Module]:
-        return [self.encoder.stem, *self.encoder.stages]
+        return self.encoder.groups()
 
     def decoder_groups(self) -> list[nn.Module]:
         ups = zip(self.decoder.transpconvs, self.decoder.stages, strict=True)

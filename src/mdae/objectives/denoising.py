@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mdae.corruption import Corrupted, CorruptionConfig, apply, draw
 from mdae.errors import ConfigError
-from mdae.networks import Network
+from mdae.networks import Network, SparseNetwork
 from mdae.objectives.base import Objective, StepOutput
 from mdae.objectives.detail import gradient_term
 from mdae.objectives.precondition import network_input, prediction_from
 from mdae.objectives.weighting import visible_weight
-from mdae.tensors import Batch, Mask
+from mdae.tensors import Batch, Mask, PerSample
 from mdae.types import Weighting
 
 
@@ -32,6 +32,8 @@ class DenoisingConfig:
         lambda_gradient: the weight of a third, the error of the volume's gradient on the supervised voxels; 0 for none.
         precondition: scale input and output of the network by noise level, as in EDM.
         conditioned: whether the network is told the time; if not, FiLM is left out.
+        drop_hidden: the encoder computes from visible voxels alone instead of seeing 0 in the masked ones; for networks
+            that can. A transformer leaves out the tokens that are masked whole, and is faster by as much.
     """
 
     corruption: CorruptionConfig
@@ -43,6 +45,7 @@ class DenoisingConfig:
     lambda_gradient: float = 0.0
     precondition: bool = False
     conditioned: bool = True
+    drop_hidden: bool = False
 
     def __post_init__(self) -> None:
         if self.supervise not in ("both", "masked", "visible"):
@@ -55,6 +58,8 @@ class DenoisingConfig:
             raise ConfigError(
                 "a negative lambda or a w_max that is not above 0", mend="give positive weights"
             )
+        if self.drop_hidden and (self.corruption.noise_on == "masked" or self.corruption.fill == "noise"):
+            raise ConfigError("masked voxels that hold noise are not hidden", mend="leave drop_hidden out")
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,11 @@ class Denoising(Objective):
     def __init__(self, network: Network, config: DenoisingConfig) -> None:
         super().__init__(network)
         self.config = config
+        if config.drop_hidden and not isinstance(network, SparseNetwork):
+            raise ConfigError(
+                f"drop_hidden: {type(network).__name__} cannot compute from visible voxels alone",
+                mend="leave it out, or use a network with sparse_stages",
+            )
         if not config.conditioned:
             network.freeze_time()
 
@@ -115,12 +125,12 @@ class Denoising(Objective):
         """X^ from what is seen (5), preconditioned if that is wanted."""
         t = corrupted.t if self.config.conditioned else None
         if not self.config.precondition:
-            prediction: Tensor = self.network(seen, t)
-            return prediction
+            return run(self.network, seen, t, drop_hidden=self.config.drop_hidden)
         noised = noised_voxels(self.config.corruption, corrupted.mask)
         if known is not None:
             noised = noised & known
-        output = self.network(network_input(seen, noised, corrupted.coefficients), t)
+        given = network_input(seen, noised, corrupted.coefficients)
+        output = run(self.network, given, t, drop_hidden=self.config.drop_hidden)
         return prediction_from(output, seen, noised, corrupted.coefficients)
 
     def _supervised(self, mask: Mask, counted: Mask | None) -> Mask | None:
@@ -128,6 +138,16 @@ class Denoising(Objective):
         if self.config.supervise == "both":
             return counted
         return _both(mask if self.config.supervise == "masked" else ~mask, counted)
+
+
+def run(network: Network, x: Batch, t: PerSample | None, *, drop_hidden: bool) -> Batch:
+    """The network on a corrupted volume; with `drop_hidden` from the voxels alone that are not 0 in every channel."""
+    if drop_hidden:
+        assert isinstance(network, SparseNetwork)
+        stages = network.sparse_stages(x, (x != 0).any(dim=1, keepdim=True), t)
+        return network.decode([stage.features for stage in stages], t)
+    restored: Tensor = network(x, t)
+    return restored
 
 
 def noised_voxels(corruption: CorruptionConfig, mask: Mask) -> Mask:
