@@ -68,7 +68,7 @@ def our_steps(
 ) -> Callable[[int], None]:
     """A function that makes so many steps of an objective, by the code that `mdae pretrain` runs."""
     device = volumes.device
-    own = preset(network).new(torch_generator(0, "weights"))
+    own = preset(network).new(torch_generator(0, "weights"), in_channels=volumes.shape[1])
     own.recompute(recompute)
     method = build_objective(objective, own, generator=torch_generator(0, "heads")).to(device)
     learner = Learner(method, StepSettings(bf16=uses_bf16(device)), lr=1e-3)
@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--network")
     parser.add_argument("--side", type=int)
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--channels", type=int, default=1, help="contrasts of a volume, with --only ours")
     parser.add_argument("--only", choices=["ours", "peer"], help="two steps of one side, for its memory")
     parser.add_argument("--report-memory", action="store_true")
     options = parser.parse_args()
@@ -172,7 +173,7 @@ def main() -> None:
     keep_freed_memory()  # for both sides alike: it is the process's
     if options.only:
         side, batch = options.side, options.batch
-        volumes = torch.randn(batch, 1, side, side, side, device=device)
+        volumes = torch.randn(batch, options.channels, side, side, side, device=device)
         make = our_steps if options.only == "ours" else peer_steps
         make(options.network, volumes)(2)
         print(own_peak_memory_gib())

@@ -65,13 +65,15 @@ def loss(
     lambda_masked: float = 1.0,
     lambda_visible: float = 1.0,
 ) -> float:
-    """(7) to (9) for a batch: means over each sample's regions first, then over the batch."""
+    """(7) to (9) for a batch: means over each channel's regions first, over the channels that have any, the batch."""
     total = 0.0
     for x_hat, x0, mask, w in zip(prediction, clean, masks, weights, strict=True):
         region = np.broadcast_to(mask, x0.shape)
         error = (x_hat.astype(np.float64) - x0) ** 2
-        masked = error[region].mean() if region.any() else 0.0
-        visible = error[~region].mean() if (~region).any() else 0.0
+        masked, visible = (
+            np.mean([e[r].mean() for e, r in zip(error, part, strict=True) if r.any()]) if part.any() else 0.0
+            for part in (region, ~region)
+        )
         total += lambda_masked * masked + lambda_visible * w * visible
     return total / len(clean)
 
@@ -95,14 +97,15 @@ def taught_voxels(
 
 
 def gradient_term(prediction: np.ndarray, clean: np.ndarray, region: np.ndarray) -> float:
-    """The mean squared error of the differences between neighbours within the region; arrays (C, D, H, W)."""
-    error, squares = prediction.astype(np.float64) - clean, []
+    """The mean squared error of the differences of neighbours within the region, by channel; arrays (C, D, H, W)."""
+    error, squares = prediction.astype(np.float64) - clean, [[] for _ in clean]
     for index in np.ndindex(*error.shape):
         for axis in (1, 2, 3):
             after = tuple(i + (a == axis) for a, i in enumerate(index))
             if after[axis] < error.shape[axis] and region[index] and region[after]:
-                squares.append((error[after] - error[index]) ** 2)
-    return float(np.mean(squares)) if squares else 0.0
+                squares[index[0]].append((error[after] - error[index]) ** 2)
+    means = [np.mean(own) for own in squares if own]
+    return float(np.mean(means)) if means else 0.0
 
 
 def preconditioned(

@@ -322,9 +322,15 @@ def _predict(config: PredictConfig) -> None:
 def _reconstruct(config: ReconstructConfig) -> None:
     from mdae.inference.reconstruct import reconstruct
 
-    errors = reconstruct(config).errors()
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in errors.items() if value is not None)
-    console.print(f"{config.out}: {shown}", soft_wrap=True, highlight=False)
+    for result in reconstruct(config):
+        errors = result.errors().items()
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in errors if value is not None)
+        whose = f"{result.contrast}: " if result.contrast else ""
+        console.print(
+            f"{config.out}: {whose}{shown or 'no clean volume to compare with'}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _export(config: ExportConfig) -> None:

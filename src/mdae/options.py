@@ -29,6 +29,8 @@ class ObjectiveOptions:
     """Edges of a mask block in voxels."""
     per_channel: bool | None = None
     """Mask every channel on its own."""
+    drop_channel: float | None = None
+    """Probability of each channel to be hidden whole, so that one encoder serves whoever lacks a contrast."""
     weighting: Weighting | None = None
     """Weight of the visible term by noise level."""
     w_max: float | None = None

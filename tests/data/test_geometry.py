@@ -11,15 +11,8 @@ from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from scipy import ndimage
 
 from mdae.data.io import Scan
-from mdae.data.preprocess import (
-    PreparedRecord,
-    Preprocessing,
-    denormalise,
-    prepare_scan,
-    to_native,
-    to_prepared,
-    to_ras,
-)
+from mdae.data.native import denormalise, to_native, to_prepared
+from mdae.data.preprocess import PreparedRecord, Preprocessing, prepare_scan, to_ras
 from mdae.data.resample import AxisMap, axis_matrix, resample
 from mdae.seeding import numpy_generator
 

@@ -19,7 +19,8 @@ from mdae.data.intensity import (
     parse_intensity,
 )
 from mdae.data.io import Scan
-from mdae.data.preprocess import PreparedScan, Preprocessing, denormalise, prepare_scan
+from mdae.data.native import denormalise
+from mdae.data.preprocess import PreparedScan, Preprocessing, prepare_scan
 from mdae.errors import ConfigError
 from mdae.seeding import numpy_generator
 

@@ -15,7 +15,8 @@ from nibabel.affines import apply_affine, voxel_sizes
 import mdae
 from mdae.data.intensity import ZScore
 from mdae.data.io import Scan, write_nifti
-from mdae.data.preprocess import Preprocessing, denormalise, prepare_scan
+from mdae.data.native import denormalise
+from mdae.data.preprocess import Preprocessing, prepare_scan
 from mdae.errors import ConfigError, DataError, ModelError
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.segment.config import FewLabelOptions

@@ -9,7 +9,7 @@ from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from mdae.errors import ConfigError
 from mdae.networks import PRESETS, preset
 from mdae.networks.norm import Modulation, norm_act
-from mdae.networks.unet import ResidualUNet, UNetConfig, pad_to_stride
+from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.seeding import torch_generator
 
 SMALL = UNetConfig(in_channels=2, features=(4, 6, 6, 8), blocks=(1, 2, 1, 1), time_dim=16)
@@ -155,12 +155,6 @@ def test_other_sizes_are_refused_with_the_size_that_fits():
         network(volume(1, 2, 15, 17, 16), torch.zeros(1))
     with pytest.raises(ConfigError, match="cannot be normalised"):
         network(volume(1, 2, 8, 8, 8), torch.zeros(1))
-
-
-def test_padding_to_the_stride():
-    padded = pad_to_stride(torch.ones(1, 1, 5, 8, 9), 4, value=-2.0)
-    assert padded.shape == (1, 1, 8, 8, 12)
-    assert padded[0, 0, :5, :, :9].eq(1).all() and padded.sum() == 5 * 8 * 9 - 2 * (8 * 8 * 12 - 5 * 8 * 9)
 
 
 def test_the_same_seed_gives_the_same_weights():

@@ -57,22 +57,23 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 @pytest.mark.parametrize("kind", ["ve", "vp", "flow"])
 @pytest.mark.parametrize("weighting", ["inverse_error", "uniform", "min_snr"])
 @pytest.mark.parametrize("ratio", [(0.01, 0.99), (0.0, 0.0), (1.0, 1.0)])
-def test_loss_matches_the_equations(kind, weighting, ratio):
-    """(1) to (9) on odd sizes with two channels, all-masked and all-visible samples among them."""
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_loss_matches_the_equations(kind, weighting, ratio, per_channel):
+    """(1) to (9) on odd sizes with three channels, all-masked and all-visible samples among them."""
     corruption = CorruptionConfig(
         schedule=Schedule(kind=kind, sigma_max=2.0),
         block=(5, 4, 7),
-        per_channel=True,
+        per_channel=per_channel,
         p_min=ratio[0],
         p_max=ratio[1],
     )
     config = DenoisingConfig(
         corruption=corruption, weighting=weighting, w_max=4.0, lambda_masked=0.7, lambda_visible=1.3
     )
-    objective = Denoising(network(2), config)
-    clean = volumes(channels=2)
+    objective = Denoising(network(3), config)
+    clean = volumes(channels=3)
     output = objective(clean, generators())
-    drawn = draw(corruption, (2, *SHAPE), generators())
+    drawn = draw(corruption, (3, *SHAPE), generators())
     with torch.no_grad():
         corrupted = apply(corruption, clean, drawn)
         prediction = objective.network(corrupted.input, corrupted.t).numpy()

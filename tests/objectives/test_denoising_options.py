@@ -9,7 +9,7 @@ import torch
 from mdae.corruption import Coefficients, Schedule, apply, draw
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
-from mdae.inference.reconstruct import restore
+from mdae.inference.restore import restore
 from mdae.networks.saved import SavedModel
 from mdae.objectives import DenoisingConfig, build_objective, objective_config
 from mdae.objectives.detail import gradient_term

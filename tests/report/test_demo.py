@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mdae.cli import main
-from mdae.inference.reconstruct import Reconstruction
+from mdae.inference.restore import Reconstruction
 from mdae.report.figures import forest_figure, landscape_figure, loss_figure, steps_figure
 from mdae.report.page import Page
 from mdae.seeding import numpy_generator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import tyro
@@ -26,6 +26,11 @@ EVERYTHING = PretrainConfig(
 )  # fmt: skip
 
 
+CHANNELS = replace(
+    EVERYTHING, contrasts=(), contrast_weights={}, channels=("T1w", "FLAIR"), lacking="leave_out"
+)
+
+
 def parsed(config: PretrainConfig) -> PretrainConfig:
     command = command_line(config)
     assert command[1:4] == ["-m", "mdae", "pretrain"]
@@ -34,7 +39,12 @@ def parsed(config: PretrainConfig) -> PretrainConfig:
 
 def test_every_option_comes_back():
     plain = PretrainConfig(store=Path("a"), out=Path("b"))
-    same = [f.name for f in fields(PretrainConfig) if getattr(EVERYTHING, f.name) == getattr(plain, f.name)]
+    same = [
+        f.name
+        for f in fields(PretrainConfig)
+        if all(getattr(own, f.name) == getattr(plain, f.name) for own in (EVERYTHING, CHANNELS))
+    ]
     assert same == [], "give a new option another value here"
     assert parsed(EVERYTHING) == EVERYTHING
+    assert parsed(CHANNELS) == CHANNELS
     assert parsed(plain) == plain

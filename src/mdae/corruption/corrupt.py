@@ -42,6 +42,8 @@ class CorruptionConfig:
             "masked" noises the masked voxels and leaves the visible ones clean, as DiffMAE does.
         fill: what stands in masked voxels under the dual corruption: "zero" (4), or "noise" ~ N(0, 1).
         foreground: mask only blocks that hold foreground, by the same ratio, and learn from no others.
+        drop_channel: the probability of each channel to be hidden whole, which then counts as masked; one is always
+            left of those that a sample has.
     """
 
     schedule: Schedule = Schedule()
@@ -57,6 +59,7 @@ class CorruptionConfig:
     noise_on: Literal["visible", "masked"] = "visible"
     fill: Literal["zero", "noise"] = "zero"
     foreground: bool = False
+    drop_channel: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (("t", self.t_min, self.t_max), ("p", self.p_min, self.p_max)):
@@ -73,6 +76,8 @@ class CorruptionConfig:
             raise ConfigError(f"noise_on is {self.noise_on!r}", mend="use visible or masked")
         if self.fill not in ("zero", "noise"):
             raise ConfigError(f"fill is {self.fill!r}", mend="use zero or noise")
+        if not 0 <= self.drop_channel < 1:
+            raise ConfigError(f"drop_channel is {self.drop_channel}", mend="give 0 or more, and less than 1")
         if self.fill == "noise" and self.noise_on == "masked":
             raise ConfigError("masked voxels hold noise already", mend="use fill=zero with noise_on=masked")
 
@@ -99,6 +104,8 @@ class CorruptionDraw:
         noise: Z, (B, C, D, H, W); None under a noiseless schedule, for which none is drawn.
         choice: which of several edges each sample's blocks have, (B,); None with one size.
         filling: what stands in masked voxels, (B, C, D, H, W); None for zero.
+        fate: uniform numbers, (B, C): a channel whose own is below `config.drop_channel` is dropped, unless it is the
+            greatest of a sample's; None where none is.
     """
 
     ratio: PerSample
@@ -107,6 +114,7 @@ class CorruptionDraw:
     noise: Float[Tensor, "B C D H W"] | None
     choice: Int[Tensor, "B"] | None = None
     filling: Float[Tensor, "B C D H W"] | None = None
+    fate: Float[Tensor, "B C"] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class Corrupted:
         t: times, (B,).
         coefficients: alpha and sigma at those times, (B,) each.
         taught: voxels of blocks that hold foreground, from which alone is learned, (B, 1 or C, D, H, W); None for all.
+        gone: channels that were dropped, (B, C, 1, 1, 1): masked, and 0 however else voxels are masked; None for none.
     """
 
     input: Batch
@@ -126,6 +135,7 @@ class Corrupted:
     t: PerSample
     coefficients: Coefficients
     taught: Mask | None = None
+    gone: Mask | None = None
 
 
 def draw(
@@ -139,7 +149,7 @@ def draw(
         generators: one a sample, on the device where the volumes live.
     """
     samples = [_draw_sample(config, shape, generator) for generator in generators]
-    ratio, blocks, t, noise, choice, filling = zip(*samples, strict=True)
+    ratio, blocks, t, noise, choice, filling, fate = zip(*samples, strict=True)
     return CorruptionDraw(
         torch.stack(ratio),
         torch.stack(blocks),
@@ -147,13 +157,14 @@ def draw(
         None if config.schedule.noiseless else torch.stack(noise),
         torch.stack(choice) if config.edges else None,
         torch.stack(filling) if config.fill == "noise" else None,
+        torch.stack(fate) if config.drop_channel else None,
     )
 
 
 def _draw_sample(
     config: CorruptionConfig, shape: tuple[int, int, int, int], generator: torch.Generator
 ) -> tuple[Any, ...]:
-    """One sample's ratio, blocks, time, noise, choice and filling; None for what is not drawn.
+    """One sample's ratio, blocks, time, noise, choice, filling and fate; None for what is not drawn.
 
     They are always drawn in this order, and blocks of several sizes after the noise: switching one off moves no
     other.
@@ -165,7 +176,7 @@ def _draw_sample(
     exact = config.exact_count
     grid = block_grid(spatial, config.block)
     blocks = draw_blocks(ratio, mask_channels, grid, generator, exact=exact)  # (2)
-    t, noise, choice, filling = torch.zeros((), device=device), None, None, None
+    t, noise, choice, filling, fate = torch.zeros((), device=device), None, None, None, None
     if not config.schedule.noiseless:
         u = torch.rand((), generator=generator, device=device)
         t = config.t_min + (config.t_max - config.t_min) * config.times.quantile(u)
@@ -176,7 +187,9 @@ def _draw_sample(
         )
     if config.fill == "noise":
         filling = torch.randn(shape, generator=generator, device=device)
-    return ratio, blocks, t, noise, choice, filling
+    if config.drop_channel:
+        fate = torch.rand(channels, generator=generator, device=device)
+    return ratio, blocks, t, noise, choice, filling, fate
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -193,7 +206,8 @@ def apply(
         config: as for the draw.
         clean: X0, (B, C, D, H, W).
         drawn: the random choices.
-        known: voxels that count as foreground at all, (B, 1 or C, D, H, W); None for all.
+        known: voxels that are known at all, (B, 1 or C, D, H, W): the others are no foreground, and a channel without
+            any is not there to be left. None for all.
     """
     spatial = (clean.shape[2], clean.shape[3], clean.shape[4])
     mask, taught = expand_blocks(drawn.blocks, spatial, config.unit), None
@@ -212,4 +226,23 @@ def apply(
         corrupted = torch.where(mask, drawn.filling, noised)
     else:
         corrupted = noised.masked_fill(mask, 0.0)  # (4)
-    return Corrupted(corrupted, mask, drawn.t, coefficients, taught)
+    gone = None
+    if drawn.fate is not None:
+        gone = dropped(config.drop_channel, drawn.fate, known)[:, :, None, None, None]
+        corrupted, mask = corrupted.masked_fill(gone, 0.0), mask | gone
+    return Corrupted(corrupted, mask, drawn.t, coefficients, taught, gone)
+
+
+def dropped(probability: float, fate: Float[Tensor, "B C"], known: Mask | None = None) -> Bool[Tensor, "B C"]:
+    """Which channels are hidden whole: those of a low fate, but of those that are there at all never the last.
+
+    Args:
+        probability: below which a fate is low.
+        fate: uniform numbers in [0, 1).
+        known: as in `apply`; of one channel for all, all are there.
+    """
+    there = torch.ones_like(fate, dtype=torch.bool)
+    if known is not None and known.shape[1] == fate.shape[1]:
+        there = known.flatten(2).any(2)
+    fate = torch.where(there, fate, -1.0)
+    return (fate < probability) & (fate < fate.amax(1, keepdim=True))

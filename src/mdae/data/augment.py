@@ -135,7 +135,7 @@ def _turned(
         return sampled, None
     channels = crops.shape[1]
     sure = sampled[:, channels:] > KNOWN
-    return sampled[:, :channels].masked_fill(~sure.all(dim=1, keepdim=True), 0.0), sure
+    return sampled[:, :channels].masked_fill(~sure, 0.0), sure
 
 
 def _places(theta: Tensor, patch: Shape3) -> Tensor:

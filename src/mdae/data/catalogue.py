@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.errors import DataError
 from mdae.seeding import numpy_generator
 
+GRID_OF = "T1w"  # is the finest as a rule
 MAX_NAME = 200  # characters of a `scan_id`: file systems take 255 bytes with what is put around it
 
 
@@ -31,6 +32,8 @@ class ScanEntry:
         told_by: what told the subject, in words.
         origin: the source that `prepare` was given, which it came from.
         refuse_labels: refuse it if its voxels are those of a label map.
+        together: the scans of its session, itself among them, of which the first that is fit gives all of them its
+            grid; none for a grid of its own.
     """
 
     scan_id: str
@@ -45,11 +48,35 @@ class ScanEntry:
     told_by: str = ""
     origin: str = ""
     refuse_labels: bool = False
+    together: tuple[ScanEntry, ...] = ()
 
     def stamp(self) -> tuple[int, int]:
         """Bytes and time of the last change (ns), which tell whether a scan is as it was; raises `OSError`."""
         states = [path.stat() for path in self.slices or (self.path,)]
         return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+
+
+def sessions_together(entries: Sequence[ScanEntry], contrasts: Sequence[str] = ()) -> list[ScanEntry]:
+    """The entries, in their order, each told which scans of its session it shares a grid with.
+
+    Args:
+        entries: of one source.
+        contrasts: in the order in which they are asked for a grid; if left out T1w first, then by name.
+    """
+    sessions: dict[tuple[str, str], list[ScanEntry]] = {}
+    for entry in entries:
+        sessions.setdefault((entry.subject, entry.session), []).append(entry)
+    order = {name: place for place, name in enumerate(contrasts or (GRID_OF,))}
+    shared = {
+        key: tuple(sorted(own, key=lambda e: (order.get(e.contrast, len(order)), e.contrast, e.scan_id)))
+        for key, own in sessions.items()
+    }
+    return [
+        replace(entry, together=shared[entry.subject, entry.session])
+        if len(shared[entry.subject, entry.session]) > 1
+        else entry
+        for entry in entries
+    ]
 
 
 def unique(entries: list[ScanEntry], source: Path) -> list[ScanEntry]:

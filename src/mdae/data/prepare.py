@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from mdae.data.catalogue import ScanEntry
+from mdae.data.catalogue import ScanEntry, sessions_together
 from mdae.data.cluster import clear_notes, outcomes_of_jobs, set_aside_by_shards
 from mdae.data.plan import Plan, measure
 from mdae.data.preprocess import NNSSL, Preprocessing
@@ -47,6 +47,9 @@ class PrepareConfig:
     """Take these contrasts alone."""
     max_quality_score: float | None = None
     """Leave out scans with a higher quality score (OpenMind's image_quality_score: lower is better)."""
+    together: bool = False
+    """Bring the contrasts of a session to one crop and one grid, that of the first of --contrasts (T1w, if left out):
+    for `mdae pretrain --channels`. They have to lie over each other already."""
     derived: bool = False
     """Take DICOM series that were computed from others (reformatted, maps) as well."""
     keep_labels: bool = False
@@ -141,10 +144,18 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = lambda line: Non
     warn_of(listing.reading, config.source)
     entries = [replace(entry, origin=source) for entry in listing.entries]
     contract = NNSSL if listing.kind == NNSSL_PREPARED else config.preprocessing
+    if config.together:
+        if contract is NNSSL:
+            raise ConfigError("what nnssl has preprocessed stays on its grids", mend="prepare the raw scans")
+        entries = sessions_together(entries, config.contrasts)
     if config.dry_run or config.measure:
         plan = measure(entries, contract, config.measure) if config.measure else None
         return PrepareSummary(len(entries), 0, 0, [], time.monotonic() - started, listing, plan)
     store = Store.create(config.store, contract)
+    if not config.together and any(scan.together for scan in store.scans):
+        raise ConfigError(
+            "the store's sessions were prepared together", where=config.store, mend="give --together again"
+        )
     remembered = {} if config.retry else set_aside_by_shards(store.path) | read_set_aside(store.path)
     todo = to_do(entries, store, remembered)
     wanted, aside = todo.wanted, todo.aside

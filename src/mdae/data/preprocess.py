@@ -1,4 +1,4 @@
-"""From a raw scan to what the network sees, and the way back. Everything here is pure.
+"""From a raw scan to what the network sees. Everything here is pure; `mdae.data.native` has the way back.
 
 A scan is turned to RAS, cropped to its anatomy, resampled to one spacing, and its intensities are standardised. The
 record of a prepared scan maps every voxel back to its source.
@@ -17,6 +17,7 @@ from nibabel.affines import from_matvec, voxel_sizes
 from scipy import ndimage
 
 from mdae.data.background import thinned
+from mdae.data.grid import Grid, on_grid
 from mdae.data.head import Box, Head, find_head
 from mdae.data.intensity import (
     ROBUST_PERCENTILES,
@@ -29,7 +30,7 @@ from mdae.data.intensity import (
 )
 from mdae.data.io import MIN_SLICES, Scan, Series
 from mdae.data.modality import looks_like_ct, told_of_scaling
-from mdae.data.resample import AxisMap, inside, resample
+from mdae.data.resample import AxisMap, resample
 from mdae.errors import ConfigError, ScanError
 from mdae.text import printable
 from mdae.types import Shape3, Spacing, shape3
@@ -130,6 +131,7 @@ class PreparedRecord:
         unknown: the share of the prepared volume that an anonymisation mask marks as defaced; NaN there.
         modality: in DICOM's words, by the file or by its range; "" where nobody knows.
         notes: what a person should be told of it, "KIND: detail" each.
+        own_grid: whether the voxels lie on a grid of its own, rather than on that of another scan of the session.
     """
 
     source: str
@@ -147,6 +149,7 @@ class PreparedRecord:
     unknown: float = 0.0
     modality: str = ""
     notes: tuple[str, ...] = ()
+    own_grid: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -162,13 +165,27 @@ class PreparedRecord:
     @property
     def source_spacing_mm(self) -> Spacing:
         """Voxel spacing of the source, in RAS order."""
-        _, ras_affine = _ras_geometry(self.source_shape, np.array(self.source_affine))
+        _, ras_affine = ras_geometry(self.source_shape, np.array(self.source_affine))
         x, y, z = voxel_sizes(ras_affine)
         return float(x), float(y), float(z)
 
     def axes(self) -> tuple[AxisMap, AxisMap, AxisMap]:
-        """Where the prepared voxels lie in the source turned to RAS and cropped."""
-        _, ras_affine = _ras_geometry(self.source_shape, np.array(self.source_affine))
+        """Where the prepared voxels lie in the source turned to RAS and cropped.
+
+        Raises:
+            ScanError: they are turned against it, as those on another scan's grid may be.
+        """
+        _, ras_affine = ras_geometry(self.source_shape, np.array(self.source_affine))
+        if not self.own_grid:
+            grid, turned = (
+                Grid(self.shape, np.array(self.affine)),
+                "turned against the grid that it was brought to",
+            )
+            if (axes := grid.axes_in(ras_affine, self.crop_shape)) is None:
+                raise ScanError(
+                    turned, where=self.source, mend="use the grid of its session's first contrast"
+                )
+            return axes
         spacing = voxel_sizes(ras_affine)
         target = voxel_sizes(np.array(self.affine))
         x, y, z = (
@@ -193,6 +210,7 @@ def prepare_scan(
     *,
     anatomy: np.ndarray | None = None,
     anonymised: np.ndarray | None = None,
+    onto: Grid | None = None,
 ) -> PreparedScan:
     """Prepare a scan by a contract; pure.
 
@@ -205,6 +223,8 @@ def prepare_scan(
         anatomy: what is head or brain, (D, H, W) bool on the scan's voxels; found by itself if not given. A contract
             that strips the skull needs it: the brain, of which alone is left.
         anonymised: voxels that were defaced, likewise. They count for nothing, and become NaN.
+        onto: the grid to bring it to, of another scan of the session; its own crop and grid if not given. Intensities
+            are standardised by its own anatomy either way. What the scan does not reach becomes NaN.
 
     Raises:
         ScanError: no head can be found, or its intensities are constant.
@@ -224,18 +244,13 @@ def prepare_scan(
     scaling = find_scaling(contract.intensity, sample, kept)
     if not scaling.std > 0:
         raise ScanError("the anatomy's intensities are constant", where=scan.path, mend="look at the file")
-    x, y, z = (
-        _axis(n, _new_size(n, old, new), old, new)
-        for n, old, new in zip(box.shape, spacing.tolist(), contract.spacing_mm, strict=True)
-    )
-    values = scaling(resample(data[box.slices], (x, y, z), order=contract.order))
-    unknown = 0.0
-    if hidden is not None:
-        touched = resample(hidden[box.slices], (x, y, z), order=1) > TOUCHED
-        values[touched] = np.nan
-        unknown = float(touched.mean())
-    affine = ras_affine @ from_matvec(np.eye(3), box.low)
-    affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
+    if onto is None:
+        values, unknown, affine = _on_own_grid(data, hidden, box, ras_affine, contract)
+    else:
+        values, unknown, affine = _onto(data, hidden, onto, ras_affine, contract)
+        box = Box((0, 0, 0), shape3(data.shape))
+    values = scaling(values)
+    values[unknown] = np.nan
     record = PreparedRecord(
         source=printable(scan.path),
         content=content_hash(scan.data),
@@ -249,11 +264,40 @@ def prepare_scan(
         std=scaling.std,
         foreground=foreground,
         background=scaling.at(sample.background),
-        unknown=unknown,
+        unknown=float(unknown.mean()),
         modality=modality,
         notes=(*scan.notes, *notes, *told_of_scaling(modality, contract.intensity)),
+        own_grid=onto is None,
     )
     return PreparedScan(values, affine, record)
+
+
+def _on_own_grid(
+    data: np.ndarray, hidden: np.ndarray | None, box: Box, ras_affine: np.ndarray, contract: Preprocessing
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The box at the contract's spacing: intensities, which voxels nobody knows, and their affine."""
+    x, y, z = (
+        _axis(n, _new_size(n, old, new), old, new)
+        for n, old, new in zip(box.shape, voxel_sizes(ras_affine).tolist(), contract.spacing_mm, strict=True)
+    )
+    values = resample(data[box.slices], (x, y, z), order=contract.order)
+    unknown = np.zeros(values.shape, dtype=bool)
+    if hidden is not None:
+        unknown = resample(hidden[box.slices], (x, y, z), order=1) > TOUCHED
+    affine = ras_affine @ from_matvec(np.eye(3), box.low)
+    affine = affine @ from_matvec(np.diag([x.scale, y.scale, z.scale]), [x.offset, y.offset, z.offset])
+    return values, unknown, affine
+
+
+def _onto(
+    data: np.ndarray, hidden: np.ndarray | None, onto: Grid, ras_affine: np.ndarray, contract: Preprocessing
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same on another scan's grid, where voxels that the scan does not reach are unknown."""
+    values, covered = on_grid(data, ras_affine, onto, order=contract.order)
+    unknown = ~covered
+    if hidden is not None:
+        unknown |= on_grid(hidden, ras_affine, onto, order=1)[0] > TOUCHED
+    return values, unknown, onto.affine
 
 
 def _anatomy(
@@ -307,11 +351,11 @@ def _stripped(data: np.ndarray, brain: np.ndarray | None) -> np.ndarray:
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Permute and flip the axes to the nearest RAS order; an oblique rest stays in the affine."""
-    orientation, ras_affine = _ras_geometry(shape3(data.shape), affine)
+    orientation, ras_affine = ras_geometry(shape3(data.shape), affine)
     return orientations.apply_orientation(data, orientation), ras_affine
 
 
-def _ras_geometry(shape: Shape3, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ras_geometry(shape: Shape3, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The change of axes that leads to RAS, and the affine afterwards."""
     orientation = orientations.io_orientation(affine)
     return orientation, affine @ orientations.inv_ornt_aff(orientation, shape)
@@ -353,39 +397,3 @@ def _axis(size_in: int, size_out: int, old: float, new: float) -> AxisMap:
         return AxisMap(size_in, size_out, 1.0, 0.0)
     scale = new / old
     return AxisMap(size_in, size_out, scale, (size_in - 1) / 2 - scale * (size_out - 1) / 2)
-
-
-def to_native(data: np.ndarray, record: PreparedRecord, *, order: int = 1, fill: float = 0.0) -> np.ndarray:
-    """A volume on the prepared grid (D, H, W) brought to the source file's own voxels; float32.
-
-    Args:
-        data: on the prepared grid.
-        record: of the prepared scan.
-        order: of the spline; 0 for labels and masks.
-        fill: the value where the source reaches beyond the prepared volume.
-    """
-    orientation, _ = _ras_geometry(record.source_shape, np.array(record.source_affine))
-    ras_shape = [0, 0, 0]
-    for axis, target in enumerate(orientation[:, 0].astype(int)):
-        ras_shape[target] = record.source_shape[axis]
-    x, y, z = (
-        AxisMap(a.size_out, n, 1 / a.scale, -(start + a.offset) / a.scale)
-        for a, n, start in zip(record.axes(), ras_shape, record.crop_start, strict=True)
-    )
-    out = resample(data, (x, y, z), order=order)
-    covered = inside(x)[:, None, None] & inside(y)[None, :, None] & inside(z)
-    out = np.where(covered, out, np.float32(fill))
-    back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), orientation)
-    return np.ascontiguousarray(orientations.apply_orientation(out, back))
-
-
-def to_prepared(data: np.ndarray, record: PreparedRecord, *, order: int = 0) -> np.ndarray:
-    """A volume on the source file's voxels, a mask say, brought to the prepared grid; float32."""
-    ras, _ = to_ras(data, np.array(record.source_affine))
-    box = tuple(slice(a, a + n) for a, n in zip(record.crop_start, record.crop_shape, strict=True))
-    return resample(ras[box], record.axes(), order=order)
-
-
-def denormalise(data: np.ndarray, record: PreparedRecord) -> np.ndarray:
-    """Prepared values to the source's intensities."""
-    return data * np.float32(record.std) + np.float32(record.mean)

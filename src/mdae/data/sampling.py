@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from mdae.data.stack import Stack, backgrounds, read_crop
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
 from mdae.foreground import is_foreground
@@ -26,7 +27,7 @@ ATTEMPTS = 8  # at a crop with enough foreground
 class Crop:
     """One sample's place: a scan and the corner of a crop in it, which may lie outside (padding)."""
 
-    scan: StoredScan
+    scan: StoredScan | Stack
     start: Shape3
 
 
@@ -34,7 +35,7 @@ class CropSampler:
     """Sample numbers to crops.
 
     Args:
-        scans: the scans to draw from.
+        scans: the scans to draw from, or sessions whose scans are channels.
         size: the crop's sides in voxels.
         seed: the run's seed.
         weights: by contrast, how often its scans are chosen among a subject's; 1 if not given, 0 for never.
@@ -42,13 +43,13 @@ class CropSampler:
 
     def __init__(
         self,
-        scans: Sequence[StoredScan],
+        scans: Sequence[StoredScan | Stack],
         size: Shape3,
         seed: int,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self.weights = dict(weights or {})
-        subjects: dict[str, list[StoredScan]] = {}
+        subjects: dict[str, list[StoredScan | Stack]] = {}
         for scan in sorted(scans, key=lambda scan: scan.scan_id):
             if self.weights.get(scan.contrast, 1.0) > 0:
                 subjects.setdefault(scan.subject, []).append(scan)
@@ -72,7 +73,7 @@ class CropSampler:
             rng = numpy_generator(self.seed, "crop again", sample, attempt)
         return Crop(scan, _random_start(scan.shape, self.size, rng))
 
-    def _choice(self, scans: list[StoredScan], rng: np.random.Generator) -> int:
+    def _choice(self, scans: Sequence[StoredScan | Stack], rng: np.random.Generator) -> int:
         """One of a subject's scans, by the weights of their contrasts."""
         if not self.weights:
             return int(rng.integers(len(scans)))
@@ -121,11 +122,11 @@ class CropDataset:
         self.min_foreground = min_foreground
 
     def __getitem__(self, sample: int) -> tuple[np.ndarray, int, str]:
-        """The crop (1, D, H, W) in float16, its sample number and its scan's name."""
+        """The crop (C, D, H, W) in float16, its sample number and its scan's name."""
         place = self._place(sample)
         x, y, z = (first - beyond for first, beyond in zip(place.start, self.margin, strict=True))
         d, h, w = (side + 2 * beyond for side, beyond in zip(self.sampler.size, self.margin, strict=True))
-        return self.store.read_crop(place.scan, (x, y, z), (d, h, w))[None], sample, place.scan.scan_id
+        return read_crop(self.store, place.scan, (x, y, z), (d, h, w)), sample, place.scan.scan_id
 
     def _place(self, sample: int) -> Crop:
         """The first place with enough foreground, or the fullest; the only one where there is no other."""
@@ -137,7 +138,7 @@ class CropDataset:
         fullest, most = place, -1.0
         for attempt in range(ATTEMPTS):
             place = self.sampler(sample, attempt)
-            share = _foreground(self.store.read_crop(place.scan, place.start, self.sampler.size), place.scan)
+            share = _foreground(read_crop(self.store, place.scan, place.start, self.sampler.size), place.scan)
             if share >= self.min_foreground:
                 return place
             if share > most:
@@ -145,10 +146,13 @@ class CropDataset:
         return fullest
 
 
-def _foreground(crop: np.ndarray, scan: StoredScan) -> float:
-    """The share of a crop that differs from the background; unknown voxels do not count."""
-    sparse = crop[::2, ::2, ::2].astype(np.float32)
-    return float(is_foreground(sparse, scan.background).mean())
+def _foreground(crop: np.ndarray, scan: StoredScan | Stack) -> float:
+    """The share of a crop (C, D, H, W) that is no background in some channel; unknown voxels do not count."""
+    sparse = crop[:, ::2, ::2, ::2].astype(np.float32)
+    there = [
+        is_foreground(own, background) for own, background in zip(sparse, backgrounds(scan), strict=True)
+    ]
+    return float(np.any(there, axis=0).mean())
 
 
 def rank_batches(

@@ -48,6 +48,7 @@ class StoredScan:
         modality: in DICOM's words; "" where nobody knows.
         notes: what a person should be told of it.
         origin: what `prepare` was given when it was taken; "" in stores of before.
+        together: the first name among the scans that it shares its grid with; "" for a grid of its own.
         link, link_unknown: a volume that nnssl has preprocessed, and its anonymisation mask, if it is read in place.
     """
 
@@ -67,6 +68,7 @@ class StoredScan:
     origin: str = ""
     modality: str = ""
     notes: tuple[str, ...] = ()
+    together: str = ""
 
     @classmethod
     def of(
@@ -91,6 +93,7 @@ class StoredScan:
             origin=entry.origin,
             modality=record.modality,
             notes=record.notes,
+            together=entry.together[0].scan_id if entry.together else "",
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class ToDo:
     renamed: list[StoredScan] = field(default_factory=list)
 
 
-def to_do(entries: Iterable[ScanEntry], store: Store, remembered: dict[str, SetAside]) -> ToDo:
+def to_do(entries: Collection[ScanEntry], store: Store, remembered: dict[str, SetAside]) -> ToDo:
     """Compare a source with a store.
 
     Args:
@@ -44,14 +44,14 @@ def to_do(entries: Iterable[ScanEntry], store: Store, remembered: dict[str, SetA
     """
     known = {scan.scan_id: scan for scan in store.scans}
     by_path = {scan.source: scan for scan in store.scans}
-    todo = ToDo()
+    todo, stale = ToDo(), _stale(entries, by_path, remembered)
     for entry in entries:
         path = printable(entry.path)
         stored = by_path.get(path) or known.get(entry.scan_id)
         row = _still(remembered.get(path))
         if clash := _clash(entry, stored):
             todo.aside.append(clash)
-        elif stored is not None and _unchanged(entry, stored):
+        elif stored is not None and _unchanged(entry, stored) and entry.scan_id not in stale:
             if (named := _described(stored, entry)) != stored:
                 todo.renamed.append(named)
         elif row is None or (not entry.refuse_labels and row.reason.startswith(LABEL_MAP)):
@@ -59,6 +59,24 @@ def to_do(entries: Iterable[ScanEntry], store: Store, remembered: dict[str, SetA
         else:
             todo.aside.append(row)
     return todo
+
+
+def _stale(
+    entries: Iterable[ScanEntry], by_path: Mapping[str, StoredScan], remembered: Mapping[str, SetAside]
+) -> set[str]:
+    """Stored scans that are on another grid than their session's: it was not theirs, or its scan is new or changed."""
+    found = set()
+    for entry in entries:
+        if (stored := by_path.get(printable(entry.path))) is None:
+            continue
+        first = entry.together[0] if entry.together else None
+        if stored.together != ("" if first is None else first.scan_id):
+            found.add(entry.scan_id)
+        elif first is not None and (path := printable(first.path)) not in remembered:
+            there = by_path.get(path)
+            if there is None or not _unchanged(first, there):
+                found.add(entry.scan_id)
+    return found
 
 
 def _still(row: SetAside | None) -> SetAside | None:

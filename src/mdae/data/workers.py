@@ -8,11 +8,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import lru_cache
 
 from threadpoolctl import threadpool_limits
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.dicom import read_series
+from mdae.data.grid import Grid
 from mdae.data.io import read_mask, read_scan
 from mdae.data.label_maps import MEND as KEEP_LABELS
 from mdae.data.label_maps import label_map_by_voxels
@@ -30,10 +33,39 @@ AHEAD = 4  # scans queued for each process
 def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
     """Read a scan with its masks, strip its skull if wanted, and prepare it.
 
+    One of several that are prepared together is brought to the grid of the first of them that is fit.
+
     Raises:
         ScanError: an unfit one, or a label map where they are refused.
         DataError: a program that is needed is not installed.
     """
+    own = replace(entry, together=())
+    first = next((other for other in entry.together if _fit(other, contract)), own)
+    if first == own:
+        kept = _prepared(own, contract) if entry.together else _read_and_prepared(own, contract)
+        prepared = replace(kept, data=kept.data.copy()) if entry.together else kept
+    else:
+        grid = _prepared(first, contract)
+        prepared = _read_and_prepared(own, contract, Grid(grid.record.shape, grid.affine))
+    for note in prepared.record.notes:
+        notice(note, entry.path)
+    return prepared
+
+
+@lru_cache(maxsize=1)  # of the session that is at hand: its first scan is wanted once for each of the others
+def _prepared(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
+    return _read_and_prepared(entry, contract)
+
+
+def _fit(entry: ScanEntry, contract: Preprocessing) -> bool:
+    try:
+        _prepared(entry, contract)
+    except ScanError:
+        return False
+    return True
+
+
+def _read_and_prepared(entry: ScanEntry, contract: Preprocessing, onto: Grid | None = None) -> PreparedScan:
     if entry.slices:
         scan = read_series(entry, series=contract.series, min_slices=contract.min_slices)
     else:
@@ -45,10 +77,7 @@ def prepare_entry(entry: ScanEntry, contract: Preprocessing) -> PreparedScan:
     )
     if contract.strip != "none":
         anatomy = brain_mask(scan, contract.strip)
-    prepared = prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised)
-    for note in prepared.record.notes:
-        notice(note, entry.path)
-    return prepared
+    return prepare_scan(scan, contract, anatomy=anatomy, anonymised=anonymised, onto=onto)
 
 
 def num_cores() -> int:
@@ -69,23 +98,23 @@ def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[S
     """
     workers = min(workers or num_cores(), len(entries))
     if workers <= 1:
-        yield from (prepare_one(entry, store) for entry in entries)
+        yield from (prepare_one(entry, store) for unit in _units(entries) for entry in unit)
         return
     empty = Store(store.path, store.contract, [])  # what processes need of it
-    waiting = iter(entries)
+    waiting = iter(_units(entries))
     with ProcessPoolExecutor(workers, initializer=_start_process) as pool:
         pending: set[Future[Told]] = set()
         try:
             while True:
-                while len(pending) < workers * AHEAD and (entry := next(waiting, None)) is not None:
-                    pending.add(pool.submit(_one_and_notices, entry, empty))
+                while len(pending) < workers * AHEAD and (unit := next(waiting, None)) is not None:
+                    pending.add(pool.submit(_outcomes_and_notices, unit, empty))
                 if not pending:
                     return
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
-                    outcome, told = future.result()
+                    found, told = future.result()
                     add(told)
-                    yield outcome
+                    yield from found
         except BrokenProcessPool as error:
             raise DataError(
                 "a process was killed, most likely for want of memory",
@@ -96,13 +125,21 @@ def outcomes(entries: list[ScanEntry], store: Store, workers: int) -> Iterator[S
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-Told = tuple[StoredScan | SetAside, list[tuple[str, str]]]
+Told = tuple[list[StoredScan | SetAside], list[tuple[str, str]]]
 
 
-def _one_and_notices(entry: ScanEntry, store: Store) -> Told:
-    """What becomes of a scan, and what should be told of it by the process that asked."""
+def _units(entries: list[ScanEntry]) -> list[list[ScanEntry]]:
+    """Scans that one process takes one after the other: those of a session where they are prepared together."""
+    units: dict[str, list[ScanEntry]] = {}
+    for entry in entries:
+        units.setdefault(entry.together[0].scan_id if entry.together else entry.scan_id, []).append(entry)
+    return list(units.values())
+
+
+def _outcomes_and_notices(entries: list[ScanEntry], store: Store) -> Told:
+    """What becomes of scans, and what should be told of them by the process that asked."""
     with collected():
-        return prepare_one(entry, store), drain()
+        return [prepare_one(entry, store) for entry in entries], drain()
 
 
 def _start_process() -> None:

@@ -20,7 +20,7 @@ Pool = Literal["mean", "max", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """Embed scans with a frozen encoder: one row of features a scan."""
+    """Embed scans with a frozen encoder: one row of features a scan, or a session for a model of several contrasts."""
 
     model: Positional[Annotated[str, arg(metavar="ENCODER")]]
     """What `mdae evaluate` takes: a model folder, OWNER/NAME of the Hugging Face Hub, KIND:PATH, a short name of `mdae
@@ -215,6 +215,13 @@ class ReconstructConfig:
     """A raw scan."""
     out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Folder to write."""
+    also: dict[str, Path] = field(default_factory=dict)
+    """Of a model of several channels: the session's other contrasts, FLAIR flair.nii.gz T2w t2.nii.gz, say. What is
+    neither SCAN nor here is restored from what is."""
+    contrast: str = ""
+    """Which channel SCAN is; the first that --also does not name, if left out."""
+    hide: tuple[str, ...] = ()
+    """Channels to mask whole, and so to restore from the others."""
     mask_ratio: float = 0.5
     """Share of blocks that are masked, 0 to 1."""
     mask: Path | None = None

@@ -13,6 +13,7 @@ from mdae.data.preprocess import PreparedScan
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.extractors import is_own, model_name
+from mdae.evaluation.features.session import require_single
 from mdae.evaluation.nnunet.dataset import read_labels, require_same_grid
 from mdae.evaluation.nnunet.labels import LabelScheme, remapped
 from mdae.evaluation.segment.segmenter import FittedSegmenter, fit_segmenter
@@ -50,6 +51,7 @@ def fit_masks(config: FitConfig) -> FittedMasks:
         )
     masks = find_masks(config)
     model = load_model(config.encoder)
+    require_single(model.channels)
     encoder = Encoder(model, resolve_device(config.device))
     cases, read = _read_all(masks, encoder, config)
     scheme = masks.scheme({int(value) for _, mask in read for value in np.unique(mask)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,13 @@ class Begun:
 
 @torch.no_grad()
 def begin_with(
-    network: Network, initial: Initial, contract: Preprocessing, *, decoder: bool = True, name: str = ""
+    network: Network,
+    initial: Initial,
+    contract: Preprocessing,
+    *,
+    decoder: bool = True,
+    name: str = "",
+    channels: Sequence[str] = (),
 ) -> Begun:
     """Put weights of elsewhere into a network.
 
@@ -87,6 +93,7 @@ def begin_with(
         contract: how the scans are prepared that it will be trained on.
         decoder: whether the decoder is wanted too.
         name: of the network's preset, for messages.
+        channels: the contrasts that make a volume, in order, if there are several.
 
     Raises:
         ConfigError: an encoder of another shape.
@@ -97,7 +104,8 @@ def begin_with(
     if folded:
         begun.adapted.append("time conditioning folded at t = 0")
     encoder = dict(initial.folded["encoder"] if folded else initial.encoder)
-    _narrow_stem(encoder, f"{network.stem}.weight", network.in_channels, begun)
+    order = _order(initial, channels, begun)
+    _fit_stem(encoder, f"{network.stem}.weight", network.in_channels, order, begun)
     if fault := _difference(network.encoder.state_dict(), encoder):
         raise ConfigError(
             f"its encoder does not fit {f'--network {name}' if name else 'the network'}: {fault}",
@@ -110,7 +118,7 @@ def begin_with(
         network.load_state_dict(initial.time, strict=False)
         begun.taken["time conditioning"] = len(initial.time)
     if decoder:
-        _take_decoder(network, initial, begun, folded=folded)
+        _take_decoder(network, initial, begun, order, folded=folded)
     elif initial.decoder:
         begun.left_out.append("decoder: --no-init-decoder")
     begun.adapted += _prepared_otherwise(initial, contract)
@@ -131,7 +139,9 @@ def _time_fits(network: Network, initial: Initial, begun: Begun) -> bool:
     return True
 
 
-def _take_decoder(network: Network, initial: Initial, begun: Begun, *, folded: bool) -> None:
+def _take_decoder(
+    network: Network, initial: Initial, begun: Begun, order: list[int], *, folded: bool
+) -> None:
     weights = initial.folded["decoder"] if folded else initial.decoder
     if not weights:
         begun.left_out.append("decoder: there is none, so it begins as drawn")
@@ -140,7 +150,12 @@ def _take_decoder(network: Network, initial: Initial, begun: Begun, *, folded: b
     if fault := _difference(own["decoder"], weights):
         begun.left_out.append(f"decoder: {fault}")
         return
-    head = {name: value for name, value in initial.head.items() if name in own["head"]}
+    axes = _channel_axes(network)
+    head = {
+        name: _spread(value, network.in_channels, axes[name.rpartition(".")[2]], order)
+        for name, value in initial.head.items()
+        if name in own["head"]
+    }
     if head and all(own["head"][name].shape == value.shape for name, value in head.items()):
         weights = weights | head
     elif initial.head:
@@ -149,14 +164,55 @@ def _take_decoder(network: Network, initial: Initial, begun: Begun, *, folded: b
     begun.taken["decoder"] = len(weights)
 
 
-def _narrow_stem(encoder: dict[str, Tensor], name: str, channels: int, begun: Begun) -> None:
-    """A first convolution of several contrasts for one: the sum, which gives what the same volume in each gave."""
+def _order(initial: Initial, channels: Sequence[str], begun: Begun) -> list[int]:
+    """Which of its channels each of ours is, where both have the same in another order; none to leave them."""
+    before = list(initial.channels)
+    if not before or before == list(channels):
+        return []
+    if sorted(before) != sorted(channels):
+        begun.adapted.append(
+            f"its channels were {' '.join(before)} and are {' '.join(channels) or 'one'} now"
+        )
+        return []
+    begun.adapted.append(f"channels brought from {' '.join(before)} to {' '.join(channels)}")
+    return [before.index(name) for name in channels]
+
+
+def _fit_stem(encoder: dict[str, Tensor], name: str, channels: int, order: list[int], begun: Begun) -> None:
+    """A first convolution for other contrasts than its own.
+
+    Of several for one: the sum, which gives what the same volume in each gave. Of one for several: repeated and divided
+    by their number, which gives the same of the same volume in each.
+    """
     stem = encoder.get(name)
-    if stem is None or stem.dim() != 5 or stem.shape[1] == channels:
+    if stem is None or stem.dim() != 5:
         return
-    if channels == 1:
+    if stem.shape[1] == channels:
+        encoder[name] = stem[:, order] if order else stem
+    elif channels == 1:
         encoder[name] = stem.sum(1, keepdim=True)
         begun.adapted.append(f"first convolution of {stem.shape[1]} channels summed to one")
+    elif stem.shape[1] == 1:
+        encoder[name] = stem.repeat(1, channels, 1, 1, 1) / channels
+        begun.adapted.append(
+            f"first convolution repeated for {channels} channels and divided by their number"
+        )
+
+
+def _channel_axes(network: Network) -> dict[str, int]:
+    """Which axis of each of a head's weights counts the channels, by the weight's last name."""
+    here, more = (network.new_head(network.in_channels + extra).state_dict() for extra in (0, 1))
+    return {
+        name: next(axis for axis in range(value.dim()) if value.shape[axis] != more[name].shape[axis])
+        for name, value in here.items()
+    }
+
+
+def _spread(value: Tensor, channels: int, axis: int, order: list[int]) -> Tensor:
+    """A head's weight for our channels: of one, the same for each; of the same ones, in our order."""
+    if value.shape[axis] == 1 < channels:
+        return value.repeat_interleave(channels, dim=axis)
+    return value.index_select(axis, torch.tensor(order)) if order else value
 
 
 def _difference(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

@@ -55,6 +55,9 @@ def export(config: ExportConfig) -> list[str]:
     plans = None if config.plans is None else _plans(model, config.plans, config.out.stem)
     save_nnunet(unet_of(model.network), config.out, channels)
     lines = [f"{config.out}: weights for {channels} channels, for nnUNetv2_train -pretrained_weights"]
+    if model.channels and channels == len(model.channels):
+        named = ", ".join(f"{place:04d} {name}" for place, name in enumerate(model.channels))
+        lines.append(f"  its channels, as the data set's channel_names have to be: {named}")
     if config.plans is not None and plans is not None:
         path = config.plans.with_name(f"{config.out.stem}.json")
         with atomic_write(path) as temporary:

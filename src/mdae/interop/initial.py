@@ -44,6 +44,7 @@ class Initial:
         kind: "mdae", "nnssl", "nnunet" or "encoder".
         identity: SHA-256 of the file.
         network: the sizes of what `encoder` belongs to.
+        channels: the contrasts that its volumes are made of, in order; none where that is not known.
         encoder: its weights, by the names within `Network.encoder`.
         decoder: its weights, by the names within `Network`, empty if there is none.
         head: likewise, what predicts voxels; empty if there is none or it predicts something else.
@@ -60,6 +61,7 @@ class Initial:
     identity: str
     network: NetworkConfig
     encoder: dict[str, Tensor]
+    channels: tuple[str, ...] = ()
     decoder: dict[str, Tensor] = field(default_factory=dict)
     head: dict[str, Tensor] = field(default_factory=dict)
     time: dict[str, Tensor] = field(default_factory=dict)
@@ -105,6 +107,7 @@ def _of_model(folder: Path, place: str) -> Initial:
         kind="mdae",
         identity=file_identity(folder / WEIGHTS),
         network=model.network.config,
+        channels=model.channels,
         encoder=parts["encoder"],
         decoder=parts["decoder"],
         head=parts["head"],

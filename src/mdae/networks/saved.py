@@ -40,6 +40,7 @@ class SavedModel:
         network: in evaluation mode when loaded.
         contract: how scans were prepared for it, and must be prepared for it.
         patch: the crop it was trained on, in voxels.
+        channels: the contrasts that make a volume, in order; none if it takes any single one.
         objective: name and settings of its pre-training objective.
         provenance: steps, data, versions, and the salted hashes of the pre-training subjects and scans' voxels.
     """
@@ -49,6 +50,7 @@ class SavedModel:
     patch: Shape3
     objective: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
 
 def save_model(folder: Path, model: SavedModel) -> None:
@@ -66,6 +68,7 @@ def save_model(folder: Path, model: SavedModel) -> None:
         "network": describe(model.network),
         "preprocessing": model.contract.to_dict(),
         "patch": list(model.patch),
+        "channels": list(model.channels),
         "objective": model.objective,
         "provenance": {**model.provenance, "versions": versions},
     }
@@ -99,6 +102,9 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedM
         contract = Preprocessing.from_dict(config["preprocessing"])
         patch = (int(config["patch"][0]), int(config["patch"][1]), int(config["patch"][2]))
         objective, provenance = dict(config["objective"]), dict(config["provenance"])
+        channels = tuple(map(str, config.get("channels", ())))
+        if channels and len(channels) != network.in_channels:
+            raise ValueError(f"{len(channels)} channels for a network of {network.in_channels}")
     except (KeyError, IndexError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(
             f"its config does not describe a model of this version ({type(error).__name__}: {error})",
@@ -106,7 +112,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedM
             mend="give the folder `model` of an mdae run",
         ) from error
     _load_weights(network, folder / WEIGHTS)
-    return SavedModel(network.to(device).eval(), contract, patch, objective, provenance)
+    return SavedModel(network.to(device).eval(), contract, patch, objective, provenance, channels)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

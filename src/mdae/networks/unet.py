@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdae.errors import ConfigError
@@ -283,12 +282,6 @@ def check_index(x: Batch, channels: int) -> None:
             f"and a GPU's convolutions count to {INDEXABLE:,}",
             mend=f"give a device {(INDEXABLE - 1) // each} at once, by a smaller --batch or a larger --accumulate",
         )
-
-
-def pad_to_stride(x: Batch, stride: int, value: float = 0.0) -> Batch:
-    """Pad the far end of each side with `value` to the next multiple of `stride`."""
-    pads = [(-side) % stride for side in x.shape[2:]]
-    return F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), value=value)
 
 
 for _name, _features, _blocks, _side, _use in (

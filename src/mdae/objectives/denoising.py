@@ -126,7 +126,7 @@ class Denoising(Objective):
         t = corrupted.t if self.config.conditioned else None
         if not self.config.precondition:
             return run(self.network, seen, t, drop_hidden=self.config.drop_hidden)
-        noised = noised_voxels(self.config.corruption, corrupted.mask)
+        noised = noised_voxels(self.config.corruption, corrupted)
         if known is not None:
             noised = noised & known
         given = network_input(seen, noised, corrupted.coefficients)
@@ -150,9 +150,11 @@ def run(network: Network, x: Batch, t: PerSample | None, *, drop_hidden: bool) -
     return restored
 
 
-def noised_voxels(corruption: CorruptionConfig, mask: Mask) -> Mask:
+def noised_voxels(corruption: CorruptionConfig, corrupted: Corrupted) -> Mask:
     """Where the noise is; it alone tells of the volume there."""
-    return mask if corruption.noise_on == "masked" else ~mask
+    if corruption.noise_on == "visible":
+        return ~corrupted.mask
+    return corrupted.mask if corrupted.gone is None else corrupted.mask & ~corrupted.gone
 
 
 def _both(one: Mask | None, other: Mask | None) -> Mask | None:
@@ -167,6 +169,9 @@ def squared_error_terms(
 ) -> Terms:
     """The means (7) and, without its weight, (8) of the squared error, sample by sample.
 
+    They are taken channel by channel, and then over the channels that have such voxels: each counts as much as any
+    other, however much of it is masked.
+
     Args:
         prediction: X^, (B, C, D, H, W).
         clean: X0, the same shape.
@@ -174,13 +179,19 @@ def squared_error_terms(
         known: voxels that count at all, likewise; None for all.
     """
     error = (prediction.float() - clean.float()).square()
-    over_sample = (1, 2, 3, 4)
     in_masked, in_visible = (mask, ~mask) if known is None else (mask & known, ~mask & known)
-    shared = error.shape[1] // in_masked.shape[1]  # channels that one mask channel stands for
-    num_masked, num_visible = (region.sum(over_sample) * shared for region in (in_masked, in_visible))
-    masked = error.masked_fill(~in_masked, 0.0).sum(over_sample) / num_masked.clamp_min(1)  # (7)
-    visible = error.masked_fill(~in_visible, 0.0).sum(over_sample) / num_visible.clamp_min(1)  # (8)
-    return Terms(masked, visible, num_masked > 0, num_visible > 0)
+    masked, has_masked = _mean_by_channel(error, in_masked)  # (7)
+    visible, has_visible = _mean_by_channel(error, in_visible)  # (8)
+    return Terms(masked, visible, has_masked, has_visible)
+
+
+def _mean_by_channel(error: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean over the channels of each one's mean over a region, (B,), and whether there is any; 0 if not."""
+    voxels = (2, 3, 4)
+    number = region.sum(voxels)  # (B, 1 or C)
+    each = error.masked_fill(~region, 0.0).sum(voxels) / number.clamp_min(1)
+    channels = (number > 0).sum(1) * (error.shape[1] // region.shape[1])
+    return each.sum(1) / channels.clamp_min(1), channels > 0
 
 
 def _mean_where(values: Tensor, present: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class VolumeFusion(Objective):
             counted = None if known is None else known & known.roll(1, 0)
             if counted is not None:
                 mixed = mixed.masked_fill(~counted, 0.0)
-                counted = counted.all(dim=1, keepdim=True)
+                counted = counted.any(dim=1, keepdim=True)  # by the contrasts that there are
         logits = self.predict(mixed).float()
         cross_entropy, dice = segmentation_terms(logits, classes, counted)
         pictures = {}

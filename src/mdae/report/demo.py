@@ -15,6 +15,7 @@ import torch
 
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
+from mdae.data.stack import read
 from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import attach_labels, read_table
@@ -27,7 +28,7 @@ from mdae.evaluation.probing.estimators import LINEAR
 from mdae.evaluation.probing.probe import feature_matrix
 from mdae.evaluation.statistics.intervals import auroc, average_precision, cross_validation_widening
 from mdae.evaluation.statistics.tests import delong
-from mdae.inference.reconstruct import Reconstruction, restore
+from mdae.inference.restore import Reconstruction, restore
 from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model
 from mdae.options import ObjectiveOptions
@@ -135,7 +136,7 @@ def _show_method(page: Page, model: SavedModel, training: PretrainConfig) -> Non
     """The corruptions on a held-out subject, and reconstructions over mask ratio and noise."""
     run = open_run(training)
     scan = (run.validation or run.train)(0).scan
-    volume = Store.open(training.store).read(scan).astype(np.float32)
+    volume = read(Store.open(training.store), scan)[0].astype(np.float32)
 
     def cell(ratio: float, t: float) -> Reconstruction:
         return restore(model, volume, ratio, t, training.seed)

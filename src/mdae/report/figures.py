@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mdae.inference.reconstruct import Reconstruction
+from mdae.inference.restore import Reconstruction
 
 COLOURS = {"masked": "#c2410c", "visible": "#0b6e8f"}
 

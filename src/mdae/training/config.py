@@ -23,6 +23,8 @@ LATER: dict[str, Any] = {
     "extend_lr": (),
     "init": "",
     "init_decoder": True,
+    "channels": (),
+    "lacking": "hide",
 }
 
 LARGEST = 3.4e38  # that float32 holds
@@ -54,6 +56,11 @@ class PretrainConfig:
     """Crop in voxels; the preset's own if left out."""
     contrasts: tuple[str, ...] = ()
     """Only scans of these contrasts (as the store names them); all if left out."""
+    channels: tuple[str, ...] = ()
+    """Contrasts of a session as the channels of one volume, in this order: T1w T2w FLAIR, say. They have to lie on one
+    grid, as `mdae prepare --together` brings them to."""
+    lacking: Literal["hide", "leave_out"] = "hide"
+    """Sessions that lack one of the channels: it is hidden and nothing is learned of it, or they are left out."""
     contrast_weights: dict[str, float] = field(default_factory=dict)
     """How often a contrast is chosen among a subject's scans, T1w 1 FLAIR 3 say; 1 for those not named, 0 for never."""
     min_foreground: float = 0.0
@@ -152,6 +159,10 @@ class PretrainConfig:
                 "lr and clip must be above 0, weight_decay 0 or more, and float32 must hold them",
                 mend="change it",
             )
+        if self.channels and (self.contrasts or self.contrast_weights):
+            raise ConfigError("--channels with --contrasts or --contrast-weights", mend="give one of them")
+        if len(set(self.channels)) < len(self.channels):
+            raise ConfigError(f"channels {' '.join(self.channels)}", mend="name each contrast once")
         if (self.label or self.site) and self.probe is None:
             raise ConfigError("--label or --site without a table", mend="give it: --probe labels.csv")
         if (self.probe or self.masks) and (cadence := self.cadences()["val"]) is not None and cadence.never:

@@ -62,15 +62,18 @@ class HeldOut:
         return [float(value) for value in (sums[0] / sums[1]).tolist()]
 
     def pictures(self) -> list[dict[str, np.ndarray]]:
-        """What the objective shows of the first volumes: (D, H, W) by name."""
-        found: list[dict[str, np.ndarray]] = []
+        """What the objective shows of the first volumes: (D, H, W) by name, a row for each contrast."""
+        found: list[list[dict[str, np.ndarray]]] = []
         for _, output in self.outputs(self.groups):
             if not output.pictures or len(found) >= PICTURED:
                 break
-            shown = {name: volumes[:, 0].float().cpu().numpy() for name, volumes in output.pictures.items()}
-            number = len(next(iter(shown.values())))
-            found += [{name: volumes[i] for name, volumes in shown.items()} for i in range(number)]
-        return found[:PICTURED]
+            shown = {name: volumes.float().cpu().numpy() for name, volumes in output.pictures.items()}
+            number, channels = len(next(iter(shown.values()))), max(v.shape[1] for v in shown.values())
+            found += [
+                [{name: v[i, min(c, v.shape[1] - 1)] for name, v in shown.items()} for c in range(channels)]
+                for i in range(number)
+            ]
+        return [row for rows in found[:PICTURED] for row in rows]
 
     def outputs(self, groups: Sequence[Sequence[int]]) -> Iterator[tuple[MicroBatch, StepOutput]]:
         """The objective on groups of samples; the next are read while one is computed."""

@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from mdae.data.stack import Stack
 from mdae.data.store import StoredScan
 from mdae.errors import ConfigError
 from mdae.files import atomic_write
@@ -20,7 +21,7 @@ SCANS = "scans.csv"  # beside the checkpoints: what they were trained on
 ELSEWHERE = "give another folder for the run"
 
 
-def data_hash(scans: Sequence[StoredScan], parts: Mapping[str, str]) -> str:
+def data_hash(scans: Sequence[StoredScan | Stack], parts: Mapping[str, str]) -> str:
     """A hash of the scans and of who is trained on."""
     names = "\0".join(f"{scan.scan_id} {scan.content} {parts[scan.subject]}" for scan in scans)
     return hashlib.sha256(names.encode()).hexdigest()[:16]
@@ -110,7 +111,7 @@ def require_one_run(world: World, config: PretrainConfig, identity: Mapping[str,
             )
 
 
-def write_scans(folder: Path, scans: Sequence[StoredScan], parts: Mapping[str, str]) -> None:
+def write_scans(folder: Path, scans: Sequence[StoredScan | Stack], parts: Mapping[str, str]) -> None:
     """Note what is trained on, so that a change of it can be told by name."""
     with atomic_write(folder / SCANS) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows(
@@ -119,7 +120,7 @@ def write_scans(folder: Path, scans: Sequence[StoredScan], parts: Mapping[str, s
         )
 
 
-def data_change(folder: Path, scans: Sequence[StoredScan], parts: Mapping[str, str]) -> str:
+def data_change(folder: Path, scans: Sequence[StoredScan | Stack], parts: Mapping[str, str]) -> str:
     """What has changed since `write_scans`: scans that came, went or are others, and subjects that changed sides."""
     try:
         with (folder / SCANS).open(newline="") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from mdae.data.catalogue import split_by_subject
 from mdae.data.sampling import CropSampler
 from mdae.data.splits import read_split
+from mdae.data.stack import Stack, stacks
 from mdae.data.store import Store, StoredScan
 from mdae.data.subjects import warn_of_one
 from mdae.errors import ConfigError, DataError
@@ -45,7 +46,7 @@ class Run:
     """The fixed parts of a run.
 
     Attributes:
-        scans: those of the wanted contrasts and subjects.
+        scans: those of the wanted contrasts and subjects, or their sessions, whose scans are channels.
         parts: "train" or "val" by subject.
         patch: the crop in voxels.
         train, validation: samplers of crops; `validation` is None when nobody is held out.
@@ -58,7 +59,7 @@ class Run:
 
     config: PretrainConfig
     store: Store
-    scans: list[StoredScan]
+    scans: list[StoredScan | Stack]
     parts: dict[str, str]
     patch: Shape3
     train: CropSampler
@@ -159,7 +160,7 @@ def open_run(config: PretrainConfig) -> Run:
     settings = objective_config(config.objective, config.options, changes)
     objective = build_objective(
         config.objective,
-        chosen.new(torch_generator(config.seed, "weights")),
+        chosen.new(torch_generator(config.seed, "weights"), in_channels=max(1, len(config.channels))),
         config.options,
         changes,
         generator=torch_generator(config.seed, "heads"),
@@ -167,7 +168,7 @@ def open_run(config: PretrainConfig) -> Run:
     objective.network.recompute(config.recompute)
     store = Store.open(config.store)
     store.whole_files = config.whole_files
-    scans = _chosen_scans(store, config.contrasts, config.contrast_weights)
+    scans = _chosen_scans(store, config)
     parts = _parts(config, scans)
     scans = [scan for scan in scans if scan.subject in parts]
     weights = config.contrast_weights
@@ -198,10 +199,17 @@ def _begin(config: PretrainConfig, objective: Objective, store: Store) -> Begun 
     from mdae.interop.initial import read_initial  # here: few runs begin with anything
 
     initial, decoder = read_initial(config.init), config.init_decoder
-    return begin_with(objective.network, initial, store.contract, decoder=decoder, name=config.network)
+    return begin_with(
+        objective.network,
+        initial,
+        store.contract,
+        decoder=decoder,
+        name=config.network,
+        channels=config.channels,
+    )
 
 
-def _parts(config: PretrainConfig, scans: list[StoredScan]) -> dict[str, str]:
+def _parts(config: PretrainConfig, scans: Sequence[StoredScan | Stack]) -> dict[str, str]:
     """Who is trained on and who is held out; of a stored split, those for testing are left out altogether."""
     subjects = sorted({scan.subject for scan in scans})
     warn_of_one(len(subjects), len(scans), subjects[0], config.store)
@@ -218,8 +226,14 @@ def _parts(config: PretrainConfig, scans: list[StoredScan]) -> dict[str, str]:
     return {name: parts[name] for name in subjects if parts.get(name) in ("train", "val")}
 
 
-def _chosen_scans(store: Store, contrasts: tuple[str, ...], weights: Mapping[str, float]) -> list[StoredScan]:
-    """The store's scans of the wanted contrasts; a weight of 0 is as good as not wanted."""
+def _chosen_scans(store: Store, config: PretrainConfig) -> Sequence[StoredScan | Stack]:
+    """The store's sessions with the wanted channels, or its scans of the wanted contrasts.
+
+    A weight of 0 is as good as not wanted.
+    """
+    if config.channels:
+        return stacks(store, config.channels, whole=config.lacking == "leave_out")
+    contrasts, weights = config.contrasts, config.contrast_weights
     there = {scan.contrast for scan in store.scans}
     unknown = sorted({*contrasts, *weights} - there)
     if unknown:
@@ -246,7 +260,8 @@ def micro_batch_size(config: PretrainConfig, world: int) -> int:
 
 def export(run: Run, folder: Path, step: int) -> None:
     """Write the model folder of a run after so many steps."""
-    scans, before = run.scans, {} if run.begun is None else run.begun.initial.seen
+    before = {} if run.begun is None else run.begun.initial.seen
+    scans = [own for scan in run.scans for own in (scan.present if isinstance(scan, Stack) else [scan])]
     provenance = {
         "steps": step,
         "volumes": step * run.config.batch,
@@ -263,6 +278,7 @@ def export(run: Run, folder: Path, step: int) -> None:
         network=run.objective.network,
         contract=run.store.contract,
         patch=run.patch,
+        channels=run.config.channels,
         objective=run.describe_objective(),
         provenance=provenance,
     )

@@ -42,7 +42,8 @@ class FeatureCache:
         """Where a scan's features are; another place if the file has changed. Raises `OSError` if it is gone."""
         masks = (entry.anatomy_mask, entry.anonymisation_mask)
         code = (CODE, __version__, self.extractor.precision)
-        about = (code, self.extractor.fingerprint, entry.path.absolute(), entry.stamp(), masks)
+        others = [(scan.contrast, scan.path.absolute(), scan.stamp()) for scan in entry.together]
+        about = (code, self.extractor.fingerprint, entry.path.absolute(), entry.stamp(), masks, *others)
         name = hashlib.sha256(repr(about).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npy"
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mdae.data.ahead import ahead
 from mdae.data.set_aside import by_reason
+from mdae.data.stack import JOINT
 from mdae.data.tables import write_table
 from mdae.devices import settle_threads
 from mdae.errors import ConfigError, DataError, ScanError
@@ -140,9 +141,10 @@ def embed_items(encoder: Encoder | Extractor, items: list[Item], config: EmbedCo
 def _warn_of_overlap(encoder: Encoder | Extractor, contents: list[str]) -> None:
     """Say so if the encoder was pre-trained on some of these very scans."""
     known = encoder.provenance.get("scans") if isinstance(encoder, Encoder) else encoder.pretraining
-    if known and (seen := overlap(known, contents)):
+    scans = [content for own in contents for content in own.split(JOINT) if content]
+    if known and (seen := overlap(known, scans)):
         logger.warning(
             "%d of %d scans were in this model's pre-training: evaluation on them is not on unseen data",
             len(seen),
-            len(contents),
+            len(scans),
         )

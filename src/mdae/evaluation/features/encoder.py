@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,15 @@ from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan, Preproce
 from mdae.devices import uses_bf16
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
-from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, window_starts
+from mdae.evaluation.features.session import PreparedSession, prepare_session, require_single
+from mdae.evaluation.features.sliding_window import AT_ONCE, Fill, as_channels, cut_window, window_starts
 from mdae.foreground import is_foreground
 from mdae.interop.raw import prepare_by
 from mdae.networks import Network
 from mdae.networks.norm import lay_channels_last
 from mdae.networks.saved import SavedModel, load_model
-from mdae.networks.unet import pad_to_stride
 from mdae.notices import notice
-from mdae.types import Shape3
+from mdae.types import Shape3, shape3
 
 MIN_FOREGROUND = 0.05  # of a window; emptier ones say nothing
 
@@ -44,6 +45,7 @@ class Encoder:
         contract: how scans are prepared for it.
         patch: the window in voxels.
         num_features: the length of an embedding by means.
+        channels: the contrasts that make a volume, in order; none if it takes any single one.
     """
 
     def __init__(self, model: SavedModel, device: str | torch.device = "cpu") -> None:
@@ -56,10 +58,11 @@ class Encoder:
         self.patch: Shape3 = model.patch
         self.provenance = model.provenance
         self.num_features = sum(self.folded.widths)
-        if self.folded.in_channels != 1:
+        self.channels = model.channels
+        if self.folded.in_channels > 1 and not self.channels:
             raise ConfigError(
-                f"a model of {self.folded.in_channels} contrasts cannot embed single scans",
-                mend="use a model of one contrast",
+                f"a model of {self.folded.in_channels} contrasts that does not name them",
+                mend="use one that mdae pretrain --channels made",
             )
 
     @property
@@ -92,41 +95,66 @@ class Encoder:
                 notice(note, where)
         return notes
 
-    def embed(self, scan: str | Path, *, window: WindowMode = "slide", pool: Pool = "mean") -> np.ndarray:
-        """The features (F,), float32, of a raw scan.
+    def prepare_session(self, scans: Mapping[str, str | Path | ScanEntry]) -> PreparedSession:
+        """Read and prepare the contrasts of one session, on one grid, as the model's channels.
 
         Args:
-            scan: a NIfTI file, in any orientation and spacing.
+            scans: by the contrast's name, which must be one of `channels`; those that it lacks are hidden.
+
+        Raises:
+            ScanError: an unfit scan.
+            ConfigError: a model of single scans, none of its channels, or others than its channels.
+        """
+        return prepare_session(scans, self.channels, self.prepare)
+
+    def embed(
+        self,
+        scan: str | Path | Mapping[str, str | Path],
+        *,
+        window: WindowMode = "slide",
+        pool: Pool = "mean",
+    ) -> np.ndarray:
+        """The features (F,), float32, of a raw scan, or of the contrasts of a session for a model of several.
+
+        Args:
+            scan: a NIfTI file, in any orientation and spacing, or several by the names of their contrasts.
             window, pool: see `embed_volume`.
 
         Raises:
             ScanError: a file that cannot be read or is unfit.
+            ConfigError: a single scan for a model of several contrasts, or the other way round.
         """
+        if isinstance(scan, Mapping):
+            session = self.prepare_session(scan)
+            return self.embed_volume(session.data, session.background, window=window, pool=pool)
+        require_single(self.channels)
         prepared = self.prepare(scan)
         return self.embed_volume(prepared.data, prepared.record.background, window=window, pool=pool)
 
     def embed_volume(
-        self, volume: np.ndarray, background: float, *, window: WindowMode = "slide", pool: Pool = "mean"
+        self, volume: np.ndarray, background: Fill, *, window: WindowMode = "slide", pool: Pool = "mean"
     ) -> np.ndarray:
-        """The features (F,), float32, of a prepared volume (D, H, W).
+        """The features (F,), float32, of a prepared volume (D, H, W), or (C, D, H, W) of several contrasts.
 
         Every stage's output is pooled over its voxels, the stages side by side, finest first.
 
         Args:
             volume: prepared values, of any size.
-            background: their value outside the head, used as padding.
+            background: their value outside the head, used as padding; or that of each contrast.
             window: "slide" averages windows of the training patch, which cover the volume evenly, by how much head
                 each holds; "centre" takes the middle one alone; "whole" takes the volume in one piece.
             pool: "mean" tells what is everywhere in a window, "max" what is somewhere in it; "both" has twice the
                 features, means first.
         """
-        x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
+        x = as_channels(volume)
         if window == "whole":
-            batch = pad_to_stride(x[None, None], self.folded.stride, background)
-            return self._pooled(batch, pool)[0].numpy()
-        starts = window_starts(volume.shape, self.patch, centre_only=window == "centre")
-        windows = torch.stack([cut_window(x, start, self.patch, background) for start in starts])[:, None]
-        weights = is_foreground(windows, background).float().mean(dim=(1, 2, 3, 4))
+            sides = [side + (-side) % self.folded.stride for side in x.shape[1:]]
+            whole = cut_window(x, (0, 0, 0), shape3(sides), background)
+            return self._pooled(whole[None], pool)[0].numpy()
+        starts = window_starts(x.shape[1:], self.patch, centre_only=window == "centre")
+        windows = torch.stack([cut_window(x, start, self.patch, background) for start in starts])
+        outside = x.new_tensor(background).view(-1, 1, 1, 1)
+        weights = is_foreground(windows, outside).float().mean(dim=(1, 2, 3, 4))
         kept = weights >= min(MIN_FOREGROUND, float(weights.max()))
         weights = weights[kept].double().clamp_min(1e-9)
         pooled = self._pooled(windows[kept], pool).double()
@@ -134,7 +162,7 @@ class Encoder:
 
     @torch.inference_mode()
     def stages(self, windows: Tensor) -> list[Tensor]:
-        """The output of every stage, finest first, of windows (B, 1, D, H, W); on the device, bf16 if that is a GPU."""
+        """The output of every stage, finest first, of windows (B, C, D, H, W); on the device, bf16 if that is a GPU."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.device)):
             return list(self.network(windows.to(self.device)))
 

@@ -18,6 +18,7 @@ from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.backbone import backbone_of
 from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.evaluation.features.session import PreparedSession, require_single
 from mdae.foreground import is_foreground
 from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import file_identity
@@ -83,10 +84,14 @@ class EncoderExtractor:
         self.precision = precision_on(encoder.device)
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
+        if self.encoder.channels and entry.together:
+            return self.encoder.prepare_session({scan.contrast: scan for scan in entry.together})
+        require_single(self.encoder.channels)
         return self.encoder.prepare(entry)
 
     def features(self, prepared: PreparedScan) -> np.ndarray:
-        background = prepared.record.background
+        of_all = prepared.background if isinstance(prepared, PreparedSession) else None
+        background = prepared.record.background if of_all is None else of_all
         return self.encoder.embed_volume(prepared.data, background, window=self.window, pool=self.pool)
 
 

@@ -19,6 +19,7 @@ from mdae.data.names import INSIDE, plain_name
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.data.set_aside import SetAside
 from mdae.data.sources import Listing, list_files, list_source
+from mdae.data.stack import JOINT, Stack, read, stacks
 from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.features.encoder import Encoder
@@ -43,11 +44,12 @@ class Item:
 class Loaded(NamedTuple):
     """A prepared volume (D, H, W), its background, the hash of its content, and what is to be told of it.
 
-    Of a raw scan, all that is known of its preparation stands beside.
+    For a model of several contrasts it is (C, D, H, W), with a background and a hash of each. Of a raw scan, all that
+    is known of its preparation stands beside.
     """
 
     volume: np.ndarray
-    background: float
+    background: float | tuple[float, ...]
     content: str
     notes: tuple[str, ...]
     prepared: PreparedScan | None = None
@@ -91,13 +93,14 @@ def gather(
             listings[source] = list_source(
                 source, keep_labels=keep_labels, subject_from=subject_from, min_slices=choice.min_slices
             )
-    groups |= {
-        source: [_raw(entry, encoder) for entry in found.entries] for source, found in listings.items()
-    }
+    apart: list[SetAside] = []
+    for source, found in listings.items():
+        groups[source], others = _raw_items(found.entries, encoder, source)
+        apart += others
     items, twice = _once(_apart(groups))
     return Gathered(
         items,
-        [*(row for found in listings.values() for row in found.left_out), *twice],
+        [*(row for found in listings.values() for row in found.left_out), *apart, *twice],
         [found.reading.line() for found in listings.values()],
     )
 
@@ -123,17 +126,71 @@ def _stored(path: Path, encoder: Encoder | Extractor) -> list[Item]:
             mend="give the raw scans instead",
         )
 
-    def read(scan: StoredScan) -> Loaded:
-        data = store.read(scan).astype(np.float32)
-        notes = scan.notes
-        if not scan.link:  # volumes of nnssl have no record
-            notes = encoder.warnings(data, store.record(scan), store.volume_path(scan.scan_id))
-        return Loaded(data, scan.background, scan.content, notes)
+    def loaded(scan: StoredScan | Stack) -> Loaded:
+        volume = read(store, scan).astype(np.float32)
+        notes = list(scan.notes)
+        own = scan.scans if isinstance(scan, Stack) else (scan,)
+        for data, each in zip(volume, own, strict=True):
+            if each is not None and not each.link:  # volumes of nnssl have no record
+                where = store.volume_path(each.scan_id)
+                notes += encoder.warnings(data, store.record(each), where)
+        data = volume if encoder.channels else volume[0]
+        return Loaded(data, scan.background, scan.content, tuple(dict.fromkeys(notes)))
 
+    listed: Sequence[StoredScan | Stack] = (
+        stacks(store, encoder.channels) if encoder.channels else store.scans
+    )
     return [
-        Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: read(s))  # type: ignore[misc]
-        for s in store.scans
+        Item(s.scan_id, s.subject, s.session, s.contrast, s.source, lambda s=s: loaded(s))  # type: ignore[misc]
+        for s in listed
     ]
+
+
+def _raw_items(
+    entries: Sequence[ScanEntry], encoder: Encoder | Extractor, source: Path
+) -> tuple[list[Item], list[SetAside]]:
+    """Raw scans one by one, or session by session for a model of several contrasts; and what is none of these.
+
+    Raises:
+        DataError: no scan of a contrast that the model takes.
+    """
+    if not (isinstance(encoder, Encoder) and encoder.channels):
+        return [_raw(entry, encoder) for entry in entries], []
+    sessions: dict[tuple[str, str], dict[str, ScanEntry]] = {}
+    others = []
+    for entry in sorted(entries, key=lambda entry: entry.scan_id):
+        own = sessions.setdefault((entry.subject, entry.session), {})
+        if entry.contrast not in encoder.channels or entry.contrast in own:
+            why = (
+                f"a second {entry.contrast}"
+                if entry.contrast in own
+                else f"{entry.contrast or 'no contrast'}"
+            )
+            reason = f"{why}, and the model's channels are {', '.join(encoder.channels)}"
+            others.append(SetAside(printable(entry.path), reason, "nothing, if that is so"))
+        else:
+            own[entry.contrast] = entry
+    if not any(sessions.values()):
+        there = sorted({entry.contrast for entry in entries if entry.contrast})
+        raise DataError(
+            f"no scan of {', '.join(encoder.channels)} there, but of {', '.join(there) or 'no named contrast'}",
+            where=source,
+            mend="name files by contrast as BIDS does (sub-01_T1w.nii.gz), or give a table with a column contrast",
+        )
+    return [_session(own, encoder) for own in sessions.values() if own], others
+
+
+def _session(scans: dict[str, ScanEntry], encoder: Encoder) -> Item:
+    """The contrasts of a session, prepared when they are wanted."""
+
+    def load() -> Loaded:
+        session = encoder.prepare_session(scans)
+        record = session.record
+        return Loaded(session.data, session.background, record.content, record.notes)
+
+    first = next(iter(scans.values()))
+    contrast, path = JOINT.join(encoder.channels), printable(first.path)
+    return Item(first.scan_id, first.subject, first.session, contrast, path, load)
 
 
 def _raw(entry: ScanEntry, encoder: Encoder | Extractor) -> Item:

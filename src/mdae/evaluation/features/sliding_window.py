@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mdae.types import Shape3
 
 AT_ONCE = 8  # windows in a batch
+
+Fill = float | Sequence[float]  # of all channels, or of each
 
 
 def window_starts(
@@ -39,11 +42,19 @@ def window_starts(
     return [(x, y, z) for x in axes[0] for y in axes[1] for z in axes[2]]
 
 
-def cut_window(volume: Tensor, start: Shape3, size: Shape3, value: float) -> Tensor:
-    """A window (D, H, W) of a volume, filled with `value` where it leaves it."""
-    window = volume.new_full(size, value)
-    source, target = _overlap(volume.shape, start, size)
-    window[target] = volume[source]
+def as_channels(volume: np.ndarray) -> Tensor:
+    """A prepared volume (D, H, W) or (C, D, H, W) as (C, D, H, W) float32."""
+    x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
+    return x[None] if x.dim() == 3 else x
+
+
+def cut_window(volume: Tensor, start: Shape3, size: Shape3, value: Fill) -> Tensor:
+    """A window (C, D, H, W) of a volume, filled with `value` (one, or one a channel) where it leaves it."""
+    channels = volume.shape[0]
+    fill = volume.new_tensor(value).expand(channels)
+    window = fill[:, None, None, None].repeat(1, *size)
+    source, target = _overlap(volume.shape[1:], start, size)
+    window[:, *target] = volume[:, *source]
     return window
 
 
@@ -59,9 +70,11 @@ def _overlap(
 
 
 def map_windows(
-    function: Callable[[Tensor], Tensor], volume: Tensor, patch: Shape3, *, value: float, overlap: float = 0.5
+    function: Callable[[Tensor], Tensor], volume: Tensor, patch: Shape3, *, value: Fill, overlap: float = 0.5
 ) -> Tensor:
-    """Apply a function of windows, (B, 1, *patch) to (B, K, *patch), and blend what overlaps; (K, D, H, W).
+    """Apply a function of windows, (B, C, *patch) to (B, K, *patch), of a volume (C, D, H, W); (K, D, H, W).
+
+    What overlaps is blended.
 
     A window counts most in its middle (a product of raised cosines), where it has seen the most around it.
     """
@@ -70,15 +83,16 @@ def map_windows(
         for edge in patch
     )
     bump = x[:, None, None] * y[None, :, None] * z
-    weights, total = torch.zeros_like(volume), torch.zeros(())
-    starts = window_starts(volume.shape, patch, overlap=overlap)
+    shape = volume.shape[1:]
+    weights, total = volume.new_zeros(shape), torch.zeros(())
+    starts = window_starts(shape, patch, overlap=overlap)
     for first in range(0, len(starts), AT_ONCE):
         some = starts[first : first + AT_ONCE]
-        results = function(torch.stack([cut_window(volume, start, patch, value) for start in some])[:, None])
+        results = function(torch.stack([cut_window(volume, start, patch, value) for start in some]))
         if not first:
-            total = volume.new_zeros((results.shape[1], *volume.shape))
+            total = volume.new_zeros((results.shape[1], *shape))
         for start, result in zip(some, results.float(), strict=True):
-            source, target = _overlap(volume.shape, start, patch)
+            source, target = _overlap(shape, start, patch)
             total[:, *source] += (bump * result)[:, *target]
             weights[source] += bump[target]
     return total / weights

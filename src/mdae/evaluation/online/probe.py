@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mdae.data.ahead import ahead
+from mdae.data.stack import Stack, read
 from mdae.data.store import StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.features.encoder import Encoder
@@ -32,16 +33,17 @@ logger = logging.getLogger(__name__)
 def encoder_of(moment: Moment) -> Encoder:
     """The encoder as it stands, as `mdae embed` would use it."""
     run = moment.run
-    model = SavedModel(moment.learner.raw.network, run.store.contract, run.patch)
+    network, channels = moment.learner.raw.network, run.config.channels
+    model = SavedModel(network, run.store.contract, run.patch, channels=channels)
     return Encoder(model, moment.learner.device)
 
 
-def embedded(moment: Moment, scans: Sequence[StoredScan]) -> np.ndarray:
+def embedded(moment: Moment, scans: Sequence[StoredScan | Stack]) -> np.ndarray:
     """The features (N, F) of scans, as `mdae embed` makes them; the work is dealt over the processes."""
     encoder, world = encoder_of(moment), moment.world
     mine = range(world.place.rank, len(scans), world.size)
     found: dict[int, np.ndarray] = {}
-    for index, volume in ahead(mine, lambda i: moment.run.store.read(scans[i]), READERS):
+    for index, volume in ahead(mine, lambda i: read(moment.run.store, scans[i]), READERS):
         found[index] = encoder.embed_volume(volume.result().astype(np.float32), scans[index].background)
     everyone = {index: row for part in world.everywhere(found) for index, row in part.items()}
     return np.stack([everyone[index] for index in range(len(scans))]).astype(np.float64)
@@ -57,7 +59,7 @@ class Labelled:
         parts: (N,) "train" of those trained on, "test" of those held out.
     """
 
-    scans: list[StoredScan]
+    scans: list[StoredScan | Stack]
     target: Target
     parts: np.ndarray
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mdae.data.formats import is_scan, scan_stem
+from mdae.data.stack import Stack, read
 from mdae.data.store import StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.nnunet.dataset import read_labels
@@ -40,11 +41,11 @@ class Masked:
     """A scan with its segmentation, on the scan's prepared grid.
 
     Attributes:
-        scan: of the store.
+        scan: of the store, or the session that it is a channel of.
         labels: (D, H, W) from 0, the background.
     """
 
-    scan: StoredScan
+    scan: StoredScan | Stack
     labels: np.ndarray
 
 
@@ -64,7 +65,7 @@ def voxel_probe(run: Run, folder: Path) -> Diagnostic:
                 where=folder,
                 mend="name masks as the scans are named, or hold out another share",
             )
-    masked = {part: [_read(run, scan, path) for scan, path in rows] for part, rows in parts.items()}
+    masked = {part: [_read(run, *row) for row in rows] for part, rows in parts.items()}
     values = sorted({int(v) for m in (*masked["train"], *masked["val"]) for v in np.unique(m.labels)} | {0})
     if len(values) < 2:
         raise DataError("masks without any label", where=folder, mend="give others")
@@ -75,21 +76,24 @@ def voxel_probe(run: Run, folder: Path) -> Diagnostic:
     return VoxelProbe(run, masked["train"], masked["val"], len(values))
 
 
-def _with_masks(run: Run, folder: Path) -> list[tuple[StoredScan, Path]]:
-    """One scan a subject with the mask of its name."""
+def _with_masks(run: Run, folder: Path) -> list[tuple[StoredScan, Stack | None, Path]]:
+    """One scan a subject, the session if it is a channel of that, and the mask of its name."""
     if not folder.is_dir():
         raise DataError("no such folder", where=folder, mend="give the folder of the masks")
     masks: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if is_scan(path):
             masks.setdefault(_bare(scan_stem(path)), path)
-    found: dict[str, tuple[StoredScan, Path]] = {}
-    for scan in sorted(run.scans, key=lambda scan: scan.scan_id):
+    found: dict[str, tuple[StoredScan, Stack | None, Path]] = {}
+    listed: list[tuple[StoredScan, Stack | None]] = []
+    for scan in run.scans:
+        listed += [(own, scan) for own in scan.present] if isinstance(scan, Stack) else [(scan, None)]
+    for scan, stack in sorted(listed, key=lambda row: row[0].scan_id):
         own = scan_stem(Path(scan.source))
         names = (scan.scan_id, own, own.rpartition("_")[0], scan.subject, f"sub-{scan.subject}")
         for name in names:
             if name in masks:
-                found.setdefault(scan.subject, (scan, masks[name]))
+                found.setdefault(scan.subject, (scan, stack, masks[name]))
     return [found[subject] for subject in sorted(found)]
 
 
@@ -99,7 +103,7 @@ def _bare(stem: str) -> str:
     return next((stem.removesuffix(ending) for ending in ENDINGS if stem.endswith(ending)), stem)
 
 
-def _read(run: Run, scan: StoredScan, path: Path) -> Masked:
+def _read(run: Run, scan: StoredScan, stack: Stack | None, path: Path) -> Masked:
     record = run.store.record(scan)
     mask, affine = read_labels(Case(scan.subject, {}, mask=path))
     if mask.shape != tuple(record.source_shape) or not np.allclose(affine, record.source_affine, atol=1e-2):
@@ -108,7 +112,7 @@ def _read(run: Run, scan: StoredScan, path: Path) -> Masked:
             where=path,
             mend="resample it to the scan",
         )
-    return Masked(scan, labels_on_grid(mask.astype(np.int16), record, None))
+    return Masked(stack or scan, labels_on_grid(mask.astype(np.int16), record, None))
 
 
 class VoxelProbe:
@@ -171,7 +175,7 @@ class VoxelProbe:
         )
 
     def _volume(self, own: Masked) -> np.ndarray:
-        return self.run.store.read(own.scan).astype(np.float32)
+        return read(self.run.store, own.scan).astype(np.float32)
 
     def _points(self, encoder: MapSource, index: int) -> Points:
         """Voxels of each label, always the same, with their features."""

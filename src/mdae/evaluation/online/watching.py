@@ -11,7 +11,6 @@ import pandas as pd
 
 from mdae.data.columns import find_column
 from mdae.data.joining import join_labels
-from mdae.data.store import StoredScan
 from mdae.data.tables import read_table
 from mdae.errors import DataError
 from mdae.evaluation.online.probe import Labelled, Probe
@@ -93,7 +92,7 @@ def labelled_scans(run: Run, table: pd.DataFrame, label: str, where: Path) -> La
     parts = np.array(["test" if run.parts[name] == "val" else "train" for name in own["subject"]])
     kept = np.sort(np.concatenate([_some(np.flatnonzero(parts == part), run) for part in ("train", "test")]))
     own, parts = own.iloc[kept], parts[kept]
-    scans: list[StoredScan] = [run.scans[place] for place in own["place"]]
+    scans = [run.scans[place] for place in own["place"]]
     return Labelled(scans, read_target(own[label], label, where), parts)
 
 

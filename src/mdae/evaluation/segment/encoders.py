@@ -14,6 +14,7 @@ from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.extractors import POSITION, is_own, own_model
+from mdae.evaluation.features.session import require_single
 from mdae.evaluation.nnunet.start import NO_SCANS
 from mdae.interop.raw import prepare_by
 from mdae.networks.hub import local_folder
@@ -70,6 +71,7 @@ def open_source(spec: str, device: str = "auto") -> Source:
             mend=f"--protocol voxels and segment are for encoders of mdae pretrain, untrained: and {POSITION}",
         )
     model, name, identity = own_model(spec)
+    require_single(model.channels)
     fingerprint = _digest(identity, model.contract, list(model.patch))
     pretraining = model.provenance.get("scans")
     encoder = Encoder(model, where)

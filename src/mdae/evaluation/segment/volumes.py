@@ -9,7 +9,8 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
-from mdae.data.preprocess import PreparedRecord, PreparedScan, to_native, to_prepared
+from mdae.data.native import to_native, to_prepared
+from mdae.data.preprocess import PreparedRecord, PreparedScan
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.types import Shape3, Spacing, shape3
 

@@ -14,7 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdae.evaluation.features.sliding_window import AT_ONCE, cut_window, map_windows, window_starts
+from mdae.evaluation.features.sliding_window import (
+    AT_ONCE,
+    Fill,
+    as_channels,
+    cut_window,
+    map_windows,
+    window_starts,
+)
 from mdae.types import Shape3
 
 
@@ -34,28 +41,28 @@ class MapSource(Protocol):
     def widths(self) -> tuple[int, ...]: ...
 
     def stages(self, windows: Tensor) -> list[Tensor]:
-        """The maps of windows (B, 1, D, H, W), each (B, C, d, h, w), on the device."""
+        """The maps of windows (B, C, D, H, W), each (B, C, d, h, w), on the device."""
 
 
 @torch.inference_mode()
-def features_at(encoder: MapSource, volume: np.ndarray, background: float, points: np.ndarray) -> np.ndarray:
+def features_at(encoder: MapSource, volume: np.ndarray, background: Fill, points: np.ndarray) -> np.ndarray:
     """The features (P, F), float32, at points of a prepared volume; each is seen in the window whose middle is nearest.
 
     Args:
         encoder: frozen.
-        volume: z-scores (D, H, W).
-        background: their value outside the head.
+        volume: z-scores (D, H, W), or (C, D, H, W) for an encoder of several contrasts.
+        background: their value outside the head, or that of each contrast.
         points: (P, 3) in voxels of the volume, between them too.
     """
-    x, patch = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32)), encoder.patch
-    starts = window_starts(volume.shape, patch)
+    x, patch = as_channels(volume), encoder.patch
+    starts = window_starts(x.shape[1:], patch)
     middles = np.array(starts) + (np.array(patch) - 1) / 2
     from_middle = np.abs(points[:, None] - middles) / np.array(patch)  # in windows, whose sides may differ
     window_of = from_middle.max(axis=2).argmin(axis=1)
     features = np.zeros((len(points), sum(encoder.widths)), dtype=np.float32)
     used = np.unique(window_of)
     for some in np.array_split(used, -(-len(used) // AT_ONCE)):
-        windows = torch.stack([cut_window(x, starts[index], patch, background) for index in some])[:, None]
+        windows = torch.stack([cut_window(x, starts[index], patch, background) for index in some])
         stages = encoder.stages(windows)
         for row, index in enumerate(some):
             own = np.flatnonzero(window_of == index)
@@ -73,7 +80,7 @@ def _at(stage: Tensor, points: Tensor, patch: Shape3) -> Tensor:
     return F.grid_sample(stage.float(), grid, padding_mode="border", align_corners=False)[0, :, 0, 0]
 
 
-def read_out(encoder: MapSource, volume: np.ndarray, background: float, weights: np.ndarray) -> np.ndarray:
+def read_out(encoder: MapSource, volume: np.ndarray, background: Fill, weights: np.ndarray) -> np.ndarray:
     """Linear functions of the features at every voxel of a prepared volume: (K, D, H, W), float32.
 
     Args:
@@ -93,5 +100,6 @@ def read_out(encoder: MapSource, volume: np.ndarray, background: float, weights:
         return torch.stack(read).sum(dim=0).cpu()
 
     with torch.inference_mode():
-        x = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
-        return map_windows(of_windows, x, encoder.patch, value=background, overlap=0.0).numpy()
+        return map_windows(
+            of_windows, as_channels(volume), encoder.patch, value=background, overlap=0.0
+        ).numpy()
