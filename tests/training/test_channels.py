@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -21,7 +22,10 @@ from mdae.data.stack import read
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import read_table
 from mdae.errors import ConfigError, DataError, ModelError
+from mdae.evaluation.configs import EvaluateConfig
+from mdae.evaluation.evaluate import evaluate
 from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.nnunet.start import open_start
 from mdae.evaluation.online.watching import labelled_scans
 from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model, save_model
@@ -33,6 +37,14 @@ from mdae.training.run import open_run
 from tests.conftest import COARSE, short_run
 
 THREE = ("T1w", "T2w", "FLAIR")
+TASK = """
+name: own-lesion
+title: Lesions
+layout: table
+modalities: [t1, t2, t2f, t1ce]
+kind: classification
+label: {column: lesion, positive: ["1"]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +224,38 @@ def test_labels_are_told_of_sessions_while_it_trains(together, sessions, tmp_pat
     model = SavedModel(run.objective.network, run.store.contract, run.patch, channels=THREE)
     own = labelled.scans[0]
     assert np.isfinite(Encoder(model).embed_volume(read(run.store, own), own.background)).all()
+
+
+def test_a_task_of_several_modalities_is_told_from_one_pass(model_of_three, sessions, tmp_path):
+    rows = ["path,subject,contrast,lesion"]
+    for number in (1, 2, 4, 5, 6):  # 3 has no FLAIR
+        anat, name = sessions / f"sub-000{number}" / "anat", f"sub-000{number}"
+        for contrast, file in (("t1", "T1w"), ("t2", "T2w"), ("t2f", "FLAIR"), ("t1ce", "T1w")):
+            rows.append(f"{anat / f'{name}_{file}.nii.gz'},{name},{contrast},{number % 2}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "task.yaml").write_text(TASK)
+    config = EvaluateConfig(
+        encoder=str(model_of_three),
+        task=(str(tmp_path / "task.yaml"),),
+        data=tmp_path / "table.csv",
+        out=tmp_path / "results",
+        cache=tmp_path / "cache",
+    )
+    (found,) = evaluate(config)
+    assert [result.modality for result in found.results] == ["all"] and found.seen_in_pretraining == 5 * 3
+    kept = [np.load(path) for path in (tmp_path / "cache").rglob("*.npy")]
+    assert len(kept) == 5 and all(features.shape == (120,) for features in kept)
+    with pytest.raises(ConfigError, match="takes no single scans"):
+        list(evaluate(replace(config, protocol="finetune")))
+
+
+def test_nnu_net_is_given_the_channels_in_their_order(model_of_three, caplog):
+    start = open_start(str(model_of_three))
+    assert start.in_order(("flair", "t1ce", "t1", "t2")) == ("t1", "t2", "flair")
+    assert "no channel for t1ce" in caplog.text
+    assert start.weights(3)["encoder.stem.convs.0.conv.weight"].shape[1] == 3
+    with pytest.raises(ConfigError, match="no FLAIR among T1, T2"):
+        start.in_order(("T1", "T2"))
 
 
 @torch.no_grad()

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.stack import JOINT
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.features.cache import FeatureCache, default_folder
 from mdae.evaluation.features.extractors import (
     Extractor,
+    channels_of,
     fingerprint_of,
     is_own,
     open_backbone,
     open_extractor,
     weights_of,
 )
+from mdae.evaluation.features.session import session_entry
 from mdae.evaluation.finetuning.finetune import Study, cross_validate_finetune, hold_out_finetune
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
 from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
@@ -159,12 +162,12 @@ def _evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) -
     protocol = RIDGE if task.kind == "regression" else LINEAR if config.protocol == "linear" else KNN
     modalities = config.modalities or task.modalities
     cache = FeatureCache(config.cache or default_folder(), extractor)
-    cohort, parts, seen = _ready_cohort(task, modalities, cache, extractor.pretraining, config)
-    features = {
-        name: np.stack([_known(cache, case.scans[name]) for case in cohort.cases]) for name in modalities
-    }
-    if len(modalities) > 1:
-        features[FUSED] = np.concatenate([features[name] for name in modalities], axis=1)
+    channels = channels_of(extractor)
+    cohort, parts, seen = _ready_cohort(task, modalities, cache, extractor.pretraining, config, channels)
+    views = (FUSED,) if channels else modalities  # all in one pass, or one after the other
+    features = {name: np.stack([_known(cache, case.scans[name]) for case in cohort.cases]) for name in views}
+    if len(views) > 1:
+        features[FUSED] = np.concatenate([features[name] for name in views], axis=1)
 
     def score(modality: str) -> Scored:
         x, y, names = features[modality], cohort.labels, cohort.people
@@ -246,8 +249,11 @@ def _ready_cohort(
     cache: FeatureCache,
     pretraining: Mapping[str, Any] | None,
     config: EvaluateConfig,
+    channels: Sequence[str] = (),
 ) -> tuple[Cohort, np.ndarray | None, int | None]:
     """The cohort of whom every scan is in the cache, each person once; the part of each; what was pre-trained on.
+
+    For an encoder of several channels, the scans of a case are one, by the name of all modalities together.
 
     Returns:
         The cohort; (N,) of train, val and test, None for cross-validation; and how many of the scored scans the encoder
@@ -257,6 +263,9 @@ def _ready_cohort(
         DataError: no scan can be embedded, or a split that cannot be used.
     """
     cohort = find_cohort(task, config.root, modalities, config.subjects)
+    if channels:
+        cohort = _as_sessions(cohort, modalities, channels)
+        modalities = (FUSED,)
     if config.split is not None:  # what is wrong with it must not come out after hours of embedding
         parts = split_parts(config.split, cohort)
         cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
@@ -271,7 +280,10 @@ def _ready_cohort(
         path, error = next(iter(failed.items()))
         raise DataError(f"no scan can be embedded, e.g. {error.what}", where=path, mend="look at the file")
     contents = {
-        case.subject: [cache.content(case.scans[name]) for name in modalities] for case in cohort.cases
+        case.subject: [
+            content for name in modalities for content in cache.content(case.scans[name]).split(JOINT)
+        ]
+        for case in cohort.cases
     }
     cohort = cohort.without(copies(cohort, list(contents.values())))
     kept = None if config.split is None else split_parts(config.split, cohort)
@@ -280,6 +292,15 @@ def _ready_cohort(
     scored = cohort.subjects if kept is None else cohort.subjects[kept == "test"]
     hashes = {content for subject in scored.tolist() for content in contents[subject]}
     return cohort, kept, len(overlap(dict(pretraining), hashes))
+
+
+def _as_sessions(cohort: Cohort, modalities: Sequence[str], channels: Sequence[str]) -> Cohort:
+    """Cases whose scans of these modalities are one; raises `ConfigError` where none is a channel's."""
+    cases = [
+        replace(case, scans={FUSED: session_entry({name: case.scans[name] for name in modalities}, channels)})
+        for case in cohort.cases
+    ]
+    return replace(cohort, cases=cases)
 
 
 def _first_failure(case: Case, modalities: Sequence[str], failed: Mapping[str, ScanError]) -> str:

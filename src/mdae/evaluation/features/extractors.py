@@ -95,6 +95,11 @@ class EncoderExtractor:
         return self.encoder.embed_volume(prepared.data, background, window=self.window, pool=self.pool)
 
 
+def channels_of(extractor: Extractor) -> tuple[str, ...]:
+    """The contrasts that an encoder sees at once, in order; none if it sees one scan at a time."""
+    return extractor.encoder.channels if isinstance(extractor, EncoderExtractor) else ()
+
+
 class BackboneExtractor:
     """A frozen network of someone else's, with that one's own preprocessing.
 
@@ -216,7 +221,9 @@ def open_backbone(spec: str) -> Backbone:
         raise ConfigError(f"{BASELINE} has no network to fine-tune", mend="use --protocol linear")
     if _is_strangers(spec):
         return open_stranger(spec)
-    return backbone_of(*_own_encoder(spec, "cpu"))
+    encoder, name, identity = _own_encoder(spec, "cpu")
+    require_single(encoder.channels)  # fine-tuning widens a model of one contrast by itself
+    return backbone_of(encoder, name, identity)
 
 
 def is_own(spec: str) -> bool:

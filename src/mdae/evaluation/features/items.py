@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.contrasts import by_channel
 from mdae.data.folder import Choice, common_folder
 from mdae.data.formats import is_scan
 from mdae.data.names import INSIDE, plain_name
@@ -156,20 +157,19 @@ def _raw_items(
     """
     if not (isinstance(encoder, Encoder) and encoder.channels):
         return [_raw(entry, encoder) for entry in entries], []
+    named = by_channel(dict.fromkeys(entry.contrast for entry in entries), encoder.channels)
+    channel_of = {name: channel for channel, name in named.items()}
     sessions: dict[tuple[str, str], dict[str, ScanEntry]] = {}
     others = []
     for entry in sorted(entries, key=lambda entry: entry.scan_id):
         own = sessions.setdefault((entry.subject, entry.session), {})
-        if entry.contrast not in encoder.channels or entry.contrast in own:
-            why = (
-                f"a second {entry.contrast}"
-                if entry.contrast in own
-                else f"{entry.contrast or 'no contrast'}"
-            )
+        channel = channel_of.get(entry.contrast)
+        if channel is None or channel in own:
+            why = f"a second {entry.contrast}" if channel else f"{entry.contrast or 'no contrast'}"
             reason = f"{why}, and the model's channels are {', '.join(encoder.channels)}"
             others.append(SetAside(printable(entry.path), reason, "nothing, if that is so"))
         else:
-            own[entry.contrast] = entry
+            own[channel] = entry
     if not any(sessions.values()):
         there = sorted({entry.contrast for entry in entries if entry.contrast})
         raise DataError(

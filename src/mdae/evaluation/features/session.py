@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mdae.data.catalogue import ScanEntry, sessions_together
+from mdae.data.contrasts import by_channel
 from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan
 from mdae.data.stack import JOINT
 from mdae.errors import ConfigError
@@ -80,7 +81,8 @@ def prepare_session(
 
 def session_entry(scans: Mapping[str, ScanEntry], channels: Sequence[str]) -> ScanEntry:
     """The scans of a session as one entry, for what takes entries; raises `ConfigError` if none is a channel's."""
-    own = [replace(scans[name], contrast=name, together=()) for name in channels if name in scans]
+    named = by_channel(scans, channels)
+    own = [replace(scans[named[name]], contrast=name, together=()) for name in channels if name in named]
     if not own:
         raise ConfigError(
             f"scans of {', '.join(scans)} for a model of {', '.join(channels)}",

@@ -51,7 +51,7 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     if device.index:
         raise ConfigError(f"nnU-Net cannot be put on {device}", mend="set CUDA_VISIBLE_DEVICES instead")
     start = open_start(config.encoder)
-    modalities = config.modalities or task.modalities
+    modalities = start.in_order(config.modalities or task.modalities)
     weights = start.weights(len(modalities))
     start.network.config.check_shape(options.patch or start.patch)
     cohort = find_cohort(task, config.root, modalities, config.subjects)

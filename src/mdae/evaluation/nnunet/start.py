@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from mdae.data.contrasts import by_channel
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.extractors import UNTRAINED, is_own, model_name
@@ -18,6 +20,8 @@ from mdae.networks import preset
 from mdae.networks.saved import WEIGHTS, load_model
 from mdae.networks.unet import ResidualUNet
 from mdae.types import Shape3
+
+logger = logging.getLogger(__name__)
 
 NO_SCANS = {"salt": "", "hashes": []}  # the manifest of an encoder that has seen none
 
@@ -34,6 +38,7 @@ class Start:
         patch: of pre-training, in voxels.
         trained: whether its weights are worth anything; if not, nnU-Net begins with weights of its own.
         pretraining: salted hashes of the scans that it was pre-trained on; None if nobody knows.
+        channels: the contrasts that it sees at once, in order; none if it was trained on one at a time.
     """
 
     name: str
@@ -43,6 +48,25 @@ class Start:
     patch: Shape3
     trained: bool
     pretraining: Mapping[str, Any] | None
+    channels: tuple[str, ...] = ()
+
+    def in_order(self, modalities: Sequence[str]) -> tuple[str, ...]:
+        """The modalities of a task as its channels; raises `ConfigError` where one has none.
+
+        What it has no channel for is not shown to it, and told.
+        """
+        if not self.channels:
+            return tuple(modalities)
+        named = by_channel(modalities, self.channels)
+        if lacking := [name for name in self.channels if name not in named]:
+            raise ConfigError(
+                f"no {', '.join(lacking)} among {', '.join(modalities)}, and {self.name} starts from "
+                f"{', '.join(self.channels)}",
+                mend="use a task that has them, or a model of one contrast",
+            )
+        if unseen := [name for name in modalities if name not in named.values()]:
+            logger.warning("%s has no channel for %s, which it is not shown", self.name, ", ".join(unseen))
+        return tuple(named[name] for name in self.channels)
 
     def weights(self, num_channels: int) -> dict[str, Tensor] | None:
         """nnU-Net's names to tensors; None for weights of its own."""
@@ -79,4 +103,5 @@ def open_start(spec: str) -> Start:
         patch=model.patch,
         trained=True,
         pretraining=model.provenance.get("scans"),
+        channels=model.channels,
     )
