@@ -42,7 +42,6 @@ name: own-lesion
 title: Lesions
 layout: table
 modalities: [t1, t2, t2f, t1ce]
-kind: classification
 label: {column: lesion, positive: ["1"]}
 """
 
