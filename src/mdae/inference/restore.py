@@ -14,7 +14,7 @@ from mdae.corruption import Corrupted, CorruptionConfig, apply, draw
 from mdae.errors import ConfigError, ModelError
 from mdae.evaluation.features.sliding_window import as_channels, map_windows
 from mdae.networks.saved import SavedModel
-from mdae.objectives.denoising import DenoisingConfig, noised_voxels
+from mdae.objectives.denoising import DenoisingConfig, noised_voxels, run
 from mdae.objectives.precondition import network_input, prediction_from
 from mdae.objectives.settings import rebuilt
 from mdae.seeding import torch_generator
@@ -164,9 +164,13 @@ def _restored(model: SavedModel, objective: DenoisingConfig, corrupted: Corrupte
     noised = noised_voxels(objective.corruption, corrupted)
     seen, coefficients = corrupted.input, corrupted.coefficients
     given = network_input(seen, noised, coefficients) if objective.precondition else seen
+    t = corrupted.t if objective.conditioned else None
     output = map_windows(
-        lambda windows: model.network(
-            windows, corrupted.t.expand(len(windows)) if objective.conditioned else None
+        lambda windows: run(
+            model.network,
+            windows,
+            None if t is None else t.expand(len(windows)),
+            drop_hidden=objective.drop_hidden,
         ),
         given[0],
         model.patch,
