@@ -39,13 +39,6 @@ class InstanceNorm(nn.Module):
     ) -> Batch:
         return norm_act(x, self.weight, self.bias, film, residual, act)
 
-    @torch.no_grad()
-    def fold_film(self, film: Modulation) -> None:
-        """Take FiLM at one fixed time, (1, C), into the weight and bias: exact, at no cost afterwards."""
-        gain = film.gamma[0] + 1
-        self.weight.mul_(gain)
-        self.bias.mul_(gain).add_(film.beta[0])
-
 
 class ConvNorm(nn.Module):
     """Convolution and instance normalisation, then optionally leaky ReLU.
@@ -192,3 +185,18 @@ class FiLM(nn.Module):
             flat = self.project(self.embed(sinusoidal_embedding(t, self.dim)))
         parts = flat.split([2 * c for c in self.channels], dim=1)
         return [Modulation(*part.chunk(2, dim=1)) for part in parts]
+
+    def freeze(self) -> None:
+        """Be the identity, and be trained no more."""
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def fold(self, t: float, norms: Sequence[InstanceNorm | nn.LayerNorm]) -> None:
+        """Take the modulations at time t into the normalisations that they belong to, in network order."""
+        times = torch.tensor([t], dtype=torch.float32, device=self.project.weight.device)
+        for norm, film in zip(norms, self(times), strict=True):
+            gain = film.gamma[0] + 1
+            norm.weight.mul_(gain)
+            norm.bias.mul_(gain).add_(film.beta[0])

@@ -253,20 +253,13 @@ class Primus(Network):
 
     def freeze_time(self) -> None:
         if self.film is not None:
-            nn.init.zeros_(self.film.project.weight)
-            nn.init.zeros_(self.film.project.bias)
-            self.film.requires_grad_(False)
+            self.film.freeze()
 
     @torch.no_grad()
     def fold_time(self, t: float) -> None:
-        if self.film is None:
-            return
-        films = self.film(torch.tensor([t], dtype=torch.float32, device=self.film.project.weight.device))
-        for norm, film in zip(self.encoder.modulated_norms(), films, strict=True):
-            gain = film.gamma[0] + 1
-            norm.weight.mul_(gain)
-            norm.bias.mul_(gain).add_(film.beta[0])
-        self.film = None
+        if self.film is not None:
+            self.film.fold(t, self.encoder.modulated_norms())
+            self.film = None
 
     def recompute(self, wanted: bool = True) -> None:
         """Keep each block's tokens alone for the backward pass, and compute the rest again."""

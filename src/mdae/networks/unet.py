@@ -231,20 +231,13 @@ class ResidualUNet(Network):
 
     def freeze_time(self) -> None:
         if self.film is not None:
-            nn.init.zeros_(self.film.project.weight)
-            nn.init.zeros_(self.film.project.bias)
-            self.film.requires_grad_(False)
+            self.film.freeze()
 
     @torch.no_grad()
     def fold_time(self, t: float) -> None:
-        if self.film is None:
-            return
-        device = self.film.project.weight.device
-        films = self.film(torch.tensor([t], dtype=torch.float32, device=device))
-        norms = [*self.encoder.modulated_norms(), *self.decoder.modulated_norms()]
-        for norm, film in zip(norms, films, strict=True):
-            norm.fold_film(film)
-        self.film = None
+        if self.film is not None:
+            self.film.fold(t, [*self.encoder.modulated_norms(), *self.decoder.modulated_norms()])
+            self.film = None
 
     def recompute(self, wanted: bool = True) -> None:
         """Keep each block's input alone for the backward pass, and compute the rest again: less memory, more time."""
