@@ -42,7 +42,7 @@ CPU_CASES = [("tiny", 48, 4), ("small", 64, 2), ("resenc-l", 64, 1)]
 STEPS_A_ROUND = 2
 
 
-def peer_network(config: UNetConfig) -> ResidualEncoderUNet:
+def peer_network(config: UNetConfig, num_classes: int = 1) -> ResidualEncoderUNet:
     """The same network, without time, from dynamic-network-architectures."""
     stages = len(config.features)
     return ResidualEncoderUNet(
@@ -53,7 +53,7 @@ def peer_network(config: UNetConfig) -> ResidualEncoderUNet:
         kernel_sizes=3,
         strides=[1] + [2] * (stages - 1),
         n_blocks_per_stage=list(config.blocks),
-        num_classes=1,
+        num_classes=num_classes,
         n_conv_per_stage_decoder=[1] * (stages - 1),
         conv_bias=True,
         norm_op=torch.nn.InstanceNorm3d,

@@ -19,6 +19,7 @@ FLOORS = [
         "types",
         "options",
         "errors",
+        "extras",
         "version",
         "seeding",
         "tensors",

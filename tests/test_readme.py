@@ -109,7 +109,7 @@ def test_every_block_runs(folder, page):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=surroundings)
         assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
     if page == "README.md":
-        assert (folder / "features.parquet").exists() and (folder / "restored" / "picture.png").exists()
+        assert (folder / "features.csv").exists() and (folder / "restored" / "picture.png").exists()
 
 
 def test_the_tables_are_true():

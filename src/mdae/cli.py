@@ -32,6 +32,7 @@ from mdae.evaluation.configs import (
     ReconstructConfig,
     TasksConfig,
 )
+from mdae.extras import missing_extra
 from mdae.inference.config import FitConfig, PredictConfig
 from mdae.interop.configs import CardConfig, ExportConfig, PushConfig
 from mdae.notices import collected, quiet_readers
@@ -98,6 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             RUNNERS[type(config)](config)
     except MDAEError as error:
         sys.exit(_fail(error, str(error), 2))
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        sys.exit(_fail(missing, str(missing), 2))
     except KeyboardInterrupt as error:
         sys.exit(_fail(error, str(error) or "stopped; the same command goes on from there", 130))
     except BrokenPipeError:

@@ -181,7 +181,7 @@ def test_damaged_pixels_set_the_series_aside(tmp_path):
 def test_without_dcm2niix_there_is_one_clear_line(tmp_path, monkeypatch):
     write_series(tmp_path / "in", head(), np.diag([8.0, 8.0, 8.0, 1.0]))
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(DataError, match=r"dcm2niix is not installed.*pip install dcm2niix"):
+    with pytest.raises(DataError, match=r"dcm2niix is not installed.*mdae\[dicom\]"):
         prepare(PrepareConfig(source=tmp_path / "in", store=tmp_path / "s", preprocessing=COARSE, workers=1))
 
 

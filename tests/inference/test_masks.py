@@ -15,6 +15,7 @@ from nibabel.affines import apply_affine, voxel_sizes
 import mdae
 from mdae.data.intensity import ZScore
 from mdae.data.io import Scan, write_nifti
+from mdae.data.mask_names import mask_name
 from mdae.data.native import denormalise
 from mdae.data.preprocess import Preprocessing, prepare_scan
 from mdae.errors import ConfigError, DataError, ModelError
@@ -22,10 +23,10 @@ from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.statistics.overlap import dice
 from mdae.inference.config import PredictConfig
-from mdae.inference.mask_cases import mask_name
 from mdae.inference.masks import FittedMasks
 from mdae.inference.predict import predict
-from mdae.networks.saved import save_model
+from mdae.networks.saved import overlap, save_model
+from mdae.options import AugmentOptions
 from tests.evaluation.segment import made
 
 READOUT = FewLabelOptions(steps=0, points=100)
@@ -89,6 +90,18 @@ def test_what_is_to_be_expected_is_told_without_an_interval_of_four(folder):
     assert "the model was fitted on this very scan" in said.warnings
     for path in (folder / "fitted").iterdir():
         assert b"ller" not in path.read_bytes()
+    subjects = model.about["fitted_on"]["subjects"]
+    known = [name for name in ("Müller-1 T1", "Müller-1", "P8") if overlap(subjects, [name])]
+    assert known and "P8" not in known and subjects["scrypt"] >= 2**12
+
+
+def test_fine_tuning_tells_what_to_expect_by_its_own_folds(folder, tmp_path):
+    few = FewLabelOptions(steps=2, batch=1, looks=1, points=60, overlap=0.0, augment=AugmentOptions())
+    model = mdae.fit(folder / "model", folder / "masks", tmp_path / "out", scans=folder / "scans", few=few)
+    assert "2-fold" in model.about["expected"]["how"] and "chose the step" in model.about["expected"]["how"]
+    notes = model.about["expected"]["scores"]
+    assert notes["dice"]["value"] == pytest.approx(model.segmenter.notes["best_dice"])
+    assert set(notes) == {"dice", "dice_label_2", "dice_label_4"} and model.segmenter.held_out.shape == (4, 2)
 
 
 def test_python_says_what_the_command_writes(folder, tmp_path):

@@ -69,5 +69,5 @@ def test_a_run_is_shown_when_asked(wandb, named_store, tmp_path):
 def test_where_it_is_not_installed_that_is_said(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     require_wandb("")
-    with pytest.raises(ConfigError, match="pip install wandb"):
+    with pytest.raises(ConfigError, match=r"wandb is not installed.*mdae\[wandb\]"):
         require_wandb("brains")

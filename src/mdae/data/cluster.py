@@ -22,6 +22,7 @@ from mdae.data.set_aside import SetAside
 from mdae.data.store import Store, StoredScan
 from mdae.data.workers import outcomes
 from mdae.errors import ConfigError, DataError
+from mdae.extras import require
 from mdae.files import atomic_write
 
 if TYPE_CHECKING:
@@ -176,10 +177,9 @@ def job_executor(
     Raises:
         ConfigError: no such cluster or parameter.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ConfigError("submitit is not installed", mend="pip install submitit") from error
+    require("submitit", "submits jobs")
+    import submitit
+
     try:
         executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind)
         executor.update_parameters(

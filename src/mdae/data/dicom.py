@@ -22,6 +22,7 @@ from mdae.data.external import find_program, last_complaint, run_program
 from mdae.data.io import MIN_SLICES, Scan, Series, read_scan
 from mdae.data.set_aside import SetAside
 from mdae.errors import ScanError
+from mdae.extras import install, is_installed
 from mdae.progress import Progress
 
 MODALITIES = ("MR", "CT", "PT")
@@ -97,6 +98,9 @@ def list_series(
         min_slices: leave out series of fewer.
     """
     candidates = [path for path in files if may_be_dicom(path)]
+    if not is_installed("pydicom"):
+        why = "DICOM, and pydicom is not installed"
+        return [], [SetAside(str(path), why, install("pydicom")) for path in candidates]
     if not candidates:
         return [], []
     found: dict[str, list[_Slice]] = defaultdict(list)
@@ -350,7 +354,7 @@ def _convert(folder: Path, where: Path, *, known: bool) -> list[Path]:
     program = find_program(
         "dcm2niix",
         purpose="DICOM series are read by it",
-        mend="pip install dcm2niix, or from your system's packages",
+        mend=f"{install('dcm2niix')}, or from your system's packages",
     )
     _, said = run_program([program, "-b", "n", "-z", "n", "-f", "volume", "-o", folder, folder / "in"])
     volumes = [path for path in sorted(folder.glob("*.nii")) if not RESAMPLED.search(path.stem)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,3 +148,24 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     raw = image.to_bytes()
     with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(igzip.compress(raw, compresslevel=1) if path.name.endswith(".gz") else raw)
+
+
+def write_nifti_series(
+    path: Path, volumes: Iterable[np.ndarray], shape: Sequence[int], affine: np.ndarray
+) -> None:
+    """Write volumes (D, H, W) as one series, atomically and one after the other, so that memory never holds them all.
+
+    Args:
+        path: .nii or .nii.gz.
+        volumes: as many as `shape` says, float32.
+        shape: (D, H, W, number).
+        affine: of each.
+    """
+    header = nib.Nifti1Image(np.broadcast_to(np.float32(0), tuple(shape)), affine).header
+    header.set_xyzt_units("mm")
+    with atomic_write(Path(path)) as temporary:
+        zipped = path.name.endswith(".gz")
+        with igzip.open(temporary, "wb", compresslevel=1) if zipped else temporary.open("wb") as file:
+            header.write_to(file)
+            for volume in volumes:
+                file.write(volume.astype(np.float32).tobytes(order="F"))

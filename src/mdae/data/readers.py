@@ -18,6 +18,7 @@ from nibabel.affines import from_matvec
 from mdae.data.nifti import EXPORT, read_nifti
 from mdae.data.nrrd_files import read_nrrd
 from mdae.errors import ScanError
+from mdae.extras import require
 
 KINDS = {
     ".nrrd": "NRRD",
@@ -166,14 +167,9 @@ def _voxels_beside(path: Path) -> bytes | None:
 
 def _by_itk(path: Path) -> Image:
     """A format that ITK alone reads, MetaImage; its voxels are read at once."""
-    try:
-        import SimpleITK as sitk  # here: an extra
-    except ImportError as error:
-        raise ScanError(
-            f"SimpleITK is not installed, and reads {path.suffix}",
-            where="SimpleITK",
-            mend="pip install 'mdae[itk]'",
-        ) from error
+    require("SimpleITK", f"reads {path.suffix}", ScanError, where="SimpleITK")
+    import SimpleITK as sitk  # here: an extra
+
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     if not path.is_file():
         raise _unreadable(path, FileNotFoundError(2, "No such file or directory"))

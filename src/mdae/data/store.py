@@ -16,18 +16,21 @@ import sys
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import blosc2
 import numpy as np
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.intensity import Z_RANGE
 from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan, Preprocessing
 from mdae.errors import ConfigError, DataError, ScanError
+from mdae.extras import require
 from mdae.files import atomic_write
 from mdae.text import printable
 from mdae.types import Shape3
+
+if TYPE_CHECKING:
+    import blosc2
 
 FORMAT = 2
 CHUNK = 64  # voxels a side: half a megabyte, the unit of reading
@@ -118,6 +121,7 @@ class Store:
     whole_files = False
 
     def __init__(self, path: Path, contract: Preprocessing, scans: list[StoredScan]) -> None:
+        require("blosc2", "stores are kept with")
         self.path, self.contract, self.scans = path, contract, scans
         self.unreadable: list[str] = []
 
@@ -247,6 +251,8 @@ class Store:
         return self._write(scan, record, np.zeros((1, 1, 1), dtype=np.float16))  # in name, for what it tells
 
     def _write(self, scan: StoredScan, record: PreparedRecord, voxels: np.ndarray) -> StoredScan:
+        import blosc2  # here: an extra
+
         array = blosc2.asarray(
             voxels,
             chunks=tuple(min(CHUNK, side) for side in voxels.shape),
@@ -337,6 +343,8 @@ class Store:
 
 def _open(path: str | Path, *, whole: bool) -> blosc2.NDArray:
     """A file of blosc2's, mapped into memory or read whole."""
+    import blosc2  # here: an extra
+
     one = blosc2.DParams(nthreads=1)
     if not whole:
         return blosc2.open(str(path), mmap_mode="r", dparams=one)

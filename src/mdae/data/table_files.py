@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from mdae.errors import DataError, EmptyTableError
+from mdae.extras import require
 
 SEPARATORS = (",", ";", "\t", "|")
 SNIFFED = 50  # rows that a separator is told by
@@ -192,12 +193,9 @@ def _clean(cell: str) -> str:
 
 def _workbook(path: Path, content: bytes) -> pd.DataFrame:
     """The first sheet of an Excel workbook."""
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise DataError(
-            "an Excel workbook", where=path, mend="pip install 'mdae[excel]', or save it as .csv"
-        ) from error
+    require("openpyxl", "reads Excel workbooks", DataError, where=path)
+    import openpyxl  # here: an extra
+
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         names = [sheet.title for sheet in book.worksheets]
@@ -219,6 +217,7 @@ def _of_sheet(cell: object) -> str:
 
 
 def _parquet(path: Path, content: bytes) -> pd.DataFrame:
+    require("pyarrow", "reads Parquet tables", DataError, where=path)
     try:
         table = pd.read_parquet(io.BytesIO(content))
     except Exception as error:  # pyarrow raises several kinds, none of them an OSError

@@ -11,6 +11,7 @@ from mdae.data.columns import TEXT, folded, with_columns
 from mdae.data.joining import join_labels
 from mdae.data.table_files import EMPTY_WORDS, as_numbers, read_cells
 from mdae.errors import DataError
+from mdae.extras import require
 from mdae.files import atomic_write
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -65,12 +66,19 @@ def read_text_table(path: Path, required: str, *, words: bool = False) -> pd.Dat
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write Parquet or CSV by the suffix, atomically."""
+    """Write Parquet, TSV or CSV by the suffix, atomically; raises `ConfigError` where Parquet is not installed."""
+    require_writer(path)
     with atomic_write(path) as temporary:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, sep="\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+def require_writer(path: Path) -> None:
+    """Raise `ConfigError` if a table of this suffix cannot be written: before hours of work, not after them."""
+    if path.suffix.lower() == ".parquet":
+        require("pyarrow", "writes Parquet tables", where=path)
 
 
 def attach_labels(features: pd.DataFrame, labels: pd.DataFrame, label: str, where: Path) -> pd.DataFrame:

@@ -27,12 +27,18 @@ class EmbedConfig:
     encoders`, untrained:tiny, or histogram."""
     scans: Positional[Annotated[tuple[Path, ...], arg(metavar="SCANS")]]
     """Scans, folders of scans, BIDS trees, or prepared stores."""
-    out: Path = Path("features.parquet")
-    """Table to write, .parquet or .csv."""
+    out: Path = Path("features.csv")
+    """Table to write, .csv, .tsv or .parquet."""
     window: WindowMode = "slide"
     """How a scan of any size is seen: windows of the training patch all over the head, the centre one, or whole."""
     pool: Pool = "mean"
     """What is kept of each feature map: its mean (what is everywhere), its maximum (what is somewhere), or both."""
+    regions: Path | None = None
+    """Folder of label maps, named as their scans and on their grids: features of each label instead of the scan, a row
+    each, so that the lesion or the organ is what is described."""
+    maps: tuple[int, ...] = ()
+    """Stages, from 1 (the finest), whose feature maps are written as NIfTI on each scan's own grid, into a folder
+    beside OUT; a volume a channel."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto."""
     workers: int = 0
@@ -43,8 +49,10 @@ class EmbedConfig:
     """What tells the subject of raw scans: auto, folder, name or a regular expression, as in `mdae prepare`."""
 
     def __post_init__(self) -> None:
-        if self.out.suffix not in (".parquet", ".csv"):
-            raise ConfigError(f"cannot write {self.out.name}", mend="give --out a name in .parquet or .csv")
+        if self.out.suffix not in (".csv", ".tsv", ".parquet"):
+            raise ConfigError(
+                f"cannot write {self.out.name}", mend="give --out a name in .csv, .tsv or .parquet"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

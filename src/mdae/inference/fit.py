@@ -107,7 +107,7 @@ def fit_features(
             "num_subjects": len(np.unique(subjects)),
             "num_rows": len(y),
             "subjects_by_label": target.counts(subjects),
-            "subjects": manifest(subjects.tolist()),
+            "subjects": manifest(subjects.tolist(), slow=True),
             "scans": manifest(labelled.contents),
         },
     }

@@ -75,7 +75,7 @@ def fit_masks(config: FitConfig) -> FittedMasks:
             bundled=config.bundle,
         ),
         "labels": {"names": names, "values": values},
-        "expected": _expected(subjects, model, names, config),
+        "expected": _expected(segmenter, subjects, model, names, config),
         "fitted_on": _who(subjects, read, names),
     }
     if config.bundle:
@@ -159,23 +159,54 @@ def _who(subjects: Sequence[LabelledVolume], read: Sequence[Read], names: Sequen
         "num_subjects": len(people),
         "num_rows": len(subjects),
         "subjects_by_label": with_class,
-        "subjects": manifest(people),
+        "subjects": manifest(people, slow=True),
         "scans": manifest(scan.record.content for scans, _ in read for scan in scans),
     }
 
 
 def _expected(
-    subjects: Sequence[LabelledVolume], model: SavedModel, names: Sequence[str], config: FitConfig
+    segmenter: FittedSegmenter,
+    subjects: Sequence[LabelledVolume],
+    model: SavedModel,
+    names: Sequence[str],
+    config: FitConfig,
 ) -> dict[str, Any]:
-    """The Dice of each subject by a segmenter of others, with an interval where there are subjects enough."""
+    """The Dice of each subject by what was learned of others, with an interval where there are subjects enough.
+
+    Fine-tuning's own inner folds tell it: to fine-tune for each subject anew would take five times as long.
+    """
     people = np.array([own.subject for own in subjects])
-    found = np.unique(people)
-    folds = min(config.folds, len(found))
-    if folds < 2:
+    if len(np.unique(people)) < 2:
         how = "one labelled subject tells nothing of others: no Dice can be expected of it"
         return {"scores": {}, "how": how}
+    if segmenter.held_out is None:
+        folds = min(config.folds, len(np.unique(people)))
+        return _with_intervals(
+            _readouts_dice(subjects, people, folds, model, names, config), people, folds, config.seed
+        )
+    folds = min(config.few.inner_folds, len(np.unique(people)))
+    chosen = ", which chose the step of fine-tuning as well"
+    return _with_intervals(_by_label(segmenter.held_out, names), people, folds, config.seed, chosen)
+
+
+def _by_label(dice_of: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Dice (V, K - 1) as the mean over labels and each label's, by name."""
+    each = {f"dice_{name}": own for name, own in zip(names[1:], dice_of.T, strict=True)}
+    return {"dice": np.nanmean(dice_of, axis=1), **each}
+
+
+def _readouts_dice(
+    subjects: Sequence[LabelledVolume],
+    people: np.ndarray,
+    folds: int,
+    model: SavedModel,
+    names: Sequence[str],
+    config: FitConfig,
+) -> dict[str, np.ndarray]:
+    """The Dice of each volume by a readout of other subjects."""
+    found = np.unique(people)
     order = numpy_generator(config.seed, "folds").permutation(found)
-    figures: dict[str, np.ndarray] = {name: np.full(len(subjects), np.nan) for name in names[1:]}
+    figures = np.full((len(subjects), len(names) - 1), np.nan)
     for fold in range(folds):
         tested = np.isin(people, order[fold::folds])
         fitted = _fit(
@@ -184,20 +215,17 @@ def _expected(
         for index in np.flatnonzero(tested).tolist():
             called = fitted.probabilities(subjects[index].volume).argmax(axis=0)
             known = subjects[index].labels >= 0
-            for number, name in enumerate(names[1:], start=1):
-                figures[name][index] = dice(
-                    (called == number) & known, (subjects[index].labels == number) & known
-                )
-    values = {"dice": np.nanmean(np.stack(list(figures.values())), axis=0)}
-    values |= {f"dice_{name}": own for name, own in figures.items()}
-    return _with_intervals(values, people, folds, config.seed)
+            for number in range(1, len(names)):
+                own = subjects[index].labels == number
+                figures[index, number - 1] = dice((called == number) & known, own & known)
+    return _by_label(figures, names)
 
 
 def _with_intervals(
-    values: dict[str, np.ndarray], people: np.ndarray, folds: int, seed: int
+    values: dict[str, np.ndarray], people: np.ndarray, folds: int, seed: int, chosen: str = ""
 ) -> dict[str, Any]:
     number = len(np.unique(people))
-    how = f"{folds}-fold cross-validation by subject, on prepared voxels"
+    how = f"{folds}-fold cross-validation by subject, on prepared voxels{chosen}"
     if number < MIN_SUBJECTS:
         spread = f"; subjects from {np.nanmin(values['dice']):.3f} to {np.nanmax(values['dice']):.3f}"
         means = {name: float(np.nanmean(own)) for name, own in values.items()}

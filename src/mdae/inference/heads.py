@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.special import expit
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from mdae.evaluation.probing.estimators import Linear, logistic_model, ridge_model
@@ -71,15 +71,23 @@ class Classifier:
     def fit(
         cls, features: np.ndarray, labels: np.ndarray, chosen: float, splits: Splits, classes: tuple[str, ...]
     ) -> Classifier:
-        """From features (N, F), labels (N,) of 0 to K - 1, the chosen strength, and folds by subject."""
-        model = CalibratedClassifierCV(logistic_model(chosen), method="sigmoid", cv=splits, ensemble=False)
+        """From features (N, F), labels (N,) of 0 to K - 1, the chosen strength, and folds by subject.
+
+        The folds' models are held back as much for each row as the last one is: with scikit-learn's C, which is for the
+        sum over rows, they would be held back more, their scores be smaller, and probabilities too sure.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as in the protocol
-            model.fit(features, labels)
-        (fitted,) = model.calibrated_classifiers_
-        slopes = np.array([-own.a_ for own in fitted.calibrators])
-        offsets = np.array([-own.b_ for own in fitted.calibrators])
-        return cls(Linear.of(fitted.estimator), slopes, offsets, classes)
+            line = Linear.of(logistic_model(chosen).fit(features, labels))
+            scores = np.zeros((len(labels), len(line.weights)))
+            for train, test in splits:
+                strength = chosen * len(labels) / len(train)
+                part = Linear.of(logistic_model(strength).fit(features[train], labels[train]))
+                scores[test] = part(features[test]).reshape(len(test), -1)
+        later = [1] if len(classes) == 2 else range(len(classes))
+        fitted = [platt(own, labels == value) for own, value in zip(scores.T, later, strict=True)]
+        slopes, offsets = (np.array(values) for values in zip(*fitted, strict=True))
+        return cls(line, slopes, offsets, classes)
 
     @property
     def threshold(self) -> float | None:
@@ -193,6 +201,20 @@ class Survival:
     @classmethod
     def read(cls, tensors: Tensors, about: Row) -> Survival:
         return cls(_line(tensors), tensors["head.times"], tensors["head.hazard"], float(about["horizon"]))
+
+
+def platt(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+    """Slope and offset of the sigmoid that makes scores (N,) probabilities of what is positive (N,) (Platt 1999).
+
+    Its targets are a little within 0 and 1, as if each class had one row more, of the other label half.
+    """
+    number, others = int(positive.sum()), int((~positive).sum())
+    target = np.where(positive, (number + 1) / (number + 2), 1 / (others + 2))
+    rows, labels = np.concatenate([scores, scores])[:, None], np.repeat([1, 0], len(scores))
+    spread = float(scores.std()) or 1.0
+    sigmoid = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    sigmoid.fit(rows / spread, labels, sample_weight=np.concatenate([target, 1 - target]))
+    return float(sigmoid.coef_[0, 0]) / spread, float(sigmoid.intercept_[0])
 
 
 HEADS: dict[str, type[Classifier | Regressor | Survival]] = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.formats import is_scan, scan_stem
+from mdae.data.mask_names import mask_name, visit_name
 from mdae.data.sources import list_source
 from mdae.data.subject_table import with_subjects
 from mdae.errors import DataError
@@ -16,14 +16,6 @@ from mdae.evaluation.nnunet.labels import LabelScheme, described_labels, found_l
 from mdae.inference.config import FitConfig
 from mdae.tasks.layouts import Case
 from mdae.tasks.nnunet_raw import channel_names, is_nnunet_raw, nnunet_raw, read_description
-
-# what is put behind a scan's name for its mask
-MASK_WORDS = re.compile(
-    r"(?:[_.-](?:mask|masks|seg|segs|dseg|segmentation|label|labels|lesion|lesions|roi|gt|label-[A-Za-z0-9]+"
-    r"|desc-[A-Za-z0-9]+|space-[A-Za-z0-9]+))+$",
-    re.IGNORECASE,
-)
-CHANNEL = re.compile(r"_\d{4}$")
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,7 @@ def _two_folders(config: FitConfig) -> tuple[list[Case], tuple[str, ...]]:
     cases: dict[str, Case] = {}
     missing = []
     for path, name in masks.items():
-        scans = by_name.get(name) or by_visit.get(_visit(name))
+        scans = by_name.get(name) or by_visit.get(visit_name(name))
         if not scans:
             missing.append(path)
             continue
@@ -118,11 +110,6 @@ def _two_folders(config: FitConfig) -> tuple[list[Case], tuple[str, ...]]:
             mend="call masks as their scans, with _mask or _seg behind if you like",
         )
     return list(cases.values()), contrasts
-
-
-def mask_name(path: Path) -> str:
-    """The name of the scan that a mask is of, as far as the mask's own tells."""
-    return CHANNEL.sub("", MASK_WORDS.sub("", scan_stem(path)))
 
 
 def _contrasts(entries: Sequence[ScanEntry], config: FitConfig) -> tuple[str, ...]:
@@ -144,12 +131,6 @@ def _index(
     by_visit: dict[str, dict[str, ScanEntry]] = {}
     for entry in entries:
         by_name.setdefault(mask_name(entry.path), {})[entry.contrast] = entry
-        if visit := _visit(scan_stem(entry.path)):
+        if visit := visit_name(scan_stem(entry.path)):
             by_visit.setdefault(visit, {}).setdefault(entry.contrast, entry)
     return by_name, by_visit
-
-
-def _visit(name: str) -> str:
-    """sub-X_ses-Y of a BIDS name; "" of others."""
-    match = re.match(r"sub-[^_]+(?:_ses-[^_]+)?", name)
-    return match[0] if match else ""

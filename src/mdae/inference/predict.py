@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from mdae.data.ahead import ahead
 from mdae.data.preprocess import PreparedScan
-from mdae.data.tables import SUFFIXES, read_table, write_table
+from mdae.data.tables import SUFFIXES, read_table, require_writer, write_table
 from mdae.devices import settle_threads
 from mdae.errors import DataError, ScanError
 from mdae.evaluation.features.encoder import resolve_device
+from mdae.extras import install, is_installed
 from mdae.inference.config import PredictConfig
 from mdae.inference.fitted import FittedModel
 from mdae.inference.heads import Row
@@ -30,6 +32,8 @@ from mdae.text import counted
 
 TABLE = "predictions.csv"
 ASIDE = ["path", "reason", "mend"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,24 @@ def predict(config: PredictConfig) -> Predicted:
     """
     model = load_fitted(config.model, encoder=config.encoder, device=config.device)
     out = config.out if config.out.suffix.lower() in SUFFIXES else config.out / TABLE
+    require_writer(out)
     if isinstance(model, FittedMasks):
         if out == config.out:
             raise DataError("masks go into a folder", where=out, mend="give --out one")
+        config = _of_what_is_installed(config)
         return _of_scans(model, config, out, MaskWriter(model, config))
     if model.columns is not None:
         return _written(_of_tables(model, config.scans), [], out)
     _ = model.extractor  # opened here: a missing encoder is no scan's fault, and threads share one
     return _of_scans(model, config, out, functools.partial(_said, model))
+
+
+def _of_what_is_installed(config: PredictConfig) -> PredictConfig:
+    """Without what draws pictures there are none, which is told: the masks are what is wanted."""
+    if not config.pictures or is_installed("matplotlib"):
+        return config
+    logger.warning("no pictures of the masks: matplotlib is not installed (%s)", install("matplotlib"))
+    return replace(config, pictures=False)
 
 
 def _said(model: FittedModel, visit: Visit, prepared: list[PreparedScan], notes: list[str]) -> Row:

@@ -75,7 +75,7 @@ class Target:
         """The figures of cross-validated scores, with intervals."""
         options: dict[str, Any] = {"widening": widening, "seed": seed}
         if self.kind == "regression":
-            return regression_scores(self.y, scored.scores, subjects, **options)
+            return regression_scores(self.y, scored.scores, subjects, ranked=scored.ranked, **options)
         if self.kind == "survival":
             return survival_scores(self.y, scored.scores, subjects, **options)
         said = (self.y, scored.scores, scored.probabilities, subjects)

@@ -9,11 +9,9 @@ import numpy as np
 from mdae.data.catalogue import safe_name
 from mdae.data.io import write_nifti
 from mdae.data.preprocess import PreparedScan
-from mdae.figures import save_png
 from mdae.inference.config import PredictConfig
 from mdae.inference.heads import Row
 from mdae.inference.masks import FittedMasks
-from mdae.inference.pictures import overlay
 from mdae.inference.visits import Visit
 
 PARTS = "parts"  # of a row: goes into a table of its own
@@ -33,6 +31,9 @@ class MaskWriter:
                 path = out / f"{name}_probability-{safe_name(label)}.nii.gz"
                 write_nifti(path, one.astype(np.float32), found.affine)
         if self.config.pictures:
+            from mdae.figures import save_png  # here: an extra
+            from mdae.inference.pictures import overlay
+
             save_png(out / f"{name}.png", overlay(found.seen, found.seen_labels, found.names))
         found.save(out / f"{name}.nii.gz")  # last: with it, all is there
         return {

@@ -30,6 +30,7 @@ from mdae.version import __version__
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 FORMAT = 1
+SLOW = 2**13  # scrypt's N
 
 
 @dataclass
@@ -156,21 +157,35 @@ def salted_hash(salt: str, name: str) -> str:
     return hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:20]
 
 
-def manifest(names: Iterable[str], also: dict[str, Any] | None = None) -> dict[str, Any]:
+def slow_hash(salt: str, name: str, cost: int) -> str:
+    """The same by scrypt (Percival 2009, RFC 7914): each guess at a name takes 8 MiB and some 20 ms at `SLOW`."""
+    return hashlib.scrypt(name.encode(), salt=salt.encode(), n=cost, r=8, p=1, dklen=10).hex()
+
+
+def manifest(
+    names: Iterable[str], also: dict[str, Any] | None = None, *, slow: bool = False
+) -> dict[str, Any]:
     """Salted hashes of what was trained on; the salt follows from the names, so that a repeat is identical.
 
     Args:
         names: of subjects, or hashes of scans' voxels.
         also: the manifest of what the weights it began with were trained on.
+        slow: hash so that names are costly to guess: of a few people, whose names may be short.
     """
     ordered = sorted(set(names))
     salt = hashlib.sha256("\0".join(ordered).encode()).hexdigest()[:16]
-    own = {"salt": salt, "hashes": [salted_hash(salt, name) for name in ordered]}
+    own: dict[str, Any] = {"salt": salt, "scrypt": SLOW} if slow else {"salt": salt}
+    own["hashes"] = [_hashed(own, name) for name in ordered]
     return own if also is None else {**own, "also": also}
+
+
+def _hashed(known: dict[str, Any], name: str) -> str:
+    cost = known.get("scrypt")
+    return salted_hash(known["salt"], name) if cost is None else slow_hash(known["salt"], name, int(cost))
 
 
 def overlap(known: dict[str, Any], names: Iterable[str]) -> list[str]:
     """Those of `names` that a manifest holds, or those that it was begun with."""
     wanted, hashes = set(names), set(known["hashes"])
-    found = {name for name in wanted if salted_hash(known["salt"], name) in hashes}
+    found = {name for name in wanted if _hashed(known, name) in hashes}
     return sorted(found | set(overlap(known["also"], wanted) if "also" in known else ()))

@@ -271,8 +271,8 @@ def _show_rest(page: Page, config: DemoConfig, clock: Clock) -> None:
     page.commands(
         "mdae prepare SCANS store\n"
         "mdae pretrain store run --network small --steps 20000\n"
-        "mdae embed run/model SCANS --out features.parquet\n"
-        "mdae probe features.parquet labels.csv --label diagnosis"
+        "mdae embed run/model SCANS --out features.csv\n"
+        "mdae probe features.csv labels.csv --label diagnosis"
     )
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.parts.items())
     page.note(

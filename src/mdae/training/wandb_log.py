@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from mdae.errors import ConfigError
+from mdae.extras import require
 
 
 def require_wandb(project: str) -> None:
     """Raise `ConfigError` if it is asked for and not installed."""
-    if project and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("wandb is not installed", where=f"--wandb {project}", mend="pip install wandb")
+    if project:
+        require("wandb", "shows a run", where=f"--wandb {project}")
 
 
 class WandbLog:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 import mdae
+from mdae.data.catalogue import ScanEntry
 from mdae.data.io import read_scan
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.preprocess import Preprocessing
@@ -23,6 +24,7 @@ from mdae.errors import ConfigError, DataError, ModelError, ScanError
 from mdae.evaluation.configs import EmbedConfig, ReconstructConfig
 from mdae.evaluation.features.embed import embed
 from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.evaluation.features.extractors import open_extractor
 from mdae.evaluation.features.sliding_window import map_windows, window_starts
 from mdae.inference.reconstruct import reconstruct
 from mdae.inference.restore import restore
@@ -125,7 +127,7 @@ def test_nothing_to_embed_is_one_line(model, tmp_path):
         mdae.load(model).embed(tmp_path / "broken.nii.gz")
     with pytest.raises(DataError, match="no scans given"):
         embed(EmbedConfig(model=model, scans=(), out=tmp_path / "a.csv"))
-    with pytest.raises(ConfigError, match=r"in .parquet or .csv"):
+    with pytest.raises(ConfigError, match=r"in .csv, .tsv or .parquet"):
         EmbedConfig(model=model, scans=(tmp_path,), out=tmp_path / "a.xlsx")
 
 
@@ -320,3 +322,18 @@ def test_the_table_notes_what_is_outside_and_many_alike_are_one_line(model, tmp_
     assert list(table.columns[:9])[-2:] == ["warnings", "f0000"]
     lines = [record.message for record in caplog.records if "like noise" in record.message]
     assert len(lines) == 1 and "4 scans alike" in lines[0]
+
+
+def test_an_untrained_network_of_a_models_make_sees_scans_as_that_one(model, cohort):
+    saved = load_model(model)
+    first, again, other = (
+        open_extractor(f"untrained:{model}{seed}", device="cpu") for seed in ("", ":0", ":1")
+    )
+    assert first.encoder.contract == saved.contract and first.encoder.patch == saved.patch
+    assert first.identity == again.identity != other.identity and first.name == "untrained-run"
+    features = [
+        one.features(one.prepare(ScanEntry("", "", "", "", first_scan(cohort)))) for one in (first, other)
+    ]
+    trained = mdae.load(model).embed(first_scan(cohort))
+    assert features[0].shape == trained.shape and not np.allclose(features[0], features[1])
+    assert not np.allclose(features[0], trained)

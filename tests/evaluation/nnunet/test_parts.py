@@ -279,7 +279,7 @@ def test_without_nnu_net_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nnunetv2", None)
     root = brats_tree(tmp_path / "brats")
     config = EvaluateConfig(encoder="untrained:tiny", task=("brats18-seg",), data=root, out=tmp_path / "out")
-    with pytest.raises(ConfigError, match=r'pip install "mdae\[nnunet\]"'):
+    with pytest.raises(ConfigError, match=r"nnunetv2 is not installed.*mdae\[nnunet\]"):
         evaluate_segmentation(find_task("brats18-seg"), config, SegmentOptions())
     assert not (tmp_path / "out").exists()
 

@@ -66,7 +66,8 @@ def test_the_place_is_relative_to_the_box_and_the_same_at_points_and_everywhere(
     assert len(maps) == NUM_POSITION
     np.testing.assert_allclose(maps.reshape(NUM_POSITION, -1).T, position_at(shape, every), atol=1e-6)
     np.testing.assert_allclose(maps[:3, 0, 0, 0], [-5 / 6, -4 / 5, -3 / 4], atol=1e-6)
-    np.testing.assert_allclose(maps[6], maps[0] * maps[1], atol=1e-6)
+    np.testing.assert_allclose(maps[4], maps[0] * maps[1], atol=1e-6)
+    np.testing.assert_allclose(maps[-1], maps[2] ** 3, atol=1e-6)
 
 
 def test_scales_are_in_millimetres():
@@ -77,7 +78,10 @@ def test_scales_are_in_millimetres():
         r = (np.stack(np.indices((side,) * 3)) + 0.5) * step - 15
         volume = np.exp(-(r**2).sum(axis=0) / 8).astype(np.float32)
         middle = tuple(slice(side // 2 - round(4 / step), side // 2 + round(4 / step)) for _ in range(3))
-        found.append([float(one[middle].mean()) for one in scale_maps(volume, (step,) * 3)])
-    assert len(found[0]) == NUM_SCALES
+        maps = list(scale_maps(volume, (step,) * 3))
+        place = (2 * np.arange(side) + 1) / side - 1
+        np.testing.assert_allclose(maps[6], maps[4] * place[:, None], atol=1e-6)  # a blur times y
+        found.append([float(one[middle].mean()) for one in maps[::4]])
+        assert len(maps) == NUM_SCALES
     blurs = 4  # with the volume itself; edges are per voxel
     np.testing.assert_allclose(found[0][:blurs], found[1][:blurs], rtol=0.05)

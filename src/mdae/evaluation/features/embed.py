@@ -12,10 +12,11 @@ import pandas as pd
 from mdae.data.ahead import ahead
 from mdae.data.set_aside import by_reason
 from mdae.data.stack import JOINT
-from mdae.data.tables import write_table
+from mdae.data.tables import require_writer, write_table
 from mdae.devices import settle_threads
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.configs import EmbedConfig
+from mdae.evaluation.features.describe import Describer
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.extractors import EncoderExtractor, Extractor, open_extractor
 from mdae.evaluation.features.items import Item, Loaded, gather
@@ -23,16 +24,8 @@ from mdae.networks.saved import overlap
 from mdae.progress import Progress
 from mdae.text import counted
 
-COLUMNS = [
-    "scan",
-    "subject",
-    "session",
-    "contrast",
-    "path",
-    "window",
-    "pool",
-    "warnings",
-]  # before the features
+# before the features
+COLUMNS = ["scan", "subject", "session", "contrast", "path", "window", "pool", "region", "warnings"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +50,7 @@ def embed(config: EmbedConfig, say: Callable[[str], None] = lambda line: None) -
     """
     if not config.scans:
         raise DataError("no scans given", mend="name scans, folders or stores after the model")
+    require_writer(config.out)
     encoder = _opened(config)
     if resolve_device(config.device).type == "cpu":
         settle_threads()
@@ -81,20 +75,19 @@ def _opened(config: EmbedConfig) -> Encoder | Extractor:
     """The encoder, of ours or of others; raises `ConfigError` for options that others would not heed."""
     opened = open_extractor(str(config.model), window=config.window, pool=config.pool, device=config.device)
     if isinstance(opened, EncoderExtractor):
+        for stage in config.maps:
+            opened.encoder.require_stage(stage)
         return opened.encoder
-    if (config.window, config.pool) != (EmbedConfig.window, EmbedConfig.pool):
+    if (
+        (config.window, config.pool) != (EmbedConfig.window, EmbedConfig.pool)
+        or config.regions
+        or config.maps
+    ):
         raise ConfigError(
-            "--window and --pool are for encoders of ours, and others would not heed them",
+            "--window, --pool, --regions and --maps are for encoders of ours, and others would not heed them",
             mend="leave them out",
         )
     return opened
-
-
-def _features(encoder: Encoder | Extractor, found: Loaded, config: EmbedConfig) -> np.ndarray:
-    if isinstance(encoder, Encoder):
-        return encoder.embed_volume(found.volume, found.background, window=config.window, pool=config.pool)
-    assert found.prepared is not None  # stores are for encoders of ours
-    return encoder.features(found.prepared)
 
 
 def _aside(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
@@ -103,26 +96,19 @@ def _aside(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
 
 def embed_items(encoder: Encoder | Extractor, items: list[Item], config: EmbedConfig) -> Embedded:
     """Features of each item; scans are prepared in threads while the network runs."""
-    rows, features, aside, contents = [], [], [], []
+    rows, aside, contents = [], [], []
+    features: list[np.ndarray] = []
+    describe = Describer.of(encoder, config)
     with Progress("embedding", len(items)) as progress:
         for item, loaded in ahead(items, lambda item: item.load(), config.workers):
             try:
                 found = loaded.result()
+                said = describe(item, found)
             except (ScanError, DataError) as error:
                 aside.append((item.path, error.what, error.mend or ""))
             else:
-                features.append(_features(encoder, found, config))
-                rows.append(
-                    (
-                        item.scan,
-                        item.subject,
-                        item.session,
-                        item.contrast,
-                        item.path,
-                        *((config.window, config.pool) if isinstance(encoder, Encoder) else ("", "")),
-                        "; ".join(found.notes),
-                    )
-                )
+                features += said.values()
+                rows += [_row(item, region, encoder, found, config) for region in said]
                 contents.append(found.content)
             progress.advance(f"{len(aside)} set aside")
     if not rows:
@@ -133,9 +119,22 @@ def embed_items(encoder: Encoder | Extractor, items: list[Item], config: EmbedCo
         )
     _warn_of_overlap(encoder, contents)
     names = pd.DataFrame(rows, columns=COLUMNS)
+    if config.regions is None:
+        names = names.drop(columns="region")
     stacked = np.stack(features)
     values = pd.DataFrame(stacked, columns=[f"f{i:04d}" for i in range(stacked.shape[1])])
     return Embedded(pd.concat([names, values], axis=1), _aside(aside))
+
+
+def _row(
+    item: Item, region: str, encoder: Encoder | Extractor, found: Loaded, config: EmbedConfig
+) -> tuple[str, ...]:
+    """What stands before the features. Regions are looked at as contrasts are: each alone, and side by side."""
+    contrast = f"{item.contrast}:{region}".lstrip(":") if region else item.contrast
+    seen = (config.window, config.pool) if isinstance(encoder, Encoder) else ("", "")
+    return (
+        *(item.scan, item.subject, item.session, contrast, item.path, *seen, region, "; ".join(found.notes)),
+    )
 
 
 def _warn_of_overlap(encoder: Encoder | Extractor, contents: list[str]) -> None:

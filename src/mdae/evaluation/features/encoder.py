@@ -17,6 +17,7 @@ from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan, Preproce
 from mdae.devices import uses_bf16
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
+from mdae.evaluation.features.maps import native_maps
 from mdae.evaluation.features.session import PreparedSession, prepare_session, require_single
 from mdae.evaluation.features.sliding_window import AT_ONCE, Fill, as_channels, cut_window, window_starts
 from mdae.foreground import is_foreground
@@ -159,6 +160,32 @@ class Encoder:
         weights = weights[kept].double().clamp_min(1e-9)
         pooled = self._pooled(windows[kept], pool).double()
         return ((weights[:, None] * pooled).sum(0) / weights.sum()).float().numpy()
+
+    def maps(self, scan: str | Path | Mapping[str, str | Path], stage: int) -> np.ndarray:
+        """A stage's feature maps (K, D, H, W), float32, on the voxels of a raw scan's own file.
+
+        Args:
+            scan: as for `embed`; of several contrasts, the maps lie on the first one's voxels.
+            stage: from 1, the finest.
+
+        Raises:
+            ScanError: a file that cannot be read or is unfit.
+            ConfigError: no such stage, or not the contrasts of the model.
+        """
+        self.require_stage(stage)
+        if isinstance(scan, Mapping):
+            session = self.prepare_session(scan)
+            return np.stack(list(native_maps(self, session.data, session.background, session.record, stage)))
+        require_single(self.channels)
+        own = self.prepare(scan)
+        return np.stack(list(native_maps(self, own.data, own.record.background, own.record, stage)))
+
+    def require_stage(self, stage: int) -> None:
+        """Raise `ConfigError` for a stage that the network has not."""
+        if not 1 <= stage <= len(self.widths):
+            raise ConfigError(
+                f"no stage {stage}: the network has {len(self.widths)}", mend="give 1, the finest, and on"
+            )
 
     @torch.inference_mode()
     def stages(self, windows: Tensor) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,8 @@ from mdae.interop.known import spelled_out
 from mdae.interop.strangers import open_stranger
 from mdae.networks import preset
 from mdae.networks.hub import is_hub_name, local_folder
-from mdae.networks.saved import WEIGHTS, SavedModel, load_model
+from mdae.networks.registry import NetworkSpec, describe
+from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model
 from mdae.seeding import torch_generator
 
 HISTOGRAM = np.linspace(-4, 4, 41)
@@ -178,8 +180,9 @@ def open_extractor(
     """Frozen features by the encoder's name.
 
     Args:
-        spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:PRESET:SEED` (a
-            network as pre-training begins with), `histogram`, a stranger's weights as KIND:PATH, or a short name of
+        spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:MODEL` (a network
+            as pre-training begins with; of a model's own make, scans prepared as for that one), with `:SEED` behind if
+            wanted, `histogram`, a stranger's weights as KIND:PATH, or a short name of
             `mdae.interop.known`.
         window, pool: of our own encoders.
         device: of all.
@@ -265,18 +268,28 @@ def model_name(spec: str | Path) -> str:
 
 
 def _untrained(words: str) -> tuple[SavedModel, str, str]:
-    """A network as pre-training begins with, of PRESET or PRESET:SEED."""
-    name, _, seed = words.partition(":")
+    """A network as pre-training begins with, of PRESET or of a model's own make, with :SEED behind or not."""
+    name, colon, last = words.rpartition(":")
+    name, seed = (name, int(last)) if colon and last.isdecimal() else (words, 0)
+    generator, shown = torch_generator(seed, "weights"), name
+    if (Path(name) / CONFIG).is_file() or is_hub_name(name):
+        like, shown = load_model(local_folder(name)), model_name(name)
+        network = type(like.network)(like.network.config, generator=generator)
+        model = replace(like, network=network.eval(), objective={})
+        make = _digest(json.dumps(describe(network)))[:12]
+    else:
+        chosen, make = _preset(name), name
+        model = SavedModel(chosen.new(generator).eval(), Preprocessing(), chosen.patch)
+    model.provenance = {"scans": Histogram.pretraining}
+    return model, f"{UNTRAINED}-{shown}" + (f"-{seed}" if seed else ""), f"{UNTRAINED} {make} {seed}"
+
+
+def _preset(name: str) -> NetworkSpec:
     try:
-        chosen = preset(name)
-        if seed and not seed.isdecimal():
-            raise ConfigError(f"a seed of {seed!r}")
+        return preset(name)
     except ConfigError as error:
-        raise ConfigError(error.what, mend=f"write {UNTRAINED}:tiny or {UNTRAINED}:tiny:1, say") from error
-    network = chosen.new(torch_generator(int(seed or 0), "weights")).eval()
-    model = SavedModel(network, Preprocessing(), chosen.patch, provenance={"scans": Histogram.pretraining})
-    shown = f"{UNTRAINED}-{name}" + (f"-{int(seed)}" if int(seed or 0) else "")
-    return model, shown, f"{UNTRAINED} {name} {int(seed or 0)}"
+        mend = f"write {UNTRAINED}:tiny, {UNTRAINED}:tiny:1 or {UNTRAINED}:MODEL, say"
+        raise ConfigError(error.what, mend=mend) from error
 
 
 def _digest(content: str) -> str:

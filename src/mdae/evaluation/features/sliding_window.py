@@ -7,7 +7,7 @@ statistics than the crops of training. Windows of the training patch keep them t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -75,24 +75,45 @@ def map_windows(
     """Apply a function of windows, (B, C, *patch) to (B, K, *patch), of a volume (C, D, H, W); (K, D, H, W).
 
     What overlaps is blended.
+    """
+    starts = window_starts(volume.shape[1:], patch, overlap=overlap)
+    results = windows_through(function, volume, starts, patch, value)
+    return blend_windows(starts, results, volume.shape[1:], patch)
+
+
+def windows_through(
+    function: Callable[[Tensor], Tensor],
+    volume: Tensor,
+    starts: Sequence[Shape3],
+    patch: Shape3,
+    value: Fill,
+) -> Iterator[Tensor]:
+    """What a function of windows (B, C, *patch) makes of each window of a volume (C, D, H, W), some at once."""
+    for first in range(0, len(starts), AT_ONCE):
+        some = [cut_window(volume, start, patch, value) for start in starts[first : first + AT_ONCE]]
+        yield from function(torch.stack(some))
+
+
+def blend_windows(
+    starts: Sequence[Shape3], results: Iterable[Tensor], shape: Sequence[int], patch: Shape3
+) -> Tensor:
+    """Results (K, *patch) of windows over a volume, the mean of those that overlap; (K, D, H, W).
 
     A window counts most in its middle (a product of raised cosines), where it has seen the most around it.
     """
-    x, y, z = (
-        torch.hann_window(edge + 2, periodic=False, device=volume.device)[1:-1].clamp_min(1e-3)
-        for edge in patch
-    )
-    bump = x[:, None, None] * y[None, :, None] * z
-    shape = volume.shape[1:]
-    weights, total = volume.new_zeros(shape), torch.zeros(())
-    starts = window_starts(shape, patch, overlap=overlap)
-    for first in range(0, len(starts), AT_ONCE):
-        some = starts[first : first + AT_ONCE]
-        results = function(torch.stack([cut_window(volume, start, patch, value) for start in some]))
-        if not first:
-            total = volume.new_zeros((results.shape[1], *shape))
-        for start, result in zip(some, results.float(), strict=True):
-            source, target = _overlap(shape, start, patch)
-            total[:, *source] += (bump * result)[:, *target]
-            weights[source] += bump[target]
+    total, weights, bump = torch.zeros(()), torch.zeros(()), torch.zeros(())
+    for number, (start, result) in enumerate(zip(starts, results, strict=True)):
+        if not number:
+            total = result.new_zeros((len(result), *shape), dtype=torch.float32)
+            weights, bump = torch.zeros_like(total[0]), _bump(patch, result.device)
+        source, target = _overlap(shape, start, patch)
+        total[:, *source] += (bump * result.float())[:, *target]
+        weights[source] += bump[target]
     return total / weights
+
+
+def _bump(patch: Shape3, device: torch.device) -> Tensor:
+    x, y, z = (
+        torch.hann_window(edge + 2, periodic=False, device=device)[1:-1].clamp_min(1e-3) for edge in patch
+    )
+    return x[:, None, None] * y[None, :, None] * z

@@ -17,6 +17,7 @@ import numpy as np
 from mdae.data.catalogue import ScanEntry, safe_name
 from mdae.data.dicom import read_series
 from mdae.data.io import Scan, read_scan, write_nifti
+from mdae.data.label_file import read_label_map, same_grid
 from mdae.data.preprocess import content_hash
 from mdae.data.workers import num_cores
 from mdae.errors import DataError, ScanError
@@ -37,7 +38,6 @@ from mdae.tasks.record import Task
 
 ENDING = ".nii.gz"
 NUMBERED = re.compile(r"Dataset\d{3}_.")  # as nnU-Net wants data sets to be named
-SAME_AFFINE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def require_same_grid(
     entry: ScanEntry, shape: Sequence[int], affine: np.ndarray, mask: np.ndarray, mask_affine: np.ndarray
 ) -> None:
     """Raises `ScanError` for a scan that does not lie on its mask's grid."""
-    if tuple(shape) != mask.shape or not np.allclose(affine, mask_affine, atol=SAME_AFFINE):
+    if not same_grid(shape, affine, mask, mask_affine):
         raise ScanError(
             f"{entry.contrast} on another grid than the mask",
             where=entry.path,
@@ -265,15 +265,4 @@ def read_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
         ScanError: not a mask.
     """
     assert case.mask is not None
-    try:
-        image: Any = nib.load(case.mask)
-        data = np.asarray(image.dataobj)
-    except Exception as error:  # nibabel's errors have no common kind
-        raise ScanError("a mask that cannot be read", where=case.mask, mend="copy it again") from error
-    if data.ndim != 3 and data.shape[3:] != (1,):
-        raise ScanError(f"a mask of {data.ndim} dimensions", where=case.mask, mend="give one volume")
-    data = data.reshape(data.shape[:3])
-    whole = np.rint(data)
-    if not np.array_equal(whole, data):
-        raise ScanError("a mask with values between whole numbers", where=case.mask, mend="give labels")
-    return whole.astype(np.int32), np.asarray(image.affine, dtype=np.float64)
+    return read_label_map(case.mask)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import shutil
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 
 from mdae.data.workers import num_cores
-from mdae.errors import ConfigError, DataError, TrainingError
+from mdae.errors import DataError, TrainingError
+from mdae.extras import require
 
 AUGMENTING = "nnUNet_n_proc_DA"
 MOST_PROCESSES = 8  # that prepare scans: each holds several copies of one
@@ -26,10 +26,7 @@ QUEUED = 24  # batches that processes which augment may hold in shared memory
 
 def require_nnunet() -> None:
     """Raise `ConfigError` where nnU-Net is not installed."""
-    if importlib.util.find_spec("nnunetv2") is None:
-        raise ConfigError(
-            "segmentation is trained by nnU-Net, which is not installed", mend='pip install "mdae[nnunet]"'
-        )
+    require("nnunetv2", "trains segmentation")
 
 
 def augmenting_processes(device: torch.device, batch_bytes: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import expit
@@ -99,6 +99,21 @@ def to_one_scale(raw: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.n
     return np.asarray((raw - middle) / spread) if spread > 1e-12 else raw - middle
 
 
+def numbers_to_one_scale(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Numbers of a fold's model as standard deviations from the mean of what it says of its training rows.
+
+    A correlation does not care about a model's scale, but folds that are held back differently have different ones; and
+    a fold's mean is high where its test part's is low, since the two make up the whole. Pooled as they are, folds made
+    of a true r of 0.50 one of 0.35 on average (60 subjects, `benchmarks/expected.py`).
+
+    Args:
+        raw: (N,) numbers of test rows.
+        known: (M,) out-of-fold numbers of the training rows, made with the same choice.
+    """
+    spread = float(known.std())
+    return np.asarray((raw - known.mean()) / spread) if spread > 0 else raw - known.mean()
+
+
 @dataclass(frozen=True)
 class Scored:
     """Scores of rows by models that never saw their subject.
@@ -108,11 +123,14 @@ class Scored:
             likelier than the others if all are equally frequent. Of numbers: (N,), the numbers.
         probabilities: (N,) of the positive class or (N, K), with the training part's shares; NaN for numbers.
         chosen: what was chosen in each training part.
+        ranked: (N,), of cross-validated numbers: the same on one scale in all folds (`numbers_to_one_scale`), for
+            correlation; else None.
     """
 
     scores: np.ndarray
     probabilities: np.ndarray
     chosen: list[float]
+    ranked: np.ndarray | None = field(default=None, kw_only=True)
 
 
 def cross_validate(
@@ -136,8 +154,9 @@ def cross_validate(
         subjects: (N,); all rows of a subject are on one side.
         folds, repeats, seed: of the outer cross-validation.
     """
-    scores, probabilities = (np.zeros(_shape(protocol, len(labels))) for _ in range(2))
+    scores, probabilities, ranked = (np.zeros(_shape(protocol, len(labels))) for _ in range(3))
     chosen = []
+    numbers = not (protocol.stratified or protocol.groups)
     seeds = [key(seed, "folds", repeat) % 2**32 for repeat in range(repeats)]
     with threadpool_limits(1):  # hundreds of small fits: threads would wait for each other most of the time
         for outer in seeds:
@@ -150,9 +169,12 @@ def cross_validate(
                 if known is not None and (protocol.stratified or protocol.groups):
                     groups = protocol.groups(labels[train]) if protocol.groups else labels[train]
                     own = to_one_scale(raw, known, groups)
+                ranked[test] += (
+                    numbers_to_one_scale(raw, known) if numbers and known is not None else own
+                ) / repeats
                 scores[test] += own / repeats
                 probabilities[test] += probability_of(raw, labels[train], protocol) / repeats
-    return Scored(scores, probabilities, chosen)
+    return Scored(scores, probabilities, chosen, ranked=ranked if numbers else None)
 
 
 def hold_out(

@@ -181,7 +181,8 @@ def _figures(
     scores = scored.scores[tested]
     options: dict[str, Any] = {"widening": widening, "seed": config.seed}
     if not target.classes:
-        return {"scores": regression_scores(labels, scores, subjects, **options)}
+        ranked = None if scored.ranked is None else scored.ranked[tested]
+        return {"scores": regression_scores(labels, scores, subjects, ranked=ranked, **options)}
     if len(target.classes) == 2:
         return {
             "scores": {

@@ -20,10 +20,10 @@ class FewLabelOptions:
 
     context: bool = True
     """Give the readout the place in the scan and the intensities around beside the network's maps."""
-    points: int = 700
+    points: int = 2500
     """Voxels of each label and volume that the readout is fitted on."""
-    steps: int = 300
-    """Steps of fine-tuning; 0 for the readout alone."""
+    steps: int = 200
+    """Steps of fine-tuning; 0 for the readout alone. Inner folds take as many each."""
     batch: int = 4
     """Patches in a step."""
     lr: float = 2e-3
@@ -38,7 +38,7 @@ class FewLabelOptions:
     """Decoupled weight decay of kernels."""
     foreground: float = 0.7
     """Share of the patches whose middle is a voxel of a label, every label as often as any other."""
-    looks: int = 3
+    looks: int = 2
     """How often the validation subjects are segmented on the way; the best of these, or the readout, is kept."""
     inner_folds: int = 2
     """Where no validation subjects are given: parts of the subjects that are learned from without, to choose by."""

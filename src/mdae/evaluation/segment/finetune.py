@@ -28,17 +28,24 @@ CLIP = 1.0  # of the gradient's norm
 
 @dataclass(frozen=True)
 class Look:
-    """How well the network did at a step: the mean Dice of each validation volume; the loss since the last look."""
+    """How well the network did at a step.
+
+    Attributes:
+        step: after how many.
+        dice: of each validation volume, of each label; NaN where it has none.
+        loss: since the last look.
+    """
 
     step: int
-    dice: tuple[float, ...]
+    dice: tuple[tuple[float, ...], ...]
     loss: float
 
     @property
     def mean(self) -> float:
-        """Over the volumes that have any label; NaN if none has."""
-        known = [value for value in self.dice if not math.isnan(value)]
-        return float(np.mean(known)) if known else math.nan
+        """Over the volumes that have any label, of the mean over their labels; NaN if none has."""
+        known = [[value for value in own if not math.isnan(value)] for own in self.dice]
+        means = [float(np.mean(own)) for own in known if own]
+        return float(np.mean(means)) if means else math.nan
 
 
 def finetune(

@@ -39,6 +39,8 @@ class FittedSegmenter:
         tuned: whether it was.
         options: how it was fitted, and how scans are gone through.
         notes: how it went, JSON-able, for whoever reads the description.
+        held_out: (V, K - 1) Dice of each volume that was learned from, of each label, by a network that learned from
+            other subjects alone, at the step that was chosen; None without inner folds, and once it is kept and read.
     """
 
     labels: tuple[str, ...]
@@ -49,6 +51,7 @@ class FittedSegmenter:
     tuned: bool
     options: FewLabelOptions
     notes: Mapping[str, Any]
+    held_out: np.ndarray | None = None
 
     def probabilities(self, scans: PreparedScan | Sequence[PreparedScan] | Volume) -> np.ndarray:
         """The labels' probabilities (K, D, H, W), float32, of a subject on the (first) prepared scan's grid.

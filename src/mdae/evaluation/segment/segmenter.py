@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -102,14 +102,22 @@ def fit_segmenter(
     contrasts = len(subjects[0].volume.data)
     if model is None:
         readout, network = fit_readout(points, len(labels), val=chosen), None
-        tuned, notes = False, dict[str, Any]()
+        tuned = _Tuned()
     else:
         study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
         readout, network = study.start(points, chosen)
-        tuned, notes = _tuned(study, network, readout, points, subjects, val)
-    about = {"subjects": len({own.subject for own in subjects}), "volumes": len(subjects), **notes}
+        tuned = _tuned(study, network, readout, points, subjects, val)
+    about = {"subjects": len({own.subject for own in subjects}), "volumes": len(subjects), **tuned.notes}
     return FittedSegmenter(
-        tuple(labels), contrasts, features, readout, network, tuned, options, about | {"tuned": tuned}
+        labels=tuple(labels),
+        num_contrasts=contrasts,
+        features=features,
+        readout=readout,
+        network=network,
+        tuned=tuned.tuned,
+        options=options,
+        notes=about | {"tuned": tuned.tuned},
+        held_out=tuned.held_out,
     )
 
 
@@ -122,6 +130,15 @@ def _check(subjects: Sequence[LabelledVolume], val: Sequence[LabelledVolume]) ->
         raise DataError(f"{min(both)} is both learned from and chosen by", mend="part them by subject")
 
 
+@dataclass(frozen=True)
+class _Tuned:
+    """Whether fine-tuning was better than the readout, how it went, and what others' networks made of each volume."""
+
+    tuned: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+    held_out: np.ndarray | None = None
+
+
 def _tuned(
     study: _Study,
     network: SegmentationNetwork,
@@ -129,23 +146,23 @@ def _tuned(
     points: Sequence[Points],
     subjects: Sequence[LabelledVolume],
     val: Sequence[LabelledVolume],
-) -> tuple[bool, dict[str, Any]]:
-    """Fine-tune the network in place if that is better than the readout; whether it was, and how it went."""
+) -> _Tuned:
+    """Fine-tune the network in place if that is better than the readout."""
     names = sorted({own.subject for own in subjects})
     if not study.options.steps:
-        return False, {}
+        return _Tuned()
     if val:
         looks = study.tune(network, readout, subjects, val, "val")
         best = max(looks, key=lambda look: (look.mean, -look.step))
-        return best.step > 0, _noted(looks, best, "validation subjects")
+        return _Tuned(best.step > 0, _noted(looks, best, "validation subjects"))
     if len(names) < 2:
         why = "one labelled subject tells nothing of others: the readout is kept, and no Dice can be expected of it"
-        return False, {"chosen_on": why}
+        return _Tuned(notes={"chosen_on": why})
     looks = _inner(study, points, subjects, names)
     best = max(looks, key=lambda look: (look.mean, -look.step))
     if best.step:
         study.tune(network, readout, subjects, (), "all", until=best.step)
-    return best.step > 0, _noted(looks, best, "inner folds")
+    return _Tuned(best.step > 0, _noted(looks, best, "inner folds"), np.array(best.dice))
 
 
 def _inner(
@@ -154,15 +171,19 @@ def _inner(
     """The looks at each volume by a network that learned from other subjects, put together by step."""
     folds = min(study.options.inner_folds, len(names))
     order = numpy_generator(study.seed, "inner folds").permutation(len(names))
-    found: dict[int, list[float]] = {}
+    found: dict[int, dict[int, tuple[float, ...]]] = {}
     for fold in range(folds):
         out = {names[index] for index in order[fold::folds]}
         left = [index for index, own in enumerate(subjects) if own.subject not in out]
         readout, network = study.start([points[index] for index in left])
-        tested = [own for own in subjects if own.subject in out]
-        for look in study.tune(network, readout, [subjects[i] for i in left], tested, f"fold {fold + 1}"):
-            found.setdefault(look.step, []).extend(look.dice)
-    return [Look(step, tuple(values), float("nan")) for step, values in sorted(found.items())]
+        tested = [index for index, own in enumerate(subjects) if own.subject in out]
+        learned, others = ([subjects[index] for index in part] for part in (left, tested))
+        for look in study.tune(network, readout, learned, others, f"fold {fold + 1}"):
+            found.setdefault(look.step, {}).update(zip(tested, look.dice, strict=True))
+    return [
+        Look(step, tuple(own[index] for index in range(len(subjects))), float("nan"))
+        for step, own in sorted(found.items())
+    ]
 
 
 def _noted(looks: Sequence[Look], best: Look, chosen_on: str) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def scores_of(network: SegmentationNetwork, volume: Volume, options: FewLabelOpt
 
 
 @torch.no_grad()
-def look_at(network: SegmentationNetwork, example: Example, options: FewLabelOptions) -> float:
-    """The mean Dice over the labels of a volume but the background; NaN if it has none.
+def look_at(network: SegmentationNetwork, example: Example, options: FewLabelOptions) -> tuple[float, ...]:
+    """The Dice of each label of a volume but the background; NaN of those that it has not.
 
     Of a volume of very many windows some are taken, half of them with labels as far as there are, and each counts as
     all that it stands for: choosing a step need not take hours.
@@ -69,7 +69,7 @@ def look_at(network: SegmentationNetwork, example: Example, options: FewLabelOpt
     starts = window_starts(labels.shape, patch)
     if len(starts) <= WINDOWS:
         scores = scores_of(network, example.own.volume, options) + example.context
-        return _mean_dice([(scores, labels, 1.0)])
+        return _dice([(scores, labels, 1.0)])
     inside = [cut(labels, start, patch, UNLABELLED) for start in starts]
     with_labels = [index for index, own in enumerate(inside) if (own > 0).any()]
     without = [index for index in range(len(starts)) if index not in set(with_labels)]
@@ -84,7 +84,7 @@ def look_at(network: SegmentationNetwork, example: Example, options: FewLabelOpt
             context = np.stack([cut(one, starts[index], patch, 0.0) for one in example.context])
             scores = scores_of(network, own, options) + context
             seen.append((scores, inside[index], len(group) / len(taken)))
-    return _mean_dice(seen)
+    return _dice(seen)
 
 
 def _cut_volume(volume: Volume, start: Sequence[int], patch: Sequence[int]) -> Volume:
@@ -92,7 +92,7 @@ def _cut_volume(volume: Volume, start: Sequence[int], patch: Sequence[int]) -> V
     return Volume(np.stack(parts), volume.background, volume.spacing_mm)
 
 
-def _mean_dice(parts: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> float:
+def _dice(parts: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> tuple[float, ...]:
     """Of scores (K, D, H, W) and labels (D, H, W) of parts of a volume, each of which stands for so many."""
     number = len(parts[0][0])
     both, sizes, there = np.zeros(number), np.zeros(number), np.zeros(number)
@@ -103,5 +103,6 @@ def _mean_dice(parts: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> float:
             both[label] += stands_for * np.count_nonzero(one & other)
             there[label] += stands_for * np.count_nonzero(other)
             sizes[label] += stands_for * (np.count_nonzero(one) + np.count_nonzero(other))
-    found = [2 * both[label] / sizes[label] for label in range(1, number) if there[label]]
-    return float(np.mean(found)) if found else math.nan
+    return tuple(
+        float(2 * both[label] / sizes[label]) if there[label] else math.nan for label in range(1, number)
+    )

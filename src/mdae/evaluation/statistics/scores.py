@@ -55,14 +55,17 @@ def classification_figures(
     return figures
 
 
-def regression_figures(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
-    """Mean absolute error, R squared and Pearson's r of numbers (N,)."""
+def regression_figures(
+    labels: np.ndarray, scores: np.ndarray, ranked: np.ndarray | None = None
+) -> dict[str, Weighted]:
+    """Mean absolute error, R squared and Pearson's r of numbers (N,); r is of `ranked` (N,) where it is given."""
+    ranked = scores if ranked is None else ranked
     return {
         "mae": lambda w: w @ np.abs(labels - scores) / w.sum(axis=1),
         "r2": lambda w: 1 - w @ (labels - scores) ** 2 / _spread(w, labels, labels),
         "pearson_r": lambda w: (
-            _spread(w, labels, scores)
-            / np.sqrt(_spread(w, labels, labels) * _spread(w, scores, scores)).clip(1e-12)
+            _spread(w, labels, ranked)
+            / np.sqrt(_spread(w, labels, labels) * _spread(w, ranked, ranked)).clip(1e-12)
         ),
     }
 
@@ -98,14 +101,20 @@ def classification_scores(
 
 
 def regression_scores(
-    labels: np.ndarray, scores: np.ndarray, subjects: np.ndarray, *, widening: float = 1.0, seed: int = 0
+    labels: np.ndarray,
+    scores: np.ndarray,
+    subjects: np.ndarray,
+    *,
+    ranked: np.ndarray | None = None,
+    widening: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, Estimate]:
     """The figures of a regression with 95 % intervals; arguments as above, labels are numbers.
 
     Raises:
         DataError: fewer than `MIN_SUBJECTS` subjects.
     """
-    return _of_subjects(regression_figures(labels, scores), subjects, widening, seed)
+    return _of_subjects(regression_figures(labels, scores, ranked), subjects, widening, seed)
 
 
 def mean_scores(

@@ -6,6 +6,7 @@ readout that has both beside an encoder's features shows what the encoder adds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,13 +16,18 @@ from mdae.types import Spacing
 
 BLURS_MM = (1.0, 2.0, 4.0)  # standard deviations of Gaussians
 EDGES_MM = (1.0, 2.0)
-NUM_POSITION = 9
-NUM_SCALES = 1 + len(BLURS_MM) + len(EDGES_MM)
+# of x, y and z, whose product is a term of a polynomial of the third degree: x, y, z, xx, xy and so on
+POWERS = sorted(
+    (p for p in itertools.product(range(4), repeat=3) if 1 <= sum(p) <= 3),
+    key=lambda p: (sum(p), *(-power for power in p)),
+)
+NUM_POSITION = len(POWERS)
+NUM_SCALES = 4 * (1 + len(BLURS_MM) + len(EDGES_MM))
 REACH = 3.0  # standard deviations to which a Gaussian is computed
 
 
 def position_at(shape: tuple[int, ...], points: np.ndarray) -> np.ndarray:
-    """The place in the prepared scan's box and its squares and products, (P, 9) float32.
+    """The place in the prepared scan's box and its powers and products up to the third, (P, 19) float32.
 
     The box is the head's, the body's or the field of view, as the contract of preprocessing crops; its faces are at -1
     and 1.
@@ -31,27 +37,41 @@ def position_at(shape: tuple[int, ...], points: np.ndarray) -> np.ndarray:
         points: (P, 3) in voxels.
     """
     x, y, z = ((2 * points + 1) / np.array(shape) - 1).astype(np.float32).T
-    return np.stack([x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    return np.stack([x**a * y**b * z**c for a, b, c in POWERS], axis=1)
 
 
 def position_maps(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The same at every voxel: nine maps that broadcast to (D, H, W), one at a time."""
-    x, y, z = (
+    """The same at every voxel: maps that broadcast to (D, H, W), one at a time."""
+    x, y, z = _axes(shape)
+    yield from (x**a * y**b * z**c for a, b, c in POWERS)
+
+
+def _axes(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The place along each axis, from -1 to 1, as maps that broadcast."""
+    return [
         ((2 * np.arange(side, dtype=np.float32) + 1) / side - 1).reshape(
             [-1 if other == axis else 1 for other in range(3)]
         )
         for axis, side in enumerate(shape)
-    )
-    yield from (x, y, z, x * x, y * y, z * z, x * y, x * z, y * z)
+    ]
 
 
 def scale_maps(volume: np.ndarray, spacing_mm: Spacing) -> Iterator[np.ndarray]:
     """The intensity, Gaussian blurs of it and the steepness of its edges, (D, H, W) each, one at a time.
 
+    After each come its products with the place along each axis: what is bright here may be another thing than what is
+    bright there.
+
     Args:
         volume: z-scores (D, H, W).
         spacing_mm: of its voxels.
     """
+    for own in _scales(volume, spacing_mm):
+        yield own
+        yield from (own * place for place in _axes(volume.shape))
+
+
+def _scales(volume: np.ndarray, spacing_mm: Spacing) -> Iterator[np.ndarray]:
     yield volume
     for width in BLURS_MM:
         sigma = [width / step for step in spacing_mm]
