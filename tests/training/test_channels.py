@@ -27,6 +27,7 @@ from mdae.evaluation.evaluate import evaluate
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.nnunet.start import open_start
 from mdae.evaluation.online.watching import labelled_scans
+from mdae.interop.card import model_card
 from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.objectives import build_objective
@@ -159,6 +160,7 @@ def test_the_contract_names_the_channels(model_of_three):
     config = json.loads((model_of_three / "config.json").read_text())
     assert config["channels"] == list(THREE)
     assert len(config["provenance"]["scans"]["hashes"]) == config["provenance"]["num_scans"] == 17
+    assert '"FLAIR"' in model_card(model_of_three, name="me/three")
 
 
 def test_sessions_are_embedded_raw_as_from_the_store(model_of_three, sessions, together, tmp_path):

@@ -102,9 +102,9 @@ def _model(folder: Path, about: dict[str, Any], name: str) -> Iterator[str]:
     yield ""
     yield "Raw scans are prepared by these settings when they are embedded; `mdae embed` warns of scans outside them."
     yield ""
-    yield from _code(
-        "json", json.dumps({"patch": about["patch"], **about["preprocessing"]}, indent=1).splitlines()
-    )
+    channels = {"channels": about["channels"]} if about.get("channels") else {}
+    wanted = {**channels, "patch": about["patch"], **about["preprocessing"]}
+    yield from _code("json", json.dumps(wanted, indent=1).splitlines())
     yield ""
     yield "## Network and pre-training"
     yield ""
