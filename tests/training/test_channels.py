@@ -173,6 +173,7 @@ def test_sessions_are_embedded_raw_as_from_the_store(model_of_three, sessions, t
         for name in ("raw", "store")
     )
     assert list(raw["subject"]) == [f"000{number}" for number in range(1, 7)]
+    assert list(raw["scan"]) == list(stored["scan"]) and raw["scan"][0] == "sub-0001_T1w"
     assert set(raw["contrast"]) == {"T1w+T2w+FLAIR"} and raw["warnings"].iloc[2].endswith("lacks FLAIR")
     features = [name for name in raw if name[1:].isdigit()]
     np.testing.assert_allclose(raw[features], stored[features], atol=0.02)  # stores are in float16

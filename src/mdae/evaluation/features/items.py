@@ -177,7 +177,8 @@ def _raw_items(
             where=source,
             mend="name files by contrast as BIDS does (sub-01_T1w.nii.gz), or give a table with a column contrast",
         )
-    return [_session(own, encoder) for own in sessions.values() if own], others
+    in_order = [{name: own[name] for name in encoder.channels if name in own} for own in sessions.values()]
+    return [_session(own, encoder) for own in in_order if own], others
 
 
 def _session(scans: dict[str, ScanEntry], encoder: Encoder) -> Item:
