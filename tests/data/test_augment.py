@@ -133,6 +133,20 @@ def test_unknown_voxels_stay_unknown_and_tell_nothing():
     torch.testing.assert_close(plain[seen], masked[seen], rtol=0, atol=0.15)  # 1 % of a neighbour's weight
 
 
+def test_contrasts_are_augmented_alike_and_one_that_is_lacking_takes_nothing_from_the_others():
+    crops = torch.cat([smooth((2, 1, *enlarged(EVERYTHING)), seed) * (seed + 1) for seed in (0, 1)], dim=1)
+    known = torch.ones_like(crops, dtype=torch.bool)
+    known[1, 1] = False
+    crops = crops.masked_fill(~known, 0.0)
+    drawn = draw(EVERYTHING, generators(4, 5))
+    both, sure = augmented(EVERYTHING, crops, drawn, known)
+    for c in range(2):
+        alone, own = augmented(EVERYTHING, crops[:, c : c + 1], drawn, known[:, c : c + 1])
+        torch.testing.assert_close(both[:, c : c + 1], alone, rtol=0, atol=1e-5)
+        assert torch.equal(sure[:, c : c + 1], own)
+    assert both[1, 0].any() and not both[1, 1].any()
+
+
 @pytest.mark.parametrize("changes", [{"flip": 2.0}, {"rotate_deg": 90.0}, {"gain": -1.0}])
 def test_nonsense_is_refused(changes):
     with pytest.raises(ConfigError):

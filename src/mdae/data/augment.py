@@ -152,11 +152,11 @@ def _places(theta: Tensor, patch: Shape3) -> Tensor:
 
 
 def _recoloured(augmentation: Augmentation, crops: Tensor) -> Tensor:
-    """Gamma over each sample's own range, then gain about zero, the head's mean, and shift."""
+    """Gamma over the own range of each sample's contrasts, then gain about zero, the head's mean, and shift."""
     gamma, gain, shift = (
         value.view(-1, 1, 1, 1, 1) for value in (augmentation.gamma, augmentation.gain, augmentation.shift)
     )
-    over_sample = (1, 2, 3, 4)
-    low, high = crops.amin(over_sample, keepdim=True), crops.amax(over_sample, keepdim=True)
+    voxels = (2, 3, 4)
+    low, high = crops.amin(voxels, keepdim=True), crops.amax(voxels, keepdim=True)
     extent = (high - low).clamp_min(1e-6)
     return (((crops - low) / extent) ** gamma * extent + low) * gain + shift
