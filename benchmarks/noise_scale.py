@@ -123,7 +123,8 @@ def main() -> None:
                 val_every=0,
                 picture_every=0,
                 seed=seed,
-                options=ObjectiveOptions(sigma_max=sigma_max, w_max=w_max, block=BLOCK),
+                options=ObjectiveOptions(sigma_max=sigma_max, block=BLOCK),
+                settings=(f"w_max={w_max}",),
             )
             model = load_model(pretrain(config))
             result = {**judged_errors(model, config), **probed(model, cohort, probe_store)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mdae.cli import main
+from mdae.commands import COMMANDS, GROUPS
 from mdae.objectives import OBJECTIVES
 from mdae.objectives.settings import flatten
 
@@ -27,7 +28,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 def test_help_and_version(capsys):
     status, said = run(capsys, "--help")
-    assert status == 0
+    assert status == 0 and run(capsys) == (0, said)
+    assert [line for line in said.splitlines() if line.strip() in GROUPS and not line.startswith(" ")]
+    assert COMMANDS.keys() == {name for name in COMMANDS if f"  {name} " in said}
     for name in ("prepare", "pretrain", "embed", "probe", "objectives", "reconstruct", "synth", "demo"):
         assert name in said
         assert run(capsys, name, "--help")[0] == 0
@@ -71,6 +74,10 @@ def test_help_and_version(capsys):
             "--batch",
         ),
         (("objectives", "magic"), "no objective 'magic'"),
+        (("tasks", "magic"), "no task 'magic'"),
+        (("encoders", "magic"), "no encoder 'magic'"),
+        (("magic",), "no command 'magic'"),
+        (("probee", "--help"), "no command 'probee' .did you mean mdae probe"),
         (("embed", "{tmp}/empty", "{cohort}"), r"no config\.json"),
         (("embed", "{model}", "{tmp}/empty"), r"no scan to take there"),
         (("embed", "{model}", "{cohort}", "--device", "abacus"), "no device"),
@@ -110,6 +117,22 @@ def test_objectives_are_listed_with_paper_and_settings(capsys):
         assert status == 0 and spec.paper in said and spec.summary in said
         for path in flatten(spec.settings):
             assert f"{path}=" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("openmind-mae", ("nnssl:MIC-DKFZ", "CC BY 4.0")),
+        ("brainmvp", ("not unseen: ucsf-pdgm", "paper:")),
+        ("histogram", ("baseline",)),
+        ("untrained", ("as pre-training begins with",)),
+    ],
+)
+def test_encoders_are_listed_and_shown(capsys, name, words):
+    status, said = run(capsys, "encoders")
+    assert status == 0 and name in said
+    status, said = run(capsys, "encoders", name)
+    assert status == 0 and all(word in said for word in words)
 
 
 def test_the_whole_way_from_raw_scans_to_a_probe(capsys, tmp_path, cohort):

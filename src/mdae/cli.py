@@ -10,12 +10,13 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from rich.console import Console
 
 from mdae.child import end_with_parent, tell_parent
+from mdae.commands import Command, help_text, require_command
 from mdae.data.check import CheckConfig
 from mdae.data.download import DownloadConfig
 from mdae.data.prepare import PrepareConfig
@@ -38,7 +39,7 @@ from mdae.interop.configs import CardConfig, ExportConfig, PushConfig
 from mdae.notices import collected, quiet_readers
 from mdae.options import ObjectivesConfig
 from mdae.report.config import DemoConfig
-from mdae.report.leaderboard_config import LeaderboardConfig
+from mdae.report.leaderboard.config import LeaderboardConfig
 from mdae.seeding import require_seed
 from mdae.sweep.config import SweepConfig
 from mdae.text import counted
@@ -48,38 +49,15 @@ from mdae.version import __version__
 console = Console()
 SHOWN = 50  # lines of a kind: more are counted
 
-Command = (
-    Annotated[DownloadConfig, tyro.conf.subcommand("download", prefix_name=False)]
-    | Annotated[PrepareConfig, tyro.conf.OmitArgPrefixes, tyro.conf.subcommand("prepare", prefix_name=False)]
-    | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
-    | Annotated[SplitConfig, tyro.conf.subcommand("split", prefix_name=False)]
-    | Annotated[ObjectivesConfig, tyro.conf.subcommand("objectives", prefix_name=False)]
-    | Annotated[
-        PretrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.subcommand("pretrain", prefix_name=False)
-    ]
-    | Annotated[EmbedConfig, tyro.conf.subcommand("embed", prefix_name=False)]
-    | Annotated[ProbeConfig, tyro.conf.subcommand("probe", prefix_name=False)]
-    | Annotated[TasksConfig, tyro.conf.subcommand("tasks", prefix_name=False)]
-    | Annotated[EncodersConfig, tyro.conf.subcommand("encoders", prefix_name=False)]
-    | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
-    | Annotated[LeaderboardConfig, tyro.conf.subcommand("leaderboard", prefix_name=False)]
-    | Annotated[FitConfig, tyro.conf.subcommand("fit", prefix_name=False)]
-    | Annotated[PredictConfig, tyro.conf.subcommand("predict", prefix_name=False)]
-    | Annotated[SweepConfig, tyro.conf.subcommand("sweep", prefix_name=False)]
-    | Annotated[ReconstructConfig, tyro.conf.subcommand("reconstruct", prefix_name=False)]
-    | Annotated[ExportConfig, tyro.conf.subcommand("export", prefix_name=False)]
-    | Annotated[PushConfig, tyro.conf.subcommand("push", prefix_name=False)]
-    | Annotated[CardConfig, tyro.conf.subcommand("card", prefix_name=False)]
-    | Annotated[SynthConfig, tyro.conf.subcommand("synth", prefix_name=False)]
-    | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)]
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) in (["--version"], ["version"]):
         print(f"mdae {__version__}")
+        return
+    if list(arguments) in ([], ["--help"], ["-h"], ["help"]):
+        console.print(help_text(), highlight=False)
         return
     end_with_parent()
     for stream in (sys.stdout, sys.stderr):
@@ -88,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_readers()
     logging.basicConfig(level=logging.WARNING, format="mdae: %(message)s")
     try:
-        config = tyro.cli(
+        require_command(arguments[0])
+        config: Any = tyro.cli(
             Command,
             args=arguments,
             prog="mdae",
@@ -270,19 +249,21 @@ def _tasks(config: TasksConfig) -> None:
     from mdae.tasks.catalogue import find_task
     from mdae.tasks.show import show_task, tasks_table
 
-    if config.show:
-        for line in show_task(find_task(config.show)):
+    if config.name:
+        for line in show_task(find_task(config.name)):
             console.print(line, soft_wrap=True, highlight=False)
     else:
         console.print(tasks_table())
 
 
 def _encoders(config: EncodersConfig) -> None:
-    from mdae.interop.known import describe_known
-    from mdae.interop.strangers import describe_strangers
+    from mdae.evaluation.features.show import encoders_table, show_encoder
 
-    for line in (*describe_known(), *describe_strangers()):
-        console.print(line, soft_wrap=True, highlight=False)
+    if config.name:
+        for line in show_encoder(config.name):
+            console.print(line, soft_wrap=True, highlight=False)
+    else:
+        console.print(encoders_table())
 
 
 def _evaluate(config: EvaluateConfig) -> None:
@@ -295,9 +276,9 @@ def _evaluate(config: EvaluateConfig) -> None:
 
 
 def _leaderboard(config: LeaderboardConfig) -> None:
-    from mdae.report.leaderboard import leaderboard
+    from mdae.report.leaderboard.write import write_leaderboard
 
-    console.print(f"open {leaderboard(config)}", soft_wrap=True, highlight=False)
+    console.print(f"open {write_leaderboard(config)}", soft_wrap=True, highlight=False)
 
 
 def _sweep(config: SweepConfig) -> None:

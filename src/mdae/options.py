@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from tyro.conf import Positional, arg
 
 from mdae.errors import ConfigError
-from mdae.types import NoiseKind, Shape3, Weighting
+from mdae.types import NoiseKind, Shape3
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveOptions:
-    """Changes to an objective's published settings, where it has them. What is left out keeps the objective's own."""
+    """The settings of an objective that are changed most, where it has them; all of them by --set. What is left out
+    keeps the objective's own."""
 
     noise: NoiseKind | None = None
     """Noise schedule: ve (variance exploding), vp (variance preserving), flow, or none."""
@@ -27,18 +28,8 @@ class ObjectiveOptions:
     """Largest mask ratio; equal to p_min for a fixed ratio."""
     block: Shape3 | None = None
     """Edges of a mask block in voxels."""
-    per_channel: bool | None = None
-    """Mask every channel on its own."""
     drop_channel: float | None = None
     """Probability of each channel to be hidden whole, so that one encoder serves whoever lacks a contrast."""
-    weighting: Weighting | None = None
-    """Weight of the visible term by noise level."""
-    w_max: float | None = None
-    """Upper bound of that weight."""
-    lambda_masked: float | None = None
-    """Weight of the masked term (inpainting)."""
-    lambda_visible: float | None = None
-    """Weight of the visible term (denoising)."""
 
     def given(self) -> dict[str, Any]:
         """The options that were set."""

@@ -68,7 +68,7 @@ def evaluation(
         "fingerprint": encoder,
         "selection": "as made up",
         "settings": {},
-        "left_out": {},
+        "excluded": {},
     }
     return Evaluation(task=task, encoder=encoder, protocol=protocol, results=results, **(about | changes))
 

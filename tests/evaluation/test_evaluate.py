@@ -28,9 +28,10 @@ from mdae.evaluation.features.extractors import Histogram, open_extractor
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.probing.cross_validation import cross_validate, folds_by_subject, hold_out
 from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
-from mdae.evaluation.results.schema import Evaluation
+from mdae.evaluation.results.schema import Evaluation, results_table
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.evaluation.statistics.scores import classification_scores
+from mdae.interop.exposure import Exposure, known_exposure
 from mdae.networks import preset
 from mdae.networks.saved import SavedModel, save_model
 from mdae.options import AugmentOptions
@@ -85,6 +86,21 @@ def test_a_result_holds_all_that_a_reviewer_asks_for(run, tmp_path):
     assert written["task"]["name"] == "brats18-grade" and written["trials"] == 1
     assert "chosen within each training part" in evaluation.selection
     assert evaluation.results[0].scores["auroc"].value == 1.0, "the bright piece is plain to see"
+
+
+def test_what_the_encoder_was_pretrained_on_stands_in_the_result(run, tmp_path, monkeypatch):
+    assert run(tmp_path).exposure == Exposure()
+    asked = []
+    monkeypatch.setattr(
+        "mdae.evaluation.evaluate.exposure_of",
+        lambda *about: asked.append(about) or known_exposure("brainmvp:x.pt", about[1]),
+    )
+    evaluation = run(tmp_path)
+    assert asked == [("histogram", "brats18")] and evaluation.exposure.mark == "shared"
+    written = json.loads((tmp_path / "brats18-grade__histogram__linear.json").read_text())
+    assert written["exposure"]["mark"] == "shared" and "took over" in written["exposure"]["what"]
+    assert "Not unseen data to this encoder" in str(results_table(evaluation).caption)
+    assert evaluation.attributes["TCIA00_100"] == {"site": "TCIA00"}
 
 
 def test_the_command_prints_a_table_and_writes_the_file(brats, tmp_path, capsys):
@@ -199,7 +215,7 @@ def test_the_same_scan_under_two_names_is_one_person(run, brats, tmp_path):
     for path in source.iterdir():
         shutil.copy(path, twin / path.name.replace(source.name, twin.name))
     evaluation = run(tmp_path / "out", data=root)
-    assert evaluation.left_out == {COPIES: 1}
+    assert evaluation.excluded == {COPIES: 1}
     assert len(evaluation.results[0].subjects) == SUBJECTS
 
 
@@ -208,7 +224,7 @@ def test_copies_with_contradicting_labels_are_both_left_out():
     assert copies(cohort, [["x"], ["y"], ["x", "z"], ["q"]]) == {0: COPIES, 2: COPIES}
     assert copies(cohort, [["x"], ["y"], ["z"], ["y"]]) == {3: COPIES}
     assert copies(cohort, [["x", "x"], ["y"], ["z"], ["q"]]) == {}, "two files of one person are no leak"
-    assert cohort.without({3: COPIES}).left_out == {COPIES: 1}
+    assert cohort.without({3: COPIES}).excluded == {COPIES: 1}
 
 
 @pytest.mark.parametrize("protocol", [LINEAR, KNN, RIDGE], ids=["linear", "knn", "ridge"])
@@ -314,7 +330,7 @@ def test_too_few_subjects_are_refused_with_the_reason(run, tmp_path):
         ({"task": ("nothing",)}, ConfigError, "no task 'nothing'"),
         ({"modalities": ("t9",)}, ConfigError, "has no modality t9"),
         ({"encoder": "untrained:huge"}, ConfigError, "untrained:tiny"),
-        ({"encoder": "stranger:nowhere"}, ConfigError, "stranger"),
+        ({"encoder": "nobody:nowhere"}, ConfigError, "nobody"),
         ({"data": None}, ConfigError, "no data named"),
         ({"encoder": "histogram", "protocol": "finetune"}, ConfigError, "no network to fine-tune"),
         ({"data": Path("nowhere")}, DataError, "no such file or folder"),
@@ -362,7 +378,7 @@ def test_scans_whose_content_is_not_known_are_read_again_and_are_no_copies(run, 
     for note in notes:
         note.unlink()
     again = run(tmp_path / "out", cache=tmp_path / "cache")
-    assert notes and again.left_out == first.left_out == {} and again.results == first.results
+    assert notes and again.excluded == first.excluded == {} and again.results == first.results
 
 
 def test_who_is_not_in_the_split_is_counted(run, brats, tmp_path):
@@ -370,7 +386,7 @@ def test_who_is_not_in_the_split_is_counted(run, brats, tmp_path):
     parts = ["train", "test"] * 5
     pd.DataFrame({"subject": names[:10], "split": parts}).to_csv(tmp_path / "split.csv", index=False)
     evaluation = run(tmp_path / "out", split=tmp_path / "split.csv", modalities=("t1",))
-    assert evaluation.left_out == {"not in split.csv": SUBJECTS - 10}
+    assert evaluation.excluded == {"not in split.csv": SUBJECTS - 10}
 
 
 def test_a_folder_that_cannot_be_written_is_said_first(run, tmp_path, monkeypatch):
@@ -385,7 +401,7 @@ def test_unfit_scans_are_left_out_and_the_others_go_on(run, brats, tmp_path):
     damaged = sorted(root.rglob("*_t1.nii.gz"))[0]
     damaged.write_bytes(damaged.read_bytes()[:200])
     evaluation = run(tmp_path / "out", data=root)
-    assert sum(evaluation.left_out.values()) == 1
+    assert sum(evaluation.excluded.values()) == 1
     assert len(evaluation.results[0].subjects) == SUBJECTS - 1
 
 

@@ -1,4 +1,4 @@
-"""Small checkpoints in the layouts of strangers' releases: `SMALL` has one for every kind in the registry."""
+"""Small checkpoints in the layouts of third-party releases: `SMALL` has one for every kind in the registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Small:
     """How to write a small checkpoint.
 
     Attributes:
-        write: from a folder and a seed of its weights to the path that `open_stranger` takes.
+        write: from a folder and a seed of its weights to the path that `open_third_party` takes.
         keys: one weight of the encoder under all names that the file has for it.
     """
 

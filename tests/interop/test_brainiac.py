@@ -84,7 +84,7 @@ def test_a_scan_is_prepared_by_its_authors_transforms(release, axes, tmp_path):
     )
     load = Compose([LoadImage(), EnsureChannelFirst(), Resize(backbone.patch, mode="trilinear"), normalise])
     expected = np.asarray(load(entry.path))[0]
-    np.testing.assert_allclose(backbone.fit(backbone.prepare(entry)), expected, atol=1e-4)
+    np.testing.assert_allclose(backbone.to_input(backbone.prepare(entry)), expected, atol=1e-4)
 
 
 def test_another_layout_is_refused_in_one_line(tmp_path):

@@ -14,7 +14,7 @@ from monai.transforms import CenterSpatialCrop, CropForeground, Resize, ScaleInt
 from mdae.data.io import Scan, read_scan
 from mdae.data.preprocess import prepare_scan
 from mdae.errors import ModelError
-from mdae.interop.brainmvp import CONTRACT, SEEN, UNetEncoder, fit_brainmvp, load_brainmvp
+from mdae.interop.brainmvp import CONTRACT, SEEN, UNetEncoder, brainmvp_input, load_brainmvp
 from mdae.interop.uniformer import UniFormer, UniFormerSizes
 from tests.interop.small import drawn, unet_layout, uniformer_layout, write_brainmvp, write_scan
 
@@ -150,7 +150,7 @@ def test_the_fit_is_that_of_monais_transforms():
     scaled = ScaleIntensityRangePercentiles(5, 95, 0, 1, clip=True)(torch.from_numpy(data)[None])
     resized = Resize((128, 128, 64), mode="trilinear")(CropForeground()(scaled))
     want = CenterSpatialCrop(SEEN)(resized)[0].numpy()
-    got = fit_brainmvp(prepared)
+    got = brainmvp_input(prepared)
     assert got.shape == SEEN and got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=2e-3)
 
@@ -158,7 +158,7 @@ def test_the_fit_is_that_of_monais_transforms():
 def test_an_empty_volume_is_no_error():
     prepared = prepare_scan(scan_of(np.random.default_rng(0).random((20, 20, 20), np.float32) + 1), CONTRACT)
     flat = replace(prepared, data=np.zeros_like(prepared.data))
-    assert (fit_brainmvp(flat) == 0).all()
+    assert (brainmvp_input(flat) == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_all_that_the_file_holds_beside_the_encoder_is_said(tmp_path, caplog):
 def test_a_head_of_any_scale_and_offset_is_the_same_to_the_network(tmp_path):
     entry = write_scan(tmp_path / "a.nii.gz")
     scan = read_scan(entry.path)
-    first = fit_brainmvp(prepare_scan(scan, CONTRACT))
+    first = brainmvp_input(prepare_scan(scan, CONTRACT))
     louder = replace(scan, data=np.where(scan.data > 0, 7 * scan.data, 0))
-    np.testing.assert_allclose(fit_brainmvp(prepare_scan(louder, CONTRACT)), first, atol=1e-3)
+    np.testing.assert_allclose(brainmvp_input(prepare_scan(louder, CONTRACT)), first, atol=1e-3)
     assert first.min() == 0 and first.max() == 1
 
 

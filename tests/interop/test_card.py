@@ -14,7 +14,7 @@ from mdae.interop.card import model_card
 from mdae.interop.configs import CardConfig
 from mdae.interop.hub import write_card
 from mdae.interop.known import KNOWN, describe_known, spelled_out
-from mdae.interop.strangers import STRANGERS
+from mdae.interop.third_party import THIRD_PARTY
 
 
 def test_a_models_card_tells_contract_contamination_scores_and_checksums(model, tmp_path):
@@ -60,5 +60,5 @@ def test_short_names_stand_for_kinds_that_are_read():
     )
     for name, known in KNOWN.items():
         kind, _, repository = known.spec.partition(":")
-        assert kind in STRANGERS and repository.count("/") == 1 and name == known.name
-    assert "openmind-mae" in "\n".join(describe_known())
+        assert kind in THIRD_PARTY and repository.count("/") == 1 and name == known.name
+        assert known.spec in "\n".join(describe_known(name))

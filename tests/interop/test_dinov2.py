@@ -109,7 +109,7 @@ def test_a_scan_in_any_orientation_and_scale_is_the_same_to_the_network(tmp_path
     turn = nib.orientations.ornt_transform(*map(nib.orientations.axcodes2ornt, ("RAS", "PSL")))
     louder = nib.Nifti1Image(7 * image.get_fdata(dtype=np.float32), image.affine).as_reoriented(turn)
     nib.save(louder, tmp_path / "turned.nii.gz")
-    first = backbone.fit(backbone.prepare(entry))
-    second = backbone.fit(backbone.prepare(replace(entry, path=tmp_path / "turned.nii.gz")))
+    first = backbone.to_input(backbone.prepare(entry))
+    second = backbone.to_input(backbone.prepare(replace(entry, path=tmp_path / "turned.nii.gz")))
     assert first.min() == 0 and first.max() == 1 and np.median(first[:5, :5]) == 0  # air is black
     np.testing.assert_allclose(second, first, atol=1e-3)

@@ -103,7 +103,7 @@ def test_a_scan_is_prepared_as_its_authors_evaluate(axes, tmp_path):
         in_file, [new / old for new, old in zip((56, 448, 448), in_file.shape, strict=True)], order=0
     )
     expected = (resized - resized[resized > 0].mean()) / resized[resized > 0].std()
-    own = backbone.fit(backbone.prepare(entry))
+    own = backbone.to_input(backbone.prepare(entry))
     assert own.shape == (56, 448, 448)
     there = resized != 0
     np.testing.assert_allclose(own[there], expected[there], atol=1e-4)

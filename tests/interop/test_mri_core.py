@@ -68,7 +68,7 @@ def test_each_slice_goes_from_its_least_to_its_greatest_value():
 
 def test_a_scan_fills_each_slice_from_black_to_white(tmp_path):
     backbone = load_mri_core(write_mri_core(tmp_path), "x")
-    volume = backbone.fit(backbone.prepare(write_scan(tmp_path / "scan.nii.gz")))
+    volume = backbone.to_input(backbone.prepare(write_scan(tmp_path / "scan.nii.gz")))
     assert volume.shape == backbone.patch
     np.testing.assert_array_equal(volume.min(axis=(0, 1)), 0)
     np.testing.assert_array_equal(

@@ -13,7 +13,7 @@ from torch import nn
 
 from mdae.errors import ModelError, ScanError
 from mdae.interop.nnssl import load_nnssl, prepare_nnssl, resample_nnssl
-from mdae.interop.strangers import open_stranger
+from mdae.interop.third_party import open_third_party
 from tests.interop.small import adaptation_plan, res_enc, write_nnssl, write_scan
 
 X = torch.randn(2, 1, 16, 24, 20, generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def test_the_plan_says_where_the_encoder_is(tmp_path):
 
 def test_a_file_that_every_run_writes_is_named_by_its_folder(tmp_path):
     folder = write_nnssl(tmp_path / "ResEncL-OpenMind-VoCo")
-    names = {open_stranger(f"nnssl:{path}").name for path in (folder, folder / "checkpoint_final.pth")}
+    names = {open_third_party(f"nnssl:{path}").name for path in (folder, folder / "checkpoint_final.pth")}
     assert names == {"nnssl:ResEncL-OpenMind-VoCo"}
 
 
@@ -194,7 +194,7 @@ def test_the_network_sees_the_files_axes_last_first_as_nnssl_reads_them(axes, tm
     in_file = nib.load(entry.path).get_fdata(dtype=np.float32)
     box = tuple(slice(w.min(), w.max() + 1) for w in np.nonzero(in_file))
     crop = ((in_file[box] - in_file[box].mean()) / in_file[box].std()).transpose(2, 1, 0)
-    window = backbone.fit(backbone.prepare(entry))
+    window = backbone.to_input(backbone.prepare(entry))
     starts = [(side - edge) // 2 for side, edge in zip(crop.shape, (16, 24, 20), strict=True)]
     assert min(starts) >= 0
     middle = tuple(slice(a, a + edge) for a, edge in zip(starts, (16, 24, 20), strict=True))
@@ -208,13 +208,13 @@ def test_a_plan_whose_reader_turns_files_is_shown_ras(tmp_path):
     ras, lps = (write_scan(tmp_path / f"{axes}.nii.gz", (31, 35, 29), axes=axes) for axes in ("RAS", "LPS"))
     turned = np.ascontiguousarray(nib.load(ras.path).get_fdata(dtype=np.float32)[::-1, ::-1])
     nib.save(nib.Nifti1Image(turned, nib.load(lps.path).affine), lps.path)
-    first, second = (backbone.fit(backbone.prepare(entry)) for entry in (ras, lps))
+    first, second = (backbone.to_input(backbone.prepare(entry)) for entry in (ras, lps))
     np.testing.assert_allclose(first, second, atol=1e-4)
 
 
 def test_small_volumes_are_padded_with_nought(tmp_path):
     backbone = load_nnssl(write_nnssl(tmp_path / "nnssl"), "x")
-    window = backbone.fit(backbone.prepare(write_scan(tmp_path / "scan.nii.gz", (10, 12, 9))))
+    window = backbone.to_input(backbone.prepare(write_scan(tmp_path / "scan.nii.gz", (10, 12, 9))))
     assert window.shape == (16, 24, 20) and (window[0] == 0).all() and (window != 0).any()
 
 

@@ -124,7 +124,7 @@ def test_p_mask_0_is_dsm_in_loss_and_in_every_gradient():
 
 def test_dsm_is_weighted_denoising_written_out():
     net, clean = network(), volumes()
-    dsm = build_objective("dsm", net, ObjectiveOptions(sigma_max=2.0, w_max=1e6))
+    dsm = build_objective("dsm", net, ObjectiveOptions(sigma_max=2.0), {"w_max": 1e6})
     output = dsm(clean, generators())
     drawn = draw(dsm.config.corruption, (1, *SHAPE), generators())
     sigma = 2.0 * drawn.t.view(-1, 1, 1, 1, 1)
@@ -191,7 +191,8 @@ def test_options_that_would_change_the_objective_are_refused():
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_options_reach_the_settings(name):
-    config = objective_config(name, ObjectiveOptions(w_max=3.0, block=(8, 8, 8), lambda_masked=2.0))
+    changes = {"w_max": 3.0, "lambda_masked": 2.0}
+    config = objective_config(name, ObjectiveOptions(block=(8, 8, 8)), changes)
     assert (config.w_max, config.corruption.block, config.lambda_masked) == (3.0, (8, 8, 8), 2.0)
 
 

@@ -21,9 +21,9 @@ import torch
 
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError, TrainingError
+from mdae.evaluation.results.paired import SubjectDraws, average
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.intervals import Estimate, furthest_from_perfect
-from mdae.evaluation.statistics.paired import SubjectDraws, average
 from mdae.seeding import numpy_generator
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.figures import landscape_figure

@@ -41,7 +41,7 @@ def test_who_has_no_label_or_two_is_left_out_of_a_table_of_ones_own(tmp_path):
     (tmp_path / "own.csv").write_text("path,subject,contrast,lesion\n" + "\n".join(rows) + "\n")
     cohort = find_cohort(OWN, tmp_path / "own.csv", ("T1w",))
     assert [case.subject for case in cohort.cases] == ["s1", "s3"] and cohort.labels.tolist() == [1.0, 0.0]
-    assert cohort.left_out == {"no label that counts": 1, "rows that contradict each other in lesion": 1}
+    assert cohort.excluded == {"no label that counts": 1, "rows that contradict each other in lesion": 1}
 
 
 def test_cases_of_one_person_are_told_by_a_table(tmp_path):
@@ -139,7 +139,7 @@ def test_words_for_nothing_are_labels_where_they_are_declared_and_told_where_not
     assert cohort(positive=("II",), negative=(word,)).labels.tolist() == [1.0, 0.0]
     assert cohort(positive=(word,)).labels.tolist() == [0.0, 1.0, 0.0]
     undeclared = cohort(positive=("II",))
-    assert undeclared.labels.tolist() == [1.0, 0.0] and undeclared.left_out == {f"label {word!r}": 1}
+    assert undeclared.labels.tolist() == [1.0, 0.0] and undeclared.excluded == {f"label {word!r}": 1}
 
 
 def bids_tree(folder: Path, people: str) -> Path:
@@ -153,7 +153,7 @@ def test_contradicting_participants_are_left_out_and_repeated_ones_are_not(tmp_p
     people = "participant_id\tlesion\nsub-A0001\t1\nsub-A0001\t0\nsub-B2\t1\nsub-B2\t1\nsub-007\t0\n"
     cohort = find_cohort(replace(OWN, layout="bids"), bids_tree(tmp_path, people), ("T1w",))
     assert dict(zip(cohort.subjects, cohort.labels, strict=True)) == {"007": 0.0, "B2": 1.0}
-    assert cohort.left_out == {"rows that contradict each other in lesion": 1}
+    assert cohort.excluded == {"rows that contradict each other in lesion": 1}
 
 
 def test_participants_spelled_otherwise_are_found_and_the_rest_is_told(tmp_path, caplog):
@@ -179,7 +179,7 @@ def test_contradicting_rows_of_other_layouts_leave_the_subject_out(tmp_path, lay
     task = next(task for task in CATALOGUE if task.layout == layout and task.label)
     assert task.label is not None
     cohort = find_cohort(task, root, task.modalities[:1])
-    assert cohort.left_out.get(f"rows that contradict each other in {task.label.column}", 0) == 1
+    assert cohort.excluded.get(f"rows that contradict each other in {task.label.column}", 0) == 1
 
 
 def test_a_split_names_people_as_clinics_do(tmp_path, caplog):

@@ -18,6 +18,11 @@ RECORD = "name: a\ntitle: b\nlayout: table\nmodalities: [T1w]\n"
         ("label: {column: x, above: sixty}\n", "could not convert string to float: 'sixty'"),
         ("label: {column: x, positive: yes}\n", "write it in quotes"),
         ("label: {column: x, positive: 1}\nreferences: MAE\n", "where the fields of a Reference are wanted"),
+        ("label: {column: x, classes: [a, b]}\n", "with the classes .'a', 'b'. .name three or more"),
+        ("label: {column: x, classes: [a, b, c], above: 3}\n", "name three or more and nothing else"),
+        ("kind: survival\nlabel: {column: x}\n", "without a time and an event alone"),
+        ("kind: survival\nlabel: {column: x, event: y, above: 3}\n", "without a time and an event alone"),
+        ("kind: ranking\nlabel: {column: x}\n", "a task of kind 'ranking' .use one of classification"),
         ("label: {column: x, positive: 1}\nlayout: bidz\n", "no layout 'bidz' .use one of brats18"),
     ],
 )
@@ -45,3 +50,27 @@ def test_a_word_for_missing_counts_where_the_rule_names_it():
 
 def test_what_is_no_finite_number_is_no_label():
     assert [LabelRule(column="x").value({"x": text}) for text in ("inf", "-nan", "3")] == [None, None, 3.0]
+
+
+def test_several_classes_are_numbered_in_order_and_others_are_no_label():
+    rule = LabelRule(column="x", classes=("glioma", "2", "none"))
+    assert [rule.value({"x": text}) for text in ("Glioma", "2.0", "none", "unknown", "cyst")] == [
+        0,
+        1,
+        2,
+        None,
+        None,
+    ]
+
+
+def test_a_time_is_negative_where_the_subject_was_lost():
+    rule = LabelRule(column="days", event="died", happened=("1",))
+    rows = [("300", "1"), ("300.5", "0"), ("0", "1"), ("-4", "1"), ("", "1"), ("300", "1.0")]
+    assert [rule.value({"days": days, "died": died}) for days, died in rows] == [
+        300,
+        -300.5,
+        None,
+        None,
+        None,
+        300,
+    ]

@@ -27,7 +27,7 @@ def trees(tmp_path_factory) -> dict[str, Path]:
 def test_every_record_is_whole():
     names = [task.name for task in CATALOGUE]
     assert len(names) == len(set(names))
-    assert sum(task.kind == "classification" for task in CATALOGUE) == 15
+    assert sum(task.kind == "classification" for task in CATALOGUE) == 16
     for task in CATALOGUE:
         assert task.layout in LAYOUTS and task.access.startswith("https://") and task.licence and task.cohort
         assert task_from_dict(task.to_dict()) == task
@@ -41,7 +41,9 @@ def test_every_task_finds_its_cohort(trees, task):
     assert len(subjects) == len(set(subjects)) >= 9
     assert all(set(task.modalities) <= case.scans.keys() for case in cohort.cases)
     if task.kind == "classification":
-        assert set(cohort.labels) == {0.0, 1.0}
+        assert set(cohort.labels) == {float(k) for k in range(task.num_classes)}
+    if task.kind == "survival":
+        assert (cohort.labels > 0).sum() >= 5
 
 
 @pytest.mark.parametrize("layout", ["brats18", "brats23", "ucsf-pdgm"])
@@ -71,6 +73,12 @@ def test_labels_mean_what_the_tables_say(trees):
     assert labels(trees, "upenn-age")["UPENN-GBM-00001"] == 44.5
     assert len(labels(trees, "upenn-sex")) == 2 * SUBJECTS, "the follow-up is no subject"
     assert labels(trees, "tcga-pfi-1y")["TCGA-02-0000"] == 1.0
+    three = labels(trees, "brats23-tumour")
+    assert [three[name] for name in ("GLI-00000", "MEN-00001", "MET-00002")] == [0.0, 1.0, 2.0]
+    assert labels(trees, "ucsf-os")["UCSF-PDGM-0001"] == 250.0
+    survival = labels(trees, "upenn-os")
+    assert survival["UPENN-GBM-00005"] == -200.0, "lost alive after 200 days"
+    assert survival["UPENN-GBM-00001"] == 200.0
 
 
 def test_dicom_cases_have_all_their_slices_in_order(trees):
@@ -206,9 +214,9 @@ def test_a_bad_record_is_one_line(tmp_path, text, said):
 def test_the_commands_show_them(capsys):
     main(["tasks"])
     assert "brats18-grade" in capsys.readouterr().out
-    main(["tasks", "show", "upenn-survival-1y"])
+    main(["tasks", "upenn-survival-1y"])
     said = capsys.readouterr().out
     assert "1 if above 365; left out if lost before" in said and "published mean of all in-domain" in said
     with pytest.raises(SystemExit) as caught:
-        main(["tasks", "show", "nothing"])
+        main(["tasks", "nothing"])
     assert caught.value.code == 2

@@ -98,6 +98,8 @@ def ucsf_pdgm(root: Path) -> Path:
                 "WHO CNS Grade": 4,
                 "MGMT status": "positive",
                 "IDH": ("wildtype", "IDH1 p.R132H", "wildtype", "mutated (NOS)")[number % 4],
+                "OS": 200 + 50 * number,
+                "1-dead 0-alive": int(number % 3 > 0),
             }
         )
     save(root / "UCSF-PDGM-0003_FU001d_nifti" / "UCSF-PDGM-0003_FU001d_SWI.nii.gz", 1)

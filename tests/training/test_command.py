@@ -18,7 +18,7 @@ EVERYTHING = PretrainConfig(
     accelerator="cpu", devices=2, workers=3, val_fraction=0.25, split="site", val_every="5min", checkpoint_every=3,
     picture_every=0, log_every="30s", export_every="1h", export_now=True, whole_files=True, seed=11,
     augment=AugmentOptions(flip=0.5, rotate_deg=10.0),
-    options=ObjectiveOptions(p_min=0.5, block=(8, 8, 8), per_channel=False),
+    options=ObjectiveOptions(p_min=0.5, noise="flow"),
     settings=("lambda_masked=0.5", "block=8,8,8"), schedule="wsd", decay=0.125, extend=(5, 6), extend_lr=(1e-4, 2e-4),
     init="owner/repo@v1", init_decoder=False, dry_run=True, recompute=True,
     probe=Path("labels of.csv"), label="diagnosis",

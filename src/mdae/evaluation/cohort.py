@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from mdae.data.name_matching import bare, match_names
 from mdae.data.subject_table import with_subjects
 from mdae.data.tables import read_text_table
 from mdae.errors import DataError
+from mdae.tasks.attributes import attributes_of
 from mdae.tasks.layouts import Case, read_cases
 from mdae.tasks.record import MISSING, Task
 from mdae.text import counted
 
 logger = logging.getLogger(__name__)
 
+Seen = TypeVar("Seen")
 OWN_LAYOUTS = ("table", "bids", "nnunet")  # whose names are no data set's
 COPIES = "the same scan as another subject's"
 
@@ -33,13 +36,13 @@ class Cohort:
     Attributes:
         cases: those with the label and every wanted modality.
         labels: (N,), of the cases; NaN for segmentation, whose labels are masks.
-        left_out: number of others by reason.
+        excluded: number of others by reason.
         data_set: whose subjects they are (`data_set_of`).
     """
 
     cases: list[Case]
     labels: np.ndarray
-    left_out: dict[str, int]
+    excluded: dict[str, int]
     data_set: str = ""
 
     @property
@@ -52,13 +55,19 @@ class Cohort:
         """(N,) who they are: parts of a cross-validation and intervals are by person."""
         return np.array([case.whose for case in self.cases])
 
+    @property
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """Sex, age band and site by name of subject and of person, as far as the data set's table tells."""
+        known = [(case, attributes_of(case.row)) for case in self.cases]
+        return {name: about for case, about in known if about for name in (case.whose, case.subject)}
+
     def without(self, reasons: dict[int, str]) -> Cohort:
         """The cohort less the cases of these numbers, whose reasons are counted."""
-        left_out = dict(self.left_out)
+        excluded = dict(self.excluded)
         for reason in reasons.values():
-            left_out[reason] = left_out.get(reason, 0) + 1
+            excluded[reason] = excluded.get(reason, 0) + 1
         kept = [index for index in range(len(self.cases)) if index not in reasons]
-        return Cohort([self.cases[index] for index in kept], self.labels[kept], left_out, self.data_set)
+        return Cohort([self.cases[index] for index in kept], self.labels[kept], excluded, self.data_set)
 
 
 def _of_people(cases: Sequence[Case], table: Path, root: Path) -> list[Case]:
@@ -81,24 +90,24 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str], people: Path 
         DataError: not that data set, a table without the column, or nobody is left.
     """
     cases, labels = [], []
-    left_out: dict[str, int] = {}
+    excluded: dict[str, int] = {}
     everybody = read_cases(task.layout, data)
     for case in everybody:
         label, reason = _label(task, case, data)
         if absent := [name for name in modalities if name not in case.scans]:
             reason = reason or f"no {absent[0]}"
         if reason:
-            left_out[reason] = left_out.get(reason, 0) + 1
+            excluded[reason] = excluded.get(reason, 0) + 1
         else:
             cases.append(case)
             labels.append(label)
     if people is not None and cases:
         cases = _of_people(cases, people, data)
     if not cases:
-        why = ", ".join(f"{number} with {reason}" for reason, number in left_out.items())
-        mend = "see the label's rule by `mdae tasks show`, or name fewer --modalities"
+        why = ", ".join(f"{number} with {reason}" for reason, number in excluded.items())
+        mend = "see the label's rule by `mdae tasks NAME`, or name fewer --modalities"
         raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend=mend)
-    return Cohort(cases, np.array(labels), left_out, data_set_of(task.layout, data, everybody))
+    return Cohort(cases, np.array(labels), excluded, data_set_of(task.layout, data, everybody))
 
 
 def data_set_of(layout: str, data: Path, cases: Sequence[Case]) -> str:
@@ -161,6 +170,30 @@ def copies(cohort: Cohort, contents: Sequence[Sequence[str]]) -> dict[int, str]:
         for content in hashes:
             first.setdefault(content, index)
     return found
+
+
+def ready_cohort(
+    cohort: Cohort, seen: Sequence[Seen | str], contents: Callable[[Seen], Sequence[str]], where: Path
+) -> tuple[Cohort, list[Seen]]:
+    """The cases that could be read, each person's scan once, with what was seen of them.
+
+    Args:
+        cohort: N cases.
+        seen: of each what was seen, or in words why it does not do.
+        contents: what was seen to the hashes of its scans' voxels.
+        where: the data, for errors.
+
+    Raises:
+        DataError: nobody is left.
+    """
+    cohort = cohort.without({index: why for index, why in enumerate(seen) if isinstance(why, str)})
+    fit = [case for case in seen if not isinstance(case, str)]
+    twice = copies(cohort, [contents(case) for case in fit])
+    cohort, fit = cohort.without(twice), [case for index, case in enumerate(fit) if index not in twice]
+    if not fit:
+        why = ", ".join(f"{number} with {reason}" for reason, number in cohort.excluded.items())
+        raise DataError(f"nobody is left: {why}", where=where, mend="look at the files")
+    return cohort, fit
 
 
 def split_digest(path: Path | None) -> str | None:

@@ -98,10 +98,13 @@ class ProbeConfig:
 class EvaluateConfig:
     """Give an encoder its trial on tasks of the catalogue, or on your own."""
 
-    encoder: str
-    """Model folder, untrained:tiny or untrained:tiny:SEED (as pre-training begins), a trivial baseline (histogram; of
-    voxels, position, or position:MODEL to prepare scans as MODEL's are), or a stranger's weights, KIND:PATH, such as
-    nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds)."""
+    encoder: str = ""
+    """Model folder, untrained:tiny or untrained:tiny:SEED (as pre-training begins), third-party weights, KIND:PATH,
+    such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds), a class of your own in my_encoder.py, or a
+    baseline: histogram, clinical:age,sex (columns of the data set's table), cnn (from scratch, fine-tuned), and of
+    voxels position, or position:MODEL to prepare scans as MODEL's are."""
+    features: Path | None = None
+    """Instead of --encoder: a table of features that were made elsewhere, a row a scan."""
     task: tuple[str, ...]
     """Names of tasks (`mdae tasks`), or YAML or Python files with your own; several share --data. Or the folder of an
     nnU-Net raw data set."""
@@ -159,6 +162,9 @@ class EvaluateConfig:
         require_words(self)
         if self.folds < 2 or self.repeats < 1:
             raise ConfigError("fewer than 2 folds or no repeat", mend="give --folds 5 --repeats 5, say")
+        if bool(self.encoder) == (self.features is not None):
+            both = "both --encoder and --features" if self.encoder else "neither --encoder nor --features"
+            raise ConfigError(f"{both} given", mend="give one of the two")
         if not self.task:
             raise ConfigError("no task named", mend="give --task one or more of `mdae tasks`")
         wrong = [
@@ -191,26 +197,18 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    """List the benchmark tasks, or show one: `mdae tasks`, `mdae tasks show NAME`."""
+    """List the benchmark tasks, or show one with its cohort, its label and the layout of its download."""
 
-    words: Positional[Annotated[tuple[str, ...], arg(metavar="[show NAME]")]] = ()
-    """Nothing for a list; `show` and the name of a task, or a file of your own, for all that its record says."""
-
-    def __post_init__(self) -> None:
-        if self.words and (self.words[0] != "show" or len(self.words) != 2):
-            raise ConfigError(
-                f"mdae tasks {' '.join(self.words)}", mend="say `mdae tasks` or `mdae tasks show NAME`"
-            )
-
-    @property
-    def show(self) -> str:
-        """The task to show; "" to list them all."""
-        return self.words[1] if self.words else ""
+    name: Positional[Annotated[str, arg(metavar="NAME")]] = ""
+    """Task to show whole, or a file of your own; all in a table if left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodersConfig:
-    """List the kinds of other people's encoders that `mdae evaluate` takes as KIND:PATH."""
+    """List the encoders that evaluate, embed and fit take, or show one: paper, licence and pre-training data."""
+
+    name: Positional[Annotated[str, arg(metavar="NAME")]] = ""
+    """Encoder or kind to show whole; all in a table if left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from mdae.evaluation.features.extractors import Extractor, is_own, open_extracto
 from mdae.files import atomic_write
 from mdae.interop.checkpoints import file_identity
 from mdae.interop.known import spelled_out
-from mdae.interop.strangers import STRANGERS
+from mdae.interop.third_party import THIRD_PARTY
 from mdae.networks.hub import is_hub_name, local_folder, pinned
 from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model
 
@@ -92,7 +92,7 @@ def place_of(about: Row, folder: Path | None) -> str:
     if (local / CONFIG).is_file():
         return str(local)
     kind = place.partition(":")[0]
-    if kind in STRANGERS or kind in ("untrained", "histogram") or is_hub_name(place):
+    if kind in THIRD_PARTY or kind in ("untrained", "histogram") or is_hub_name(place):
         return place
     raise ModelError(
         f"its encoder {about['name']} is not at {place}", where=folder, mend="say where it is with --encoder"

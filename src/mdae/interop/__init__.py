@@ -1,1 +1,1 @@
-"""Weights from elsewhere and for elsewhere: strangers' encoders behind one interface, and exports to other systems."""
+"""Weights from elsewhere and for elsewhere: third-party encoders behind one interface, and exports to other systems."""

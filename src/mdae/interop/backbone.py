@@ -23,9 +23,9 @@ class Backbone:
         name: for tables.
         identity: what tells its weights from others', such as their hash.
         network: volumes (B, C, D, H, W) of `patch` to features (B, F), float32.
-        preprocessing: what `prepare` and `fit` do, JSON-able; with `identity` it makes the key of cached features.
+        preprocessing: what `prepare` and `to_input` do, JSON-able; with `identity` it makes the key of cached features.
         prepare: reads a raw scan; may run in threads; raises `ScanError` for an unfit one.
-        fit: a prepared scan to the network's input (D, H, W) of `patch`, float32.
+        to_input: a prepared scan to the network's input (D, H, W) of `patch`, float32.
         patch: the sides (D, H, W) of the input.
         num_features: F.
         stem: the name within `network` of its first convolution, which takes one contrast (a 2D network may take it
@@ -35,6 +35,7 @@ class Backbone:
         source: where the weights come from, their licence and paper, for tables.
         pretraining: salted hashes of the scans that it was pre-trained on; None if nobody knows.
         spacing_mm: of the input's voxels, for rotations of it; only the sides' ratio matters.
+        scratch: whether its weights are random, so that all of its layers have to learn alike.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Backbone:
     network: nn.Module
     preprocessing: dict[str, object]
     prepare: Callable[[ScanEntry], PreparedScan]
-    fit: Callable[[PreparedScan], np.ndarray]
+    to_input: Callable[[PreparedScan], np.ndarray]
     patch: Shape3
     num_features: int
     stem: str
@@ -50,6 +51,7 @@ class Backbone:
     source: str = ""
     pretraining: dict[str, Any] | None = None
     spacing_mm: Spacing = (1.0, 1.0, 1.0)
+    scratch: bool = False
 
 
 class PooledEncoder(nn.Module):

@@ -128,7 +128,7 @@ def load_brainmvp(path: Path, name: str) -> Backbone:
             "fit": "percentiles 5 and 95 to [0, 1], cropped to what is above 0, 128 x 128 x 64, the middle",
         },
         prepare=lambda entry: prepare_by(entry, CONTRACT),
-        fit=fit_brainmvp,
+        to_input=brainmvp_input,
         patch=SEEN,
         num_features=network.num_features,
         stem=stem,
@@ -138,7 +138,7 @@ def load_brainmvp(path: Path, name: str) -> Backbone:
     )
 
 
-def fit_brainmvp(prepared: PreparedScan) -> np.ndarray:
+def brainmvp_input(prepared: PreparedScan) -> np.ndarray:
     """A prepared scan to what the network sees, (96, 96, 64), float32 in [0, 1]."""
     low, high = np.percentile(prepared.data, PERCENTILES)
     volume = np.clip((prepared.data - low) / max(high - low, FLAT), 0, 1).astype(np.float32)

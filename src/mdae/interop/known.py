@@ -83,11 +83,11 @@ def spelled_out(spec: str) -> str:
     return KNOWN[spec].spec if spec in KNOWN else spec
 
 
-def describe_known() -> Iterator[str]:
-    """Each short name with what it stands for, licence, data, size, and where the layout was verified."""
-    yield "known weights on the Hugging Face Hub, by a short name (`mdae embed NAME scans`); fetched when first used:"
-    for known in KNOWN.values():
-        yield f"{known.name}  {known.what}"
-        yield f"    = {known.spec}; licence: {known.licence}; {known.size}"
-        yield f"    data: {known.data}; layout from {known.verified}"
-    yield "and any weights of these kinds, from a file or the Hub:"
+def describe_known(name: str) -> Iterator[str]:
+    """What a short name stands for, licence, data, size, and where the layout was verified."""
+    known = KNOWN[name]
+    yield f"{known.name}: {known.what}"
+    yield f"is: {known.spec}, fetched from the Hugging Face Hub when first used"
+    yield f"licence: {known.licence}; {known.size}"
+    yield f"data: {known.data}"
+    yield f"layout: from {known.verified}"

@@ -62,7 +62,7 @@ def load_medicalnet(path: Path, name: str) -> Backbone:
         network=network.eval(),
         preprocessing={"medicalnet": 1, "resize": "nearest", "size": list(SIZE), "axes": "file, last first"},
         prepare=prepare_medicalnet,
-        fit=fit_medicalnet,
+        to_input=medicalnet_input,
         patch=SIZE,
         num_features=num_resnet_features(network),
         stem="conv1",
@@ -151,6 +151,6 @@ def prepare_medicalnet(entry: ScanEntry) -> PreparedScan:
     return prepared
 
 
-def fit_medicalnet(prepared: PreparedScan) -> np.ndarray:
+def medicalnet_input(prepared: PreparedScan) -> np.ndarray:
     """The axes of the file, the last one first."""
     return np.ascontiguousarray(as_in_file(prepared).transpose(2, 1, 0))

@@ -141,7 +141,7 @@ def load_nnssl(path: Path, name: str) -> Backbone:
             "patch": list(plan.patch),
         },
         prepare=lambda entry: prepare_nnssl(entry, plan.spacing_mm),
-        fit=lambda prepared: fit_nnssl(prepared, plan),
+        to_input=lambda prepared: nnssl_input(prepared, plan),
         patch=plan.patch,
         num_features=encoder.config.embed_dim
         if isinstance(encoder, PrimusEncoder)
@@ -225,7 +225,7 @@ def _along(data: np.ndarray, axis: int, size: int, order: int) -> np.ndarray:
     return np.moveaxis(np.tensordot(matrix.astype(np.float32), data, axes=(1, axis)), 0, axis)
 
 
-def fit_nnssl(prepared: PreparedScan, plan: AdaptationPlan) -> np.ndarray:
+def nnssl_input(prepared: PreparedScan, plan: AdaptationPlan) -> np.ndarray:
     """The middle window, axes as nnssl reads them: those of the file, last first."""
     volume = prepared.data if plan.reorient else as_in_file(prepared)
     return centred(volume.transpose(2, 1, 0).transpose(plan.transpose), plan.patch, 0.0)

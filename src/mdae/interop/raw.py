@@ -1,4 +1,4 @@
-"""Scans for strangers' networks: read as their code reads them, and put on record as our own are.
+"""Scans for third-party networks: read as their code reads them, and put on record as our own are.
 
 Others do not turn a scan before they show it to their network: it sees the axes as they lie in the file. A prepared
 scan is RAS for the sake of its record, so `as_in_file` turns it back.

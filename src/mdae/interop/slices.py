@@ -114,7 +114,7 @@ def slice_backbone(
         grey_in_words: what `grey` does; part of the key of cached features.
     """
 
-    def fit(prepared: PreparedScan) -> np.ndarray:
+    def to_input(prepared: PreparedScan) -> np.ndarray:
         return grey(head_slices(prepared.data, prepared.record.background, side, order=order))
 
     return Backbone(
@@ -129,7 +129,7 @@ def slice_backbone(
             "features": "mean of class tokens over slices",
         },
         prepare=lambda entry: prepare_by(entry, CONTRACT),
-        fit=fit,
+        to_input=to_input,
         patch=(side, side, NUM_SLICES),
         num_features=encoder.sizes.width,
         stem="encoder.patch_embed.proj",

@@ -18,16 +18,14 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mdae.networks.norm_settings import CHANNELS_LAST as CHANNELS_LAST
+from mdae.networks.norm_settings import NEGATIVE_SLOPE as NEGATIVE_SLOPE
+from mdae.networks.norm_settings import NORM_EPS as NORM_EPS
 from mdae.tensors import Batch
-
-NORM_EPS = 1e-5
-NEGATIVE_SLOPE = 0.01
-CHANNELS_LAST = torch.channels_last_3d
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdae.networks.norm import NEGATIVE_SLOPE, NORM_EPS
+from mdae.networks.norm_settings import NEGATIVE_SLOPE, NORM_EPS
 
 MOST_PARTS = 256  # that a plane's voxels are cut into
 DISTINCT_SHAPES = 64  # that a compiled function is compiled for: each layer's, with and without a residual

@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, NORM_EPS
 from mdae.networks.norm_plain import Kernels, NormAct
+from mdae.networks.norm_settings import CHANNELS_LAST, NEGATIVE_SLOPE, NORM_EPS
 
 TILE = 4096  # elements that a program has in registers at a time
 MOST_COLUMNS = 64  # channels of a tile

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mdae.evaluation.statistics.paired import sign_of
+from mdae.evaluation.results.paired import sign_of
 from mdae.report.figures import COLOURS
 from mdae.sweep.summary import Row
 

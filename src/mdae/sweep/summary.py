@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mdae.evaluation.results.paired import SubjectDraws, fewest_of, interval_of, paired, subject_dof
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.intervals import SHARE, Estimate
-from mdae.evaluation.statistics.paired import SubjectDraws, fewest_of, interval_of, paired, subject_dof
 from mdae.evaluation.statistics.scores import SCALES
 from mdae.evaluation.statistics.tests import difference_test, holm
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from matplotlib.figure import Figure
 
 from mdae.data.tables import write_table
 from mdae.errors import DataError
+from mdae.evaluation.results.paired import SubjectDraws, figures_of
 from mdae.evaluation.results.reader import Cell, read_results
-from mdae.evaluation.statistics.paired import SubjectDraws, figures_of
 from mdae.report.figures import forest_figure
 from mdae.report.page import Page
 from mdae.sweep.figures import landscape_figure
 from mdae.sweep.spec import Spec, SweepRun
+from mdae.sweep.state import outcome
 from mdae.sweep.summary import Row, adjusted, summarise
-from mdae.sweep.work import FAILED, is_over, read_done
 
 Place = tuple[str, str, str]  # protocol, task, modality
 
@@ -36,7 +35,7 @@ def make_table(spec: Spec, folder: Path, out: Path) -> Path:
     Raises:
         DataError: none has.
     """
-    runs = {run: _state(run, folder / run.key) for run in spec.runs()}
+    runs = {run: outcome(run, folder / run.key) for run in spec.runs()}
     ended = {run: state for run, state in runs.items() if state is not None}
     if not ended:
         raise DataError("no run has ended", where=out, mend="start it without --table")
@@ -50,14 +49,6 @@ def make_table(spec: Spec, folder: Path, out: Path) -> Path:
     page = _page(spec, runs, rows)
     page.save(out / "index.html")
     return out / "index.html"
-
-
-def _state(run: SweepRun, folder: Path) -> dict[str, Any] | None:
-    """What came of a run; None if it has not ended."""
-    if not is_over(run, folder):
-        return None
-    failed = folder / FAILED
-    return dict(json.loads(failed.read_text())) if failed.exists() else read_done(folder)
 
 
 def _cells(run: SweepRun, folder: Path, state: Mapping[str, Any]) -> dict[Place, Cell]:

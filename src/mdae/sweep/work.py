@@ -6,18 +6,16 @@ ends, so there is nothing to clean up; what the run had reached is its checkpoin
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -25,14 +23,12 @@ from mdae.child import Child, run_children
 from mdae.data.cluster import job_executor, last_line
 from mdae.data.workers import num_cores
 from mdae.errors import DataError, MDAEError, PartnerError, TrainingError
-from mdae.files import write_json
 from mdae.sweep.config import SweepConfig
 from mdae.sweep.spec import SweepRun, read_spec
+from mdae.sweep.state import DONE, FAILED, forget_failure, is_over, note, read_done, tried
 from mdae.training.command import command_line
 from mdae.training.config import PretrainConfig
 from mdae.training.place import without_place
-
-DONE, FAILED = "done.json", "failed.json"
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +41,14 @@ def sweep(config: SweepConfig) -> Path:
         DataError: some runs did not end, after all others have.
         KeyboardInterrupt: after the runs under way have written their checkpoints.
     """
-    from mdae.sweep.table import make_table
+    from mdae.sweep.table import make_table  # here: workers draw nothing
 
     spec = read_spec(config.spec)
     if not config.table:
         spec.require_data()
         if config.retry:
             for run in spec.runs():
-                _forget_failure(config.folder / run.key)
+                forget_failure(config.folder / run.key)
         _start_workers(config)
     page = make_table(spec, config.folder, config.out)
     runs = spec.runs()
@@ -64,13 +60,6 @@ def sweep(config: SweepConfig) -> Path:
             mend="repeat the command, unless others are at work on them",
         )
     return page
-
-
-def _forget_failure(folder: Path) -> None:
-    (folder / FAILED).unlink(missing_ok=True)
-    done = read_done(folder)
-    if done.pop("failed_tasks", None):
-        _note(folder / DONE, done)
 
 
 def _start_workers(config: SweepConfig) -> None:
@@ -198,27 +187,6 @@ def _claim(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def is_over(run: SweepRun, folder: Path) -> bool:
-    """Whether a run has failed, or was pre-trained and put to all tasks of its sweep."""
-    done = read_done(folder)
-    judged = bool(done) and run.spec.trials.keys() <= _tried(done)
-    return judged or (folder / FAILED).exists()
-
-
-def _tried(done: Mapping[str, Any]) -> set[str]:
-    """The tasks that a run was put to, by their hashes."""
-    return {*done["tasks"], *done.get("failed_tasks", ())}
-
-
-def read_done(folder: Path) -> dict[str, Any]:
-    """What is noted of a run that was pre-trained, nothing if it was not.
-
-    `tasks` are those that it was judged on, `failed_tasks` why others failed.
-    """
-    path = folder / DONE
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
 def _finish(run: SweepRun, folder: Path) -> None:
     """Pre-train, judge, and note what came of it; that a run diverged is noted too, and the others go on."""
     from mdae.evaluation.evaluate import evaluate
@@ -229,14 +197,14 @@ def _finish(run: SweepRun, folder: Path) -> None:
     except PartnerError:
         raise  # killed, for want of memory say
     except TrainingError as error:  # all else is not the run's own fault, and stops the worker
-        _note(folder / FAILED, {**about, "error": str(error)})
+        note(folder / FAILED, {**about, "error": str(error)})
         logger.warning("run %s (%s, seed %d) failed: %s", run.key, run.variant, run.seed, error)
         return
     done.setdefault("failed_tasks", {})
-    _note(folder / DONE, done)
+    note(folder / DONE, done)
     shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)  # the model stays
     for key, config in run.evaluations(folder).items():
-        if key in _tried(done):
+        if key in tried(done):
             continue
         try:
             list(evaluate(config))
@@ -244,7 +212,7 @@ def _finish(run: SweepRun, folder: Path) -> None:
         except TrainingError as error:  # of fine-tuning, say; the other tasks still judge the run
             done["failed_tasks"][key] = f"{', '.join(config.task)}: {error}"
             logger.warning("run %s (%s, seed %d), a task failed: %s", run.key, run.variant, run.seed, error)
-        _note(folder / DONE, done)
+        note(folder / DONE, done)
 
 
 def _pretrain(run: SweepRun, folder: Path) -> float | None:
@@ -260,7 +228,3 @@ def _pretrain(run: SweepRun, folder: Path) -> float | None:
 def _run_apart(config: PretrainConfig, name: str) -> None:
     """`mdae pretrain`, waited for; raises what it says."""
     run_children([Child(command_line(config), without_place(), name)])
-
-
-def _note(path: Path, about: dict[str, Any]) -> None:
-    write_json(path, about, default=str)

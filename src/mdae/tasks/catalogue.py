@@ -6,6 +6,7 @@ What is known of the published scores, and what is not, stands in each task's no
 from __future__ import annotations
 
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
 
 from mdae.errors import ConfigError
@@ -53,7 +54,7 @@ TCGA = {
     "access": f"{TCIA}/tcga-gbm/",
     "licence": "TCIA restricted",
     "cohort": "patients with imaging and a row in the TCGA clinical data resource",
-    "note": "Contrasts are guessed from the series' descriptions. Who was lost before a year is left out.",
+    "note": "Contrasts are guessed from the series' descriptions.",
 }
 
 
@@ -65,6 +66,12 @@ def _brats23(first: str, second: str) -> Task:
         label=LabelRule(column="tumour", positive=(second,), negative=(first,)),
         **BRATS23,  # type: ignore[arg-type]
     )
+
+
+def _os(name: str, title: str, time: str, event: str, happened: str, record: Mapping[str, object]) -> Task:
+    rule = LabelRule(column=time, event=event, happened=(happened,))
+    split = "5 x 5-fold cross-validation by subject"
+    return Task(name=name, title=title, kind="survival", label=rule, split=split, **record)  # type: ignore[arg-type]
 
 
 def _survival(name: str, words: str, days: float) -> Task:
@@ -85,7 +92,8 @@ def _upenn(name: str, title: str, rule: LabelRule, note: str = "") -> Task:
 
 def _tcga(name: str, title: str, time: str, event: str) -> Task:
     rule = LabelRule(column=time, above=365.0, event=event, happened=("1",))
-    return Task(name=f"tcga-{name}", title=title, label=rule, **TCGA)  # type: ignore[arg-type]
+    record = TCGA | {"note": f"{TCGA['note']} Who was lost before a year is left out."}
+    return Task(name=f"tcga-{name}", title=title, label=rule, **record)  # type: ignore[arg-type]
 
 
 CATALOGUE: tuple[Task, ...] = (
@@ -100,6 +108,12 @@ CATALOGUE: tuple[Task, ...] = (
     _brats23("GLI", "MEN"),
     _brats23("GLI", "MET"),
     _brats23("MEN", "MET"),
+    Task(
+        name="brats23-tumour",
+        title="glioma, meningioma or metastasis",
+        label=LabelRule(column="tumour", classes=("GLI", "MEN", "MET")),
+        **BRATS23,  # type: ignore[arg-type]
+    ),
     Task(
         name="rsna-mgmt",
         title="MGMT promoter methylation",
@@ -143,6 +157,17 @@ CATALOGUE: tuple[Task, ...] = (
         label=LabelRule(column="Age_at_scan_years"),
         **UPENN,  # type: ignore[arg-type]
     ),
+    _os(
+        "upenn-os",
+        "survival after surgery",
+        "Survival_from_surgery_days_UPDATED",
+        "Survival_Status",
+        "Deceased",
+        UPENN,
+    ),
+    _os("ucsf-os", "overall survival", "OS", "1-dead 0-alive", "1", UCSF | {"modalities": ("T1c", "FLAIR")}),
+    _os("tcga-dss", "disease-specific survival", "DSS.time", "DSS", "1", TCGA),
+    _os("tcga-pfi", "progression-free interval", "PFI.time", "PFI", "1", TCGA),
     Task(
         name="brats18-seg",
         title="tumour segmentation",
@@ -232,9 +257,7 @@ def _with_layout(task: Task, path: Path) -> Task:
 def _from_yaml(path: Path) -> Task:
     values = read_yaml(path, "a task's")
     if not isinstance(values, dict):
-        raise ConfigError(
-            "not a task: it holds no names", where=path, mend="see `mdae tasks show brats18-grade`"
-        )
+        raise ConfigError("not a task: it holds no names", where=path, mend="see `mdae tasks brats18-grade`")
     return task_from_dict(values)
 
 

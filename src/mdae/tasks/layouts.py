@@ -42,7 +42,7 @@ def read_cases(layout: str, root: Path) -> list[Case]:
         )
     cases = sorted(LAYOUTS[layout](root), key=lambda case: case.subject)
     if not any(case.scans for case in cases):
-        raise DataError(f"no scan of {layout} in it", where=root, mend="see `mdae tasks show` for its layout")
+        raise DataError(f"no scan of {layout} in it", where=root, mend="see `mdae tasks NAME` for its layout")
     if twice := next((a.subject for a, b in pairwise(cases) if a.subject == b.subject), ""):
         raise DataError(f"subject {twice} is in it twice", where=root, mend="keep one folder and row of each")
     return cases
@@ -66,14 +66,8 @@ def brats18(root: Path) -> list[Case]:
             subject = folder.name.removeprefix("Brats18_").removesuffix("_1")
             names = {name: f"{folder.name}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")}
             mask = file_of(folder / f"{folder.name}_seg.nii.gz")
-            cases.append(
-                Case(
-                    subject,
-                    files_of(folder, subject, names),
-                    {"grade": grade},
-                    mask,
-                )
-            )
+            row = {"grade": grade, "site": subject.partition("_")[0]}
+            cases.append(Case(subject, files_of(folder, subject, names), row, mask))
     return cases
 
 

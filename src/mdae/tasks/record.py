@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mdae.errors import ConfigError
 
-Kind = Literal["classification", "regression", "segmentation"]
+Kind = Literal["classification", "regression", "survival", "segmentation"]
+KINDS = get_args(Kind)
 ANY = "*"
 MISSING = (
     *("", "na", "nan", "n/a", "none", "null", "<na>", "#n/a", "unknown", "missing", "?", "."),
@@ -27,8 +28,10 @@ class LabelRule:
         negative: the values that count as 0; if empty, all others that are not missing.
         above: for a number: 1 if it is larger.
         event: for a time: the column that tells whether it ended in the event. Who was lost before `above` is
-            left out, for nobody knows.
+            left out, for nobody knows; without `above` it is survival, and nobody is.
         happened: the values of `event` that say so.
+        classes: the values that are classes of their own, in order, where there are more than two; others are left
+            out.
     """
 
     column: str
@@ -37,19 +40,25 @@ class LabelRule:
     above: float | None = None
     event: str = ""
     happened: tuple[str, ...] = ("1",)
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_types(self)
 
     def value(self, row: Mapping[str, str]) -> float | None:
-        """The label of a row: 0 or 1, or the number itself where no rule makes two classes of it; None to leave out.
+        """The label of a row, None to leave it out.
+
+        0 or 1; of several classes the number of its own; else the number itself, which of a time with an event is
+        negative where the subject was lost.
 
         Raises:
             KeyError: the row lacks a column.
         """
         text = row[self.column].strip()
-        if text.casefold() in MISSING and not _one_of(text, self.positive + self.negative):
+        if text.casefold() in MISSING and not _one_of(text, self.positive + self.negative + self.classes):
             return None
+        if self.classes:
+            return next((float(k) for k, name in enumerate(self.classes) if _one_of(text, (name,))), None)
         if self.positive:
             return self._class(text)
         try:
@@ -58,9 +67,9 @@ class LabelRule:
             return None
         if not math.isfinite(number):
             return None
+        lost = bool(self.event) and not _one_of(row[self.event], self.happened)
         if self.above is None:
-            return number
-        lost = self.event and not _one_of(row[self.event], self.happened)
+            return (None if number <= 0 else -number if lost else number) if self.event else number
         if lost and number <= self.above:
             return None
         return float(number > self.above)
@@ -125,7 +134,8 @@ class Task:
         title: what is asked, in words.
         scenario: what scores are averaged by; if empty, by the modality (`scenario_of`).
         layout: how the data set lies on disk: a name of `mdae.tasks.layouts`.
-        kind: classification of two classes, regression, or segmentation.
+        kind: classification of two or several classes, regression, survival (a time that ends in an event or is
+            lost), or segmentation.
         label: how it follows from the data set's table; None for segmentation.
         modalities: the data set's own names; each is evaluated, and all together if there are several.
         cohort: who is in it, in words.
@@ -151,26 +161,43 @@ class Task:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        if self.kind not in ("classification", "regression", "segmentation"):
-            raise ConfigError(
-                f"a task of kind {self.kind!r}", mend="use classification, regression or segmentation"
-            )
+        if self.kind not in KINDS:
+            raise ConfigError(f"a task of kind {self.kind!r}", mend=f"use one of {', '.join(KINDS)}")
         if not self.modalities:
             raise ConfigError(f"task {self.name} has no modalities", mend="name one or more")
         if (self.label is None) != (self.kind == "segmentation"):
             raise ConfigError(
                 f"task {self.name} of kind {self.kind}", mend="a label it needs, or must not have"
             )
-        two_classes = self.label is not None and (bool(self.label.positive) or self.label.above is not None)
-        if self.kind == "classification" and not two_classes:
-            raise ConfigError(
-                f"task {self.name} makes no two classes", mend="give its label `positive` values or `above`"
-            )
+        self._check_label()
+
+    def _check_label(self) -> None:
+        """A rule that makes of a row what the kind of task asks for."""
+        if self.label is None:
+            return
+        two = bool(self.label.positive) or self.label.above is not None
+        if self.label.classes and (two or len(self.label.classes) < 3 or self.kind != "classification"):
+            mend = "name three or more and nothing else; two are `positive` and `negative`"
+            raise ConfigError(f"task {self.name} with the classes {self.label.classes}", mend=mend)
+        if self.kind == "classification" and not (two or self.label.classes):
+            mend = "give its label `positive` values, `above`, or `classes`"
+            raise ConfigError(f"task {self.name} makes no two classes", mend=mend)
+        if self.kind == "survival" and (two or not self.label.event):
+            mend = "name the time as `column`, and the `event`"
+            raise ConfigError(f"task {self.name} of survival without a time and an event alone", mend=mend)
+
+    @property
+    def num_classes(self) -> int:
+        """Of a classification; 0 of others."""
+        if self.label is None or self.kind != "classification":
+            return 0
+        return len(self.label.classes) or 2
 
     @property
     def metric(self) -> str:
         """The figure that encoders are compared by, as result files name it."""
-        return {"classification": "auroc", "regression": "mae", "segmentation": "dice"}[self.kind]
+        figures = {"regression": "mae", "survival": "concordance", "segmentation": "dice"}
+        return figures.get(self.kind, "auroc")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -204,7 +231,7 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
         own["references"] = tuple(Reference(**_typed(Reference, reference)) for reference in references)
         return Task(**_typed(Task, own))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks show` for one that is") from error
+        raise ConfigError(f"not a task: {error}", mend="see `mdae tasks NAME` for one that is") from error
 
 
 def _typed(kind: type, values: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mdae.tasks.record import LabelRule, Task, scenario_of
 
 def tasks_table() -> Table:
     """One row a task."""
-    table = Table(caption="mdae tasks show NAME tells where the data are to be had and how they must lie")
+    table = Table(caption="mdae tasks NAME tells where the data are to be had and how they must lie")
     for column in ("task", "asks for", "modalities"):
         table.add_column(column, no_wrap=column == "task")
     for task in CATALOGUE:
@@ -47,10 +47,14 @@ def show_task(task: Task) -> Iterator[str]:
 
 def _rule(rule: LabelRule) -> str:
     """A rule in words."""
+    if rule.classes:
+        return f"column {rule.column!r}: {', '.join(f'{k} if {name}' for k, name in enumerate(rule.classes))}"
     if rule.positive:
         negative = f", 0 if {' or '.join(rule.negative)}" if rule.negative else ", else 0"
         positive = "anything else" if rule.positive == ("*",) else " or ".join(rule.positive)
         return f"column {rule.column!r}: 1 if {positive}{negative}"
+    if rule.above is None and rule.event:
+        return f"time {rule.column!r}, which ends in the event where {rule.event!r} is {' or '.join(rule.happened)}"
     if rule.above is None:
         return f"column {rule.column!r}, a number"
     lost = (

@@ -75,7 +75,7 @@ def backbone(network: nn.Module, stem: str, groups: list[nn.Module], num_feature
         network=network,
         preprocessing={},
         prepare=unused,  # type: ignore[arg-type]
-        fit=unused,  # type: ignore[arg-type]
+        to_input=unused,  # type: ignore[arg-type]
         patch=(SIDE, SIDE, SIDE),
         num_features=num_features,
         stem=stem,
@@ -91,7 +91,7 @@ def small() -> Backbone:
 
 
 class Foreign(nn.Module):
-    """A stranger's manner: batch normalisation, dropout within, its first layers in no module of their own."""
+    """The manner of others: batch normalisation, dropout within, its first layers in no module of their own."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ from mdae.evaluation.nnunet.start import open_start
 from mdae.seeding import numpy_generator
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.record import Task
+from tests.evaluation.nnunet import made
 
 SEGMENTATION = Path(run.__file__).parent
 IDS = [f"case_{number:02d}" for number in range(13)]
@@ -75,6 +76,16 @@ def test_described_and_found_labels():
     scheme = described_labels(about)
     assert scheme.classes == {"big_one": (1, 2), "core": (2,)} and scheme.ignore == 3
     assert sorted(scheme.values) == [0, 1, 2, 3] and scheme.to_dict() == about
+    gaps = described_labels(
+        {
+            "labels": {"background": 0, "whole": [2, 4, 7], "oedema": 2, "enhancing": 4, "ignore": 255},
+            "regions_class_order": [7, 2, 4],
+        }
+    )
+    assert gaps.values == {0: 0, 2: 1, 4: 2, 7: 3, 255: 4} and gaps.ignore == 4
+    assert gaps.classes == {"whole": (1, 2, 3), "oedema": (1,), "enhancing": (2,)}
+    labels = {"background": 0, "whole": [1, 2, 3], "oedema": 1, "enhancing": 2, "ignore": 4}
+    assert gaps.to_dict() == {"labels": labels, "regions_class_order": [3, 1, 2]}
     found = found_labels({0, 3, 40})
     assert found.values == {0: 0, 3: 1, 40: 2} and found.classes == {"label_3": (1,), "label_40": (2,)}
     with pytest.raises(DataError, match="not 0"):
@@ -111,7 +122,7 @@ def written(root: Path, out: Path, modalities: tuple[str, ...] = ("t1", "flair")
 def test_scans_stay_where_they_lie_and_masks_are_relabelled(tmp_path):
     root = brats_tree(tmp_path / "brats")
     dataset, _ = written(root, tmp_path / "raw")
-    assert len(dataset.cases) == 6 and dataset.left_out == {}
+    assert len(dataset.cases) == 6 and dataset.excluded == {}
     about = dataset.description
     assert about["channel_names"] == {"0": "t1", "1": "flair"} and about["numTraining"] == 6
     case = dataset.cases["TCIA_0"]
@@ -124,6 +135,20 @@ def test_scans_stay_where_they_lie_and_masks_are_relabelled(tmp_path):
     stamp = case.label.stat().st_mtime_ns
     again, _ = written(root, tmp_path / "raw")
     assert again == dataset and case.label.stat().st_mtime_ns == stamp, "the same is not written twice"
+
+
+def test_described_labels_with_gaps_are_numbered_anew_in_masks_and_description(tmp_path):
+    data = made.with_gaps(made.dataset(tmp_path, 2), tmp_path / "gaps")
+    task = find_task(str(data))
+    raw = raw_dataset(
+        task, data, find_cohort(task, data, ("FLAIR",)), ("FLAIR",), tmp_path / "raw", workers=2
+    )
+    assert raw.description["labels"] == {"background": 0, "outer": 1, "deep": 2}
+    for name, case in raw.cases.items():
+        theirs, ours = (
+            np.asarray(nib.load(path).dataobj) for path in (data / "labelsTr" / f"{name}.nii.gz", case.label)
+        )
+        assert set(np.unique(ours)) == {0, 1, 2} and np.array_equal(2 * ours.astype(int), theirs)
 
 
 def test_nnu_net_finds_the_cases(tmp_path):
@@ -148,10 +173,10 @@ def test_who_cannot_be_used_is_left_out_with_the_reason(tmp_path):
     path(4, "t1").write_bytes(path(3, "t1").read_bytes())
     dataset, _ = written(root, tmp_path / "raw")
     assert list(dataset.cases) == ["TCIA_3", "TCIA_5"]
-    reasons = " / ".join(dataset.left_out)
+    reasons = " / ".join(dataset.excluded)
     for words in ("another grid", "whole numbers", "truncated", "another subject's"):
         assert words in reasons, words
-    assert sum(dataset.left_out.values()) == 4
+    assert sum(dataset.excluded.values()) == 4
 
 
 def test_other_files_have_another_key(tmp_path):
@@ -342,7 +367,7 @@ def test_the_usual_layout_and_descriptions_that_are_none(tmp_path):
     task = find_task(str(root))
     assert task.modalities == ("MR_0000", "MR_0001")
     cohort = find_cohort(task, root, task.modalities)
-    assert [case.subject for case in cohort.cases] == ["a"] and cohort.left_out == {"no MR_0001": 1}
+    assert [case.subject for case in cohort.cases] == ["a"] and cohort.excluded == {"no MR_0001": 1}
     (root / "dataset.json").write_text("{}")
     with pytest.raises(DataError, match=r"dataset_format\.md"):
         find_task(str(root))

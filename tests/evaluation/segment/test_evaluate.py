@@ -73,6 +73,23 @@ def test_every_subject_is_scored_once_in_every_view(data, evaluation):
     assert "NaN" not in next(out.glob("*.json")).read_text()
 
 
+@pytest.mark.parametrize("protocol", ["voxels", "segment"])
+def test_labels_with_gaps_are_numbered_anew_before_anything_is_learned(
+    run, data, tmp_path, monkeypatch, protocol
+):
+    given: list[set[int]] = []
+
+    def spy(subjects, model, options, names, **rest):
+        assert names == ("background", "outer", "deep")
+        given.extend(set(np.unique(own.labels).tolist()) for own in subjects)
+        raise DataError("seen enough")
+
+    monkeypatch.setattr(few, "fit_segmenter", spy)
+    with pytest.raises(DataError, match="seen enough"):
+        run(tmp_path, protocol=protocol, task=(str(made.with_gaps(data, tmp_path)),))
+    assert set().union(*given) == {0, 1, 2}
+
+
 def test_nobody_is_learned_from_and_scored(run, tmp_path, monkeypatch):
     folds: list[tuple[set[str], set[str]]] = []
     original = few.fit_segmenter
@@ -113,7 +130,7 @@ def test_a_split_tests_its_test_subjects_alone_and_val_subjects_choose(run, tmp_
     )
     assert given == [(["case_01", "case_02"], ["case_03"])]
     assert evaluation.results[0].subjects == [f"case_{n:02d}" for n in range(4, SUBJECTS)]
-    assert evaluation.left_out == {"not in split.csv": 1} and evaluation.results[0].refused
+    assert evaluation.excluded == {"not in split.csv": 1} and evaluation.results[0].refused
     assert evaluation.protocol == "segment" and evaluation.fits[0]["chosen_on"] == "validation subjects"
 
 
@@ -226,7 +243,7 @@ def test_an_unfit_subject_is_left_out_with_the_reason(run, model, tmp_path):
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), path)
     evaluation = run(tmp_path / "out", encoder=f"position:{model}", task=(str(other),), modalities=("T1w",))
-    assert evaluation.left_out == {"T1w on another grid than the mask": 1}
+    assert evaluation.excluded == {"T1w on another grid than the mask": 1}
     assert "case_01" not in evaluation.results[0].subjects
 
 

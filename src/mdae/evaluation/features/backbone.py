@@ -14,7 +14,7 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
     """One of our own encoders, ready to be fine-tuned."""
     network, patch = encoder.folded, encoder.patch
 
-    def fit(prepared: PreparedScan) -> np.ndarray:
+    def to_input(prepared: PreparedScan) -> np.ndarray:
         return centred(prepared.data, patch, prepared.record.background)
 
     return Backbone(
@@ -23,7 +23,7 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
         network=PooledEncoder(network.encoder),
         preprocessing={"contract": encoder.contract.to_dict(), "fit": "middle window"},
         prepare=encoder.prepare,
-        fit=fit,
+        to_input=to_input,
         patch=patch,
         num_features=encoder.num_features,
         stem=f"encoder.{network.stem}",

@@ -13,26 +13,29 @@ import torch
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
-from mdae.data.workers import prepare_entry
 from mdae.devices import uses_bf16
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.backbone import backbone_of
+from mdae.evaluation.features.clinical import CLINICAL
+from mdae.evaluation.features.custom import CustomExtractor, is_custom, open_custom
 from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.evaluation.features.histogram import BASELINE, OF_NO_SCAN, Histogram
 from mdae.evaluation.features.session import PreparedSession, require_single
-from mdae.foreground import is_foreground
+from mdae.evaluation.features.small_cnn import CNN, is_cnn, small_cnn
+from mdae.evaluation.features.table import FeatureTable
 from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import file_identity
+from mdae.interop.exposure import Exposure, known_exposure
 from mdae.interop.known import spelled_out
-from mdae.interop.strangers import open_stranger
+from mdae.interop.third_party import open_third_party
 from mdae.networks import preset
 from mdae.networks.hub import is_hub_name, local_folder
 from mdae.networks.registry import NetworkSpec, describe
 from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model
 from mdae.seeding import torch_generator
 
-HISTOGRAM = np.linspace(-4, 4, 41)
-UNTRAINED, BASELINE, POSITION = "untrained", "histogram", "position"
+UNTRAINED, POSITION, FEATURES = "untrained", "position", "features"
 
 
 class Extractor(Protocol):
@@ -127,7 +130,7 @@ class BackboneExtractor:
 
     @torch.inference_mode()
     def features(self, prepared: PreparedScan) -> np.ndarray:
-        volume = torch.from_numpy(self.backbone.fit(prepared))[None, None].to(self.device)
+        volume = torch.from_numpy(self.backbone.to_input(prepared))[None, None].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.device)):
             features = self.network(volume)
         return np.asarray(features[0].float().cpu().numpy())
@@ -148,32 +151,6 @@ def weights_of(identity: str) -> str:
     return _digest(identity)[:20]
 
 
-class Histogram:
-    """What any encoder has to beat: how often each intensity occurs in the head, and how large the head is."""
-
-    name = BASELINE
-    pretraining: dict[str, Any] | None = {"salt": "", "hashes": []}  # of no scan
-    precision = "32"
-
-    def __init__(self) -> None:
-        self.contract = Preprocessing()
-        self.fingerprint = self.identity = _digest(json.dumps([BASELINE, 1, self.contract.to_dict()]))
-
-    def prepare(self, entry: ScanEntry) -> PreparedScan:
-        return prepare_entry(entry, self.contract)
-
-    def embed(self, scan: str | Path) -> np.ndarray:
-        """The features (F,), float32, of a raw scan; raises `ScanError` for an unfit one."""
-        return self.features(self.prepare(ScanEntry("", "", "", "", Path(scan))))
-
-    def features(self, prepared: PreparedScan) -> np.ndarray:
-        head = prepared.data[is_foreground(prepared.data, prepared.record.background)]
-        shares = np.histogram(head, bins=HISTOGRAM, density=True)[0]
-        sizes = np.array([head.size / 1e6, *(side / 100 for side in prepared.data.shape)])
-        moments = np.array([head.mean(), head.std(), *np.percentile(head, [1, 10, 50, 90, 99])])
-        return np.concatenate([shares, sizes, moments]).astype(np.float32)
-
-
 def open_extractor(
     spec: str, *, window: WindowMode = "slide", pool: Pool = "mean", device: str = "auto"
 ) -> Extractor:
@@ -182,8 +159,8 @@ def open_extractor(
     Args:
         spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:MODEL` (a network
             as pre-training begins with; of a model's own make, scans prepared as for that one), with `:SEED` behind if
-            wanted, `histogram`, a stranger's weights as KIND:PATH, or a short name of
-            `mdae.interop.known`.
+            wanted, `histogram`, third-party weights as KIND:PATH, a short name of `mdae.interop.known`, a class of
+            one's own (`mdae.evaluation.features.custom`), or `features:TABLE`.
         window, pool: of our own encoders.
         device: of all.
 
@@ -191,17 +168,30 @@ def open_extractor(
         ModelError, ConfigError: no such model or name.
     """
     spec = spelled_out(spec)
-    if spec.partition(":")[0] == POSITION:
-        raise ConfigError(
-            f"{POSITION} is a baseline of segmentations alone",
-            mend=f"use --protocol voxels, or --encoder {BASELINE}",
-        )
+    kind, _, place = spec.partition(":")
+    _require_frozen(kind)
     if spec == BASELINE:
         return Histogram()
-    if _is_strangers(spec):
-        return BackboneExtractor(open_stranger(spec), resolve_device(device))
+    if kind == FEATURES:
+        return FeatureTable(Path(place))
+    if is_custom(spec):
+        return open_custom(spec, str(resolve_device(device)))
+    if is_third_party(spec):
+        return BackboneExtractor(open_third_party(spec), resolve_device(device))
     encoder, name, identity = _own_encoder(spec, device)
     return EncoderExtractor(encoder, name, identity, window, pool)
+
+
+def _require_frozen(kind: str) -> None:
+    """Raises `ConfigError` for what has no features of a scan."""
+    reasons = {
+        POSITION: ("is a baseline of segmentations alone", f"use --protocol voxels, or --encoder {BASELINE}"),
+        CNN: ("learns from labels alone", "use --protocol finetune"),
+        CLINICAL: ("looks at no scan", "use --protocol linear or knn of `mdae evaluate`"),
+    }
+    if kind in reasons:
+        what, mend = reasons[kind]
+        raise ConfigError(f"{kind} {what}", mend=mend)
 
 
 def load_encoder(spec: str, device: str) -> Encoder | Embeds:
@@ -209,7 +199,9 @@ def load_encoder(spec: str, device: str) -> Encoder | Embeds:
     opened = open_extractor(spec, device=device)
     if isinstance(opened, EncoderExtractor):
         return opened.encoder
-    assert isinstance(opened, BackboneExtractor | Histogram)
+    if isinstance(opened, FeatureTable):
+        raise ConfigError("a table of features embeds no scan", mend="use --features of `mdae evaluate`")
+    assert isinstance(opened, BackboneExtractor | Histogram | CustomExtractor)
     return opened
 
 
@@ -220,10 +212,15 @@ def open_backbone(spec: str) -> Backbone:
         ModelError, ConfigError: no such model or name, or one that has no network.
     """
     spec = spelled_out(spec)
-    if spec == BASELINE:
-        raise ConfigError(f"{BASELINE} has no network to fine-tune", mend="use --protocol linear")
-    if _is_strangers(spec):
-        return open_stranger(spec)
+    kind = spec.partition(":")[0]
+    if kind in (BASELINE, FEATURES, CLINICAL, POSITION):
+        raise ConfigError(f"{kind} has no network to fine-tune", mend="use --protocol linear")
+    if is_cnn(spec):
+        return small_cnn(spec)
+    if is_custom(spec):
+        return open_custom(spec, "cpu").backbone()
+    if is_third_party(spec):
+        return open_third_party(spec)
     encoder, name, identity = _own_encoder(spec, "cpu")
     require_single(encoder.channels)  # fine-tuning widens a model of one contrast by itself
     return backbone_of(encoder, name, identity)
@@ -232,13 +229,37 @@ def open_backbone(spec: str) -> Backbone:
 def is_own(spec: str) -> bool:
     """Whether it names an encoder of ours, trained or not."""
     spec = spelled_out(spec)
-    return spec not in (BASELINE, POSITION) and not _is_strangers(spec)
+    others = (BASELINE, POSITION, FEATURES, CLINICAL, CNN)
+    return spec.partition(":")[0] not in others and not is_custom(spec) and not is_third_party(spec)
 
 
-def _is_strangers(spec: str) -> bool:
+def is_third_party(spec: str) -> bool:
     """Whether it reads KIND:PATH."""
     kind, colon, _ = spec.partition(":")
-    return bool(colon) and kind != UNTRAINED and not Path(spec).exists()
+    others = (UNTRAINED, POSITION, FEATURES, CLINICAL, CNN)
+    return bool(colon) and kind not in others and not Path(spec).exists() and not is_custom(spec)
+
+
+def exposure_of(spec: str, layout: str) -> Exposure:
+    """Whether an encoder was pre-trained on the people of a data set; none of its own is told, whose scans are listed.
+
+    A model of ours that began with third-party weights has seen what those had.
+    """
+    spec = spelled_out(spec)
+    if is_third_party(spec):
+        return known_exposure(spec, layout)
+    if is_custom(spec):
+        return open_custom(spec, "cpu").exposure(layout)
+    if spec.partition(":")[0] == FEATURES:
+        return Exposure(
+            "unknown", "features of a table, which does not say what their encoder was pre-trained on"
+        )
+    if not is_own(spec) or spec.partition(":")[0] == UNTRAINED:
+        return Exposure()
+    init = load_model(local_folder(spec)).provenance.get("init") or {}
+    while init and init.get("kind") == "mdae":
+        init = init.get("init") or {}
+    return known_exposure(f"{init['kind']}:{init['from']}", layout) if init else Exposure()
 
 
 def _own_encoder(spec: str, device: str) -> tuple[Encoder, str, str]:
@@ -280,7 +301,7 @@ def _untrained(words: str) -> tuple[SavedModel, str, str]:
     else:
         chosen, make = _preset(name), name
         model = SavedModel(chosen.new(generator).eval(), Preprocessing(), chosen.patch)
-    model.provenance = {"scans": Histogram.pretraining}
+    model.provenance = {"scans": OF_NO_SCAN}
     return model, f"{UNTRAINED}-{shown}" + (f"-{seed}" if seed else ""), f"{UNTRAINED} {make} {seed}"
 
 

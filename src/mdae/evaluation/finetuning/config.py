@@ -7,7 +7,7 @@ the ranges of MDAE's public runs (AdamW, 2e-5 to 1e-4, 0.01, 4, 0.2, 0.2 to 0.5)
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from mdae.errors import ConfigError
@@ -15,6 +15,7 @@ from mdae.options import AugmentOptions
 
 Fusion = Literal["late", "early"]
 Kind = Literal["classification", "regression"]
+SCRATCH = {"lr": 1e-3, "head_lr": 1e-3, "layer_decay": 1.0}  # of random weights
 
 
 def _mild() -> AugmentOptions:
@@ -75,6 +76,14 @@ class FinetuneOptions:
             raise ConfigError(f"layer_decay is {self.layer_decay}", mend="give more than 0, at most 1")
         if self.freeze < 0 or not 0 <= self.weight_decay < math.inf:
             raise ConfigError("freeze or weight_decay below 0", mend="give 0 or more")
+
+    def from_scratch(self) -> FinetuneOptions:
+        """The same with one high learning rate for all layers, unless those were set: there are no weights to keep."""
+        defaults = {item.name: item.default for item in fields(self)}
+        unset: dict[str, Any] = {
+            name: value for name, value in SCRATCH.items() if getattr(self, name) == defaults[name]
+        }
+        return replace(self, **unset)
 
     def fingerprint(self) -> dict[str, Any]:
         """What a result depends on, JSON-able: all but how many volumes share the device."""

@@ -59,7 +59,7 @@ class InputExtractor:
         """
         prepared = self.backbone.prepare(entry)
         with np.errstate(over="ignore"):  # the check finds it
-            fitted = self.backbone.fit(prepared).astype(np.float16)
+            fitted = self.backbone.to_input(prepared).astype(np.float16)
         if not np.isfinite(fitted).all():
             raise ScanError("its prepared voxels are not finite", where=entry.path, mend="check the scan")
         return replace(prepared, data=fitted)

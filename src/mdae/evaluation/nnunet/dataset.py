@@ -20,8 +20,8 @@ from mdae.data.io import Scan, read_scan, write_nifti
 from mdae.data.label_file import read_label_map, same_grid
 from mdae.data.preprocess import content_hash
 from mdae.data.workers import num_cores
-from mdae.errors import DataError, ScanError
-from mdae.evaluation.cohort import Cohort, copies
+from mdae.errors import ScanError
+from mdae.evaluation.cohort import Cohort, ready_cohort
 from mdae.evaluation.nnunet.labels import (
     BY_LAYOUT,
     LabelScheme,
@@ -66,14 +66,14 @@ class RawDataset:
         folder: where its dataset.json lies.
         cases: by nnU-Net's identifier, sorted.
         scheme: the labels.
-        left_out: number of subjects by reason.
+        excluded: number of subjects by reason.
     """
 
     name: str
     folder: Path
     cases: dict[str, RawCase]
     scheme: LabelScheme
-    left_out: dict[str, int]
+    excluded: dict[str, int]
 
     @property
     def description(self) -> dict[str, Any]:
@@ -161,13 +161,7 @@ def _write(
 ) -> dict[str, Any]:
     """Read every file once, write masks and description."""
     seen = _look_at(cohort, modalities, root, workers)
-    cohort = cohort.without({index: why for index, why in enumerate(seen) if isinstance(why, str)})
-    fit = [case for case in seen if not isinstance(case, str)]
-    twice = copies(cohort, [case.contents for case in fit])
-    cohort, fit = cohort.without(twice), [case for index, case in enumerate(fit) if index not in twice]
-    if not fit:
-        why = ", ".join(f"{number} with {reason}" for reason, number in cohort.left_out.items())
-        raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend="look at the files")
+    cohort, fit = ready_cohort(cohort, seen, lambda case: case.contents, data)
     values = {value for case in fit for value in case.values}
     scheme = label_scheme(task, data, values)
     ids = [safe_name(case.subject) for case in cohort.cases]
@@ -192,7 +186,7 @@ def _write(
             "subjects": {case_id: case.subject for case_id, case in zip(ids, cohort.cases, strict=True)},
             "contents": {case_id: case.contents for case_id, case in zip(ids, fit, strict=True)},
             "values": sorted(values),
-            "left_out": cohort.left_out,
+            "left_out": cohort.excluded,
         },
     }
     write_json(root / DESCRIPTION, about)  # last: a folder with it is whole

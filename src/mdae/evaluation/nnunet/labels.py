@@ -61,18 +61,23 @@ BY_LAYOUT = {"brats18": brats_labels(4), "ucsf-pdgm": brats_labels(4), "brats23"
 
 
 def described_labels(about: Mapping[str, Any]) -> LabelScheme:
-    """The labels or regions of a raw data set, as its dataset.json says."""
+    """The labels or regions of a raw data set, as its dataset.json says; gaps (0, 2, 4) are closed."""
     labels = {str(name): value for name, value in about["labels"].items()}
     ignore = labels.pop("ignore", None)
     classes = {name: _values(value) for name, value in labels.items() if name != "background"}
-    known = {0, *(value for values in classes.values() for value in values)} | ({ignore} if ignore else set())
+    known = sorted({0, *(value for values in classes.values() for value in values)} - {ignore})
+    numbers = {value: number for number, value in enumerate([*known, *([ignore] if ignore else [])])}
     return LabelScheme(
-        values={value: value for value in sorted(known)},
-        nnunet=about["labels"],
-        order=tuple(about.get("regions_class_order") or ()),
-        classes={_word(name): values for name, values in classes.items()},
-        ignore=ignore,
+        values=numbers,
+        nnunet={name: _renumbered(value, numbers) for name, value in about["labels"].items()},
+        order=tuple(numbers[int(value)] for value in about.get("regions_class_order") or ()),
+        classes={_word(name): tuple(numbers[v] for v in values) for name, values in classes.items()},
+        ignore=numbers[ignore] if ignore else None,
     )
+
+
+def _renumbered(value: int | list[int], numbers: Mapping[int, int]) -> int | list[int]:
+    return [numbers[int(v)] for v in value] if isinstance(value, list | tuple) else numbers[int(value)]
 
 
 def found_labels(values: set[int]) -> LabelScheme:

@@ -73,10 +73,11 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
         protocol=f"{PROTOCOL}-{options.schedule}",
         selection=_selection(config, options),
         settings=_settings(start, modalities, config, options),
-        left_out=dataset.left_out,
+        excluded=dataset.excluded,
         results=[result_of_subjects(task, modality, values, config)],
         seen_in_pretraining=known,
         data_set=cohort.data_set,
+        attributes=cohort.attributes,
         weights=weights_of(start.fingerprint),
     )
 

@@ -132,6 +132,10 @@ class Scored:
     chosen: list[float]
     ranked: np.ndarray | None = field(default=None, kw_only=True)
 
+    def among(self, rows: np.ndarray) -> Scored:
+        """Of some of the rows."""
+        return Scored(self.scores[rows], self.probabilities[rows], self.chosen)
+
 
 def cross_validate(
     protocol: Protocol,

@@ -15,9 +15,10 @@ from mdae.evaluation.results.evaluation_log import FOLDER as TRIALS
 from mdae.evaluation.results.schema import FORMAT
 from mdae.evaluation.statistics.curve import CurvePoint
 from mdae.evaluation.statistics.intervals import Estimate
+from mdae.interop.exposure import Exposure
 from mdae.tasks.record import Task, task_from_dict
 
-KEPT = {TRIALS, "nnunet"}  # the book of trials; what nnU-Net works in
+KEPT = {TRIALS, "nnunet"}  # the evaluation log; what nnU-Net works in
 MEND = "give files that `mdae evaluate` wrote"
 
 
@@ -32,8 +33,9 @@ class Cell:
         selection: how anything was chosen and what was scored.
         scores: figures with intervals, by name; empty if refused.
         subjects: (N,) names, each once.
-        labels, predictions: (N,); NaN where a task has none.
-        probabilities: (N,) of the positive class, or (0,).
+        labels, predictions: (N,); NaN where a task has none. Predictions of K > 2 classes: (N, K).
+        probabilities: (N,) of the positive class, (N, K) of several, or (0,).
+        attributes: (N,) sex, age band or site, by name; "" where it is not known.
         values: (N,) figures that each subject has of its own, by name; NaN where it has none.
         widening: how much larger standard errors are than those over subjects.
         refused: why there are no figures; "" if there are.
@@ -41,7 +43,7 @@ class Cell:
         seen: how many of the scans it was pre-trained on; None if nobody knows.
         data_set: whose subjects they are; the task's layout if the file does not say.
         weights: what tells the encoder's weights from others'; its fingerprint if the file does not say.
-        exposure: what is known of the data set in its pre-training; "" for nothing.
+        exposure: whether a third-party encoder was pre-trained on the people of the data set.
         curve: figures by the number of subjects that were learned from, in the order of `subjects`; mostly none.
     """
 
@@ -59,13 +61,14 @@ class Cell:
     predictions: np.ndarray
     probabilities: np.ndarray
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
     widening: float = 1.0
     refused: str = ""
     trials: int | None = None
     seen: int | None = None
     data_set: str = ""
     weights: str = ""
-    exposure: str = ""
+    exposure: Exposure = Exposure()
     curve: Sequence[CurvePoint] = ()
 
     @property
@@ -75,10 +78,19 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """What it is averaged with: the scenario of a classification, segmentations, one regression (for its unit)."""
+        """What it is averaged with: the scenario of a classification, survival, segmentations, one regression (for its
+        unit)."""
         if self.task.kind == "classification" or self.task.scenario:
             return self.scenario
-        return "segmentation" if self.task.kind == "segmentation" else f"regression: {self.task.title}"
+        return f"regression: {self.task.title}" if self.task.kind == "regression" else self.task.kind
+
+    @property
+    def pretrained_on_it(self) -> str:
+        """Whether the encoder was pre-trained on the tested people: yes, in part, no or unknown."""
+        if self.exposure.mark:
+            words = {"seen": "yes", "shared": "in part", "unseen": "no", "unknown": "unknown"}
+            return words[self.exposure.mark]
+        return "unknown" if self.seen is None else f"yes, {self.seen} scans" if self.seen else "no"
 
     def among(self, rows: np.ndarray) -> Cell:
         """The same for some of the subjects, by row number and in that order; scores are left as they were."""
@@ -89,6 +101,7 @@ class Cell:
             predictions=self.predictions[rows],
             probabilities=self.probabilities[rows] if len(self.probabilities) else self.probabilities,
             values={name: values[rows] for name, values in self.values.items()},
+            attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
 
@@ -176,15 +189,31 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         if result.get("probabilities")
         else np.empty(0),
         values={name: _of_length(values, number) for name, values in result.get("values", {}).items()},
+        attributes=_attributes(content.get("attributes", {}), subjects),
         widening=float(result.get("widening", 1.0)),
         refused=str(result.get("refused", "")),
         trials=None if trials is None else int(trials),
         seen=None if seen is None else int(seen),
         data_set=str(content.get("data_set") or task.layout),
-        exposure=str(content.get("exposure", "")),
+        exposure=_exposure(content.get("exposure")),
         weights=str(content.get("weights") or content.get("fingerprint", "")),
         curve=[_point(point, number) for point in result.get("curve", [])],
     )
+
+
+def _attributes(known: Mapping[str, Mapping[str, str]], subjects: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each subject; none that is known of nobody."""
+    names = dict.fromkeys(name for about in known.values() for name in about)
+    each = [known.get(subject, {}) for subject in subjects.tolist()]
+    columns = {name: np.array([str(about.get(name, "")) for about in each], dtype=str) for name in names}
+    return {name: column for name, column in columns.items() if (column != "").any()}
+
+
+def _exposure(value: Any) -> Exposure:
+    """What a file says of it; files of before held words of what was seen alone."""
+    if isinstance(value, Mapping):
+        return Exposure(value["mark"], str(value["what"]))
+    return Exposure("seen", str(value)) if value else Exposure()
 
 
 def _point(point: Mapping[str, Any], number: int) -> CurvePoint:
@@ -212,7 +241,10 @@ def _column(result: Mapping[str, Any], name: str, number: int) -> np.ndarray:
 def _of_length(values: Sequence[Any], number: int) -> np.ndarray:
     if len(values) != number:
         raise ValueError(f"{len(values)} values of {number} subjects")
-    return np.array([_number(value) for value in values], dtype=float)
+    rows = [
+        [_number(one) for one in value] if isinstance(value, list) else _number(value) for value in values
+    ]
+    return np.array(rows, dtype=float)
 
 
 def _require_once(cells: Sequence[Cell]) -> None:

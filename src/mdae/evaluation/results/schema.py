@@ -16,6 +16,7 @@ from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.statistics.curve import CurvePoint, curve_estimate
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate, cross_validation_widening
 from mdae.evaluation.statistics.scores import mean_scores
+from mdae.interop.exposure import Exposure
 from mdae.tasks.record import Task, scenario_of
 from mdae.text import counted
 from mdae.version import __version__
@@ -32,7 +33,8 @@ class ModalityResult:
         modality: the data set's name, or `all`.
         scenario: what it is averaged with.
         scores: figures with intervals, by name.
-        subjects, labels, predictions, probabilities: of the scored subjects, in one order; for paired comparisons.
+        subjects, labels, predictions, probabilities: of the scored subjects, in one order; for paired comparisons. Of
+            more than two classes, predictions and probabilities hold one number a class.
         values: figures that each subject has of its own (Dice of a class, say), in the order of `subjects`.
         widening: how much longer the intervals are than the bootstrap's over subjects, for models that were refitted.
         refused: why there are no figures; "" if there are.
@@ -45,8 +47,8 @@ class ModalityResult:
     scores: dict[str, Estimate] = field(default_factory=dict)
     subjects: list[str] = field(default_factory=list)
     labels: list[float] = field(default_factory=list)
-    predictions: list[float] = field(default_factory=list)
-    probabilities: list[float] = field(default_factory=list)
+    predictions: list[float] | list[list[float]] = field(default_factory=list)
+    probabilities: list[float] | list[list[float]] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
     widening: float = 1.0
     refused: str = ""
@@ -63,14 +65,15 @@ class Evaluation:
         protocol: linear, knn, finetune, voxels or nnunet.
         selection: how anything was chosen and what was scored.
         settings: all that could have been set otherwise, JSON-able.
-        left_out: number of subjects by reason.
+        excluded: number of subjects by reason.
         results: by modality.
         data_set: whose subjects they are; equal names in another data set are other people.
         weights: what tells the encoder's weights from others', whatever it is called and however scans are shown to it.
         seen_in_pretraining: how many of the scored scans the encoder was pre-trained on; None if nobody knows.
-        exposure: what is known of the data set in the pre-training of somebody else's encoder; "" for nothing.
+        exposure: whether a third-party encoder was pre-trained on the people of the data set, as far as is known.
         trials: with how many settings these weights have been scored on some of these subjects, this one included.
             Whoever reports the best of several has selected by the test.
+        attributes: sex, age band and site of each subject, as far as the data set's table tells (`Cohort.attributes`).
         fits: how each fit went, JSON-able, where there is something to tell.
     """
 
@@ -80,13 +83,14 @@ class Evaluation:
     protocol: str
     selection: str
     settings: dict[str, Any]
-    left_out: dict[str, int]
+    excluded: dict[str, int]
     results: list[ModalityResult]
     data_set: str = ""
     weights: str = ""
     seen_in_pretraining: int | None = None
-    exposure: str = ""
+    exposure: Exposure = Exposure()
     trials: int = 1
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)
     fits: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -198,31 +202,43 @@ def results_table(evaluation: Evaluation) -> Table:
     task = evaluation.task
     table = Table(title=f"{task.name}: {task.title} · {evaluation.encoder} · {evaluation.protocol}")
     names = next((list(result.scores) for result in evaluation.results if result.scores), [])[:SHOWN]
-    for column in ("modality", "subjects", "positive", *(name.replace("_", " ") for name in names)):
+    told = {"classification": "positive", "survival": "events"}.get(task.kind, "positive")
+    told = "classes" if task.num_classes > 2 else told
+    for column in ("modality", "subjects", told, *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="left" if column == "modality" else "right")
     for result in evaluation.results:
         if result.refused:
             table.add_row(result.modality, result.refused)
             continue
-        positive = f"{sum(result.labels):.0f}" if task.kind == "classification" else "-"
         figures = (str(result.scores[name]) for name in names)
-        table.add_row(result.modality, str(len(result.subjects)), positive, *figures)
+        table.add_row(result.modality, str(len(result.subjects)), _sizes(task, result.labels), *figures)
     table.caption = ". ".join([*_remarks(evaluation), "All figures are in the result file"])
     return table
+
+
+def _sizes(task: Task, labels: Sequence[float]) -> str:
+    """How many are positive, have the event, or are of each of several classes."""
+    if task.num_classes > 2:
+        return " / ".join(str(sum(label == k for label in labels)) for k in range(task.num_classes))
+    if task.kind in ("classification", "survival"):
+        return str(sum(label > 0 for label in labels))
+    return "-"
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:
     """What a reader of the figures has to know."""
     remarks = [evaluation.selection]
-    if evaluation.left_out:
-        others = (f"{number} {reason}" for reason, number in evaluation.left_out.items())
-        remarks.append(f"Left out: {', '.join(others)}")
+    if evaluation.excluded:
+        others = (f"{number} {reason}" for reason, number in evaluation.excluded.items())
+        remarks.append(f"Excluded: {', '.join(others)}")
     if evaluation.seen_in_pretraining:
         remarks.append(
             f"{evaluation.seen_in_pretraining} of these scans were in the encoder's pre-training: not unseen data"
         )
-    if evaluation.exposure:
-        remarks.append(f"Not unseen data to this encoder: {evaluation.exposure}")
+    if evaluation.exposure.contaminated:
+        remarks.append(f"Not unseen data to this encoder: {evaluation.exposure.what}")
+    if evaluation.exposure.mark == "unknown":
+        remarks.append(f"Unknown whether it was pre-trained on these people: {evaluation.exposure.what}")
     if evaluation.trials > 1:
         remarks.append(
             f"Trial {evaluation.trials} of these weights on these subjects: the best of several is selected by the test"

@@ -15,7 +15,7 @@ from nibabel.affines import voxel_sizes
 
 from mdae.data.ahead import ahead
 from mdae.errors import DataError, ScanError
-from mdae.evaluation.cohort import Cohort, copies, find_cohort, split_digest, split_parts
+from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
 from mdae.evaluation.features.extractors import weights_of
@@ -76,7 +76,7 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
         protocol=protocol_name(config),
         selection=_selection(config),
         settings=_settings(config, modalities),
-        left_out=cohort.left_out,
+        excluded=cohort.excluded,
         results=[
             result_of_draws(
                 task, view, {place: found[view] for place, found in scores.items()}, sizes, config
@@ -84,6 +84,7 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
             for view in study.views
         ],
         data_set=cohort.data_set,
+        attributes=cohort.attributes,
         weights=weights_of(source.identity),
         fits=notes,
         seen_in_pretraining=None if known is None else len(overlap(dict(known), contents)),
@@ -140,23 +141,16 @@ def _looked_at(
     cohort: Cohort, source: Source, modalities: Sequence[str], config: EvaluateConfig
 ) -> tuple[Cohort, list[_Seen]]:
     """What was seen of every case that does, each scan once, and their cohort; `DataError` if none does."""
-    unfit: dict[int, str] = {}
-    seen: list[_Seen] = []
+    seen: list[_Seen | str] = []
     with Progress("reading", len(cohort.cases), unit="subjects") as progress:
         loading = ahead(cohort.cases, lambda case: _load(case, source, modalities).seen, config.workers)
-        for index, (_, loaded) in enumerate(loading):
+        for _, loaded in loading:
             try:
                 seen.append(loaded.result())
             except ScanError as error:
-                unfit[index] = error.what
-            progress.advance(f"{len(unfit)} left out")
-    cohort = cohort.without(unfit)
-    twice = copies(cohort, [own.contents for own in seen])
-    cohort, seen = cohort.without(twice), [own for i, own in enumerate(seen) if i not in twice]
-    if not seen:
-        why = ", ".join(f"{number} with {reason}" for reason, number in cohort.left_out.items())
-        raise DataError(f"nobody is left: {why}", where=config.root, mend="look at the files")
-    return cohort, seen
+                seen.append(error.what)
+            progress.advance(f"{sum(isinstance(own, str) for own in seen)} excluded")
+    return ready_cohort(cohort, seen, lambda own: own.contents, config.root)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterator, Sequence
 
 from mdae.evaluation.statistics.intervals import Estimate
-from mdae.report.board import Board, Entry, Mean, headline_metric, remarks, warnings
-from mdae.report.board_figures import metric_label, shown_name
-from mdae.report.curves import curve_table
+from mdae.report.leaderboard.comparison import Entry, Leaderboard, Mean, headline_metric, remarks, warnings
+from mdae.report.leaderboard.curves import curve_table
+from mdae.report.leaderboard.figures import metric_label, shown_name
 from mdae.tasks.catalogue import CATALOGUE, SCENARIO_REFERENCES
 
 Lines = list[list[str]]
@@ -17,7 +17,7 @@ NOTHING = "–"
 PUBLISHED = "Published, not measured here"
 CSV_COLUMNS = (
     "encoder", "task", "modality", "metric", "value", "low", "high", "num_subjects", "difference", "difference_low",
-    "difference_high", "p", "p_holm", "num_compared", "protocol", "scenario", "trials", "refused",
+    "difference_high", "p", "p_holm", "num_compared", "protocol", "scenario", "trials", "pretrained_on_it", "refused",
 )  # fmt: skip
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -31,15 +31,16 @@ SPECIAL = {
 SPECIAL |= {character: "\\" + character for character in "&%$#_{}"}
 
 
-def how_to_read(board: Board) -> Iterator[str]:
+def how_to_read(leaderboard: Leaderboard) -> Iterator[str]:
     """What the figures are, and over what their errors hold."""
     yield (
         "Values carry 95 % intervals over subjects, wider where models were refitted by cross-validation. They are for "
         "these data sets and tasks, not for tasks in general."
     )
     yield (
-        f"Differences are an encoder's figure less that of {board.baseline} on the same subjects: AUROC by DeLong's "
-        "test, all else and averages by a paired bootstrap with one draw of a data set's subjects for all its cells."
+        f"Differences are an encoder's figure less that of {leaderboard.baseline} on the same subjects: AUROC of two "
+        "classes by DeLong's test, all else and averages by a paired bootstrap with one draw of a data set's subjects "
+        "for all its cells."
     )
     yield (
         "p is adjusted by Holm. Cells: over all tasks and modalities of one encoder, one figure and one protocol. "
@@ -51,58 +52,65 @@ def how_to_read(board: Board) -> Iterator[str]:
 # -- tables as lists of cells, for every format --------------------------------------------------------------------
 
 
-def means_table(board: Board, protocol: str) -> tuple[list[str], Lines]:
+def means_table(leaderboard: Leaderboard, protocol: str) -> tuple[list[str], Lines]:
     """Encoders by scenario: averages with intervals."""
-    groups = board.groups(protocol)
+    groups = leaderboard.groups(protocol)
     header = [
         "rank",
         "encoder",
         "configurations of its weights",
-        *(f"{group}, {_of(board, protocol, group)}" for group in groups),
+        *(f"{group}, {_of(leaderboard, protocol, group)}" for group in groups),
     ]
     return header, [
-        [_rank(board, protocol, encoder), shown_name(board, encoder), board.trials(protocol, encoder)]
-        + [_mean(board.mean(protocol, group, encoder)) for group in groups]
-        for encoder in board.encoders(protocol)
+        [
+            _rank(leaderboard, protocol, encoder),
+            shown_name(leaderboard, encoder),
+            leaderboard.trials(protocol, encoder),
+        ]
+        + [_mean(leaderboard.mean(protocol, group, encoder)) for group in groups]
+        for encoder in leaderboard.encoders(protocol)
     ]
 
 
-def differences_table(board: Board, protocol: str) -> tuple[list[str], Lines]:
+def differences_table(leaderboard: Leaderboard, protocol: str) -> tuple[list[str], Lines]:
     """Encoders by scenario: differences of averages from the baseline."""
-    groups = board.groups(protocol)
-    header = ["encoder", *(f"{group}, {_of(board, protocol, group)}" for group in groups)]
+    groups = leaderboard.groups(protocol)
+    header = ["encoder", *(f"{group}, {_of(leaderboard, protocol, group)}" for group in groups)]
     return header, [
-        [shown_name(board, encoder)]
-        + [_mean_difference(board.mean(protocol, group, encoder)) for group in groups]
-        for encoder in board.encoders(protocol)
-        if encoder != board.baseline
+        [shown_name(leaderboard, encoder)]
+        + [_mean_difference(leaderboard.mean(protocol, group, encoder)) for group in groups]
+        for encoder in leaderboard.encoders(protocol)
+        if encoder != leaderboard.baseline
     ]
 
 
-def task_table(board: Board, protocol: str, task: str) -> tuple[list[str], Lines]:
+def task_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[list[str], Lines]:
     """One task: an encoder and modality a row."""
-    header = ["modality", "encoder", "figure", "value [95 %]", "subjects", "difference [95 %]", "p (Holm)"]
-    cells = [cell for cell in board.cells if (cell.protocol, cell.task.name) == (protocol, task)]
+    header = [
+        *("modality", "encoder", "figure", "value [95 %]", "subjects", "difference [95 %]", "p (Holm)"),
+        "pre-trained on it",
+    ]
+    cells = [cell for cell in leaderboard.cells if (cell.protocol, cell.task.name) == (protocol, task)]
     lines = []
     for modality in dict.fromkeys(cell.modality for cell in cells):
-        for encoder in board.encoders(protocol):
+        for encoder in leaderboard.encoders(protocol):
             cell = next((c for c in cells if (c.modality, c.encoder) == (modality, encoder)), None)
             if cell is None:
                 continue
-            entry, name = board.headline(*cell.place, encoder), shown_name(board, encoder)
+            entry, name = leaderboard.headline(*cell.place, encoder), shown_name(leaderboard, encoder)
             if entry is None:
-                lines.append([modality, name, NOTHING, f"refused: {cell.refused}", NOTHING, NOTHING, NOTHING])
+                lines.append([modality, name, NOTHING, f"refused: {cell.refused}", *[NOTHING] * 4])
                 continue
-            number, figure = str(len(cell.subjects)), metric_label(entry.metric)
-            lines.append([modality, name, figure, str(entry.estimate), number, *_difference(entry)])
+            figures = [metric_label(entry.metric), str(entry.estimate), str(len(cell.subjects))]
+            lines.append([modality, name, *figures, *_difference(entry), cell.pretrained_on_it])
     return header, lines
 
 
-def references_table(board: Board) -> tuple[list[str], Lines]:
+def references_table(leaderboard: Leaderboard) -> tuple[list[str], Lines]:
     """Published scores of these tasks and scenarios; nobody here has measured them."""
-    lines = [[task, r.encoder, r.metric, f"{r.value:.3f}", r.source] for task, r in board.references()]
+    lines = [[task, r.encoder, r.metric, f"{r.value:.3f}", r.source] for task, r in leaderboard.references()]
     known = {task.name for task in CATALOGUE}  # the published means are of no others
-    cells = [cell for cell in board.cells if cell.task.name in known]
+    cells = [cell for cell in leaderboard.cells if cell.task.name in known]
     for group in dict.fromkeys([*(cell.group for cell in cells), *(cell.task.kind for cell in cells)]):
         lines += [
             [f"mean of the published {group} tasks", r.encoder, r.metric, f"{r.value:.3f}", r.source]
@@ -111,23 +119,23 @@ def references_table(board: Board) -> tuple[list[str], Lines]:
     return ["of", "encoder", "figure", "value", "source"], lines
 
 
-def tasks_of(board: Board, protocol: str) -> list[str]:
+def tasks_of(leaderboard: Leaderboard, protocol: str) -> list[str]:
     """Names of the tasks of a protocol, in the order they were read."""
-    return list(dict.fromkeys(cell.task.name for cell in board.cells if cell.protocol == protocol))
+    return list(dict.fromkeys(cell.task.name for cell in leaderboard.cells if cell.protocol == protocol))
 
 
-def title_of(board: Board, task: str) -> str:
+def title_of(leaderboard: Leaderboard, task: str) -> str:
     """A task's name with what it asks."""
-    return f"{task}: {next(cell.task.title for cell in board.cells if cell.task.name == task)}"
+    return f"{task}: {next(cell.task.title for cell in leaderboard.cells if cell.task.name == task)}"
 
 
-def _rank(board: Board, protocol: str, encoder: str) -> str:
-    ranked = [name for name in board.encoders(protocol) if board.ranked(protocol, name)]
+def _rank(leaderboard: Leaderboard, protocol: str, encoder: str) -> str:
+    ranked = [name for name in leaderboard.encoders(protocol) if leaderboard.ranked(protocol, name)]
     return str(ranked.index(encoder) + 1) if encoder in ranked else NOTHING
 
 
-def _of(board: Board, protocol: str, group: str) -> str:
-    mean = next(m for m in board.means if (m.protocol, m.group) == (protocol, group))
+def _of(leaderboard: Leaderboard, protocol: str, group: str) -> str:
+    mean = next(m for m in leaderboard.means if (m.protocol, m.group) == (protocol, group))
     return f"{metric_label(mean.metric)} of {mean.of_cells} {'cell' if mean.of_cells == 1 else 'cells'}"
 
 
@@ -165,17 +173,18 @@ def shown_p(p: float | None) -> str:
 # -- formats -------------------------------------------------------------------------------------------------------
 
 
-def to_csv(board: Board) -> str:
+def to_csv(leaderboard: Leaderboard) -> str:
     """One row an encoder, task, modality and figure; a refused cell has one row with the reason."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for cell in board.cells:
-        about = [cell.protocol, cell.scenario, "" if cell.trials is None else cell.trials, cell.refused]
+    for cell in leaderboard.cells:
+        trials = "" if cell.trials is None else cell.trials
+        about = [cell.protocol, cell.scenario, trials, cell.pretrained_on_it, cell.refused]
         where = [cell.encoder, cell.task.name, cell.modality]
         if cell.refused:
-            writer.writerow([*where, headline_metric(cell, board.metric), *[""] * 10, *about])
-        for entry in (entry for entry in board.entries if entry.cell is cell):
+            writer.writerow([*where, headline_metric(cell, leaderboard.metric), *[""] * 10, *about])
+        for entry in (entry for entry in leaderboard.entries if entry.cell is cell):
             e, d = entry.estimate, entry.difference
             compared = (
                 [""] * 6
@@ -187,21 +196,28 @@ def to_csv(board: Board) -> str:
     return text.getvalue()
 
 
-def to_markdown(board: Board) -> str:
-    """The whole board."""
-    parts = [f"# Leaderboard: {metric_label(board.metric)}, against {board.baseline}", ""]
-    parts += [f"- {line}" for line in (*warnings(board), *how_to_read(board), *remarks(board))]
-    for protocol in board.protocols:
-        parts += ["", f"## {protocol}", "", *_markdown(*means_table(board, protocol))]
-        differences = differences_table(board, protocol)
+def to_markdown(leaderboard: Leaderboard) -> str:
+    """The whole leaderboard."""
+    parts = [f"# Leaderboard: {metric_label(leaderboard.metric)}, against {leaderboard.baseline}", ""]
+    parts += [
+        f"- {line}" for line in (*warnings(leaderboard), *how_to_read(leaderboard), *remarks(leaderboard))
+    ]
+    for protocol in leaderboard.protocols:
+        parts += ["", f"## {protocol}", "", *_markdown(*means_table(leaderboard, protocol))]
+        differences = differences_table(leaderboard, protocol)
         if differences[1]:
-            parts += ["", f"Differences from {board.baseline}:", "", *_markdown(*differences)]
-        for task in tasks_of(board, protocol):
-            parts += ["", f"### {title_of(board, task)}", "", *_markdown(*task_table(board, protocol, task))]
-            curve = curve_table(board, protocol, task)
+            parts += ["", f"Differences from {leaderboard.baseline}:", "", *_markdown(*differences)]
+        for task in tasks_of(leaderboard, protocol):
+            parts += [
+                "",
+                f"### {title_of(leaderboard, task)}",
+                "",
+                *_markdown(*task_table(leaderboard, protocol, task)),
+            ]
+            curve = curve_table(leaderboard, protocol, task)
             if curve[1]:
                 parts += ["", "By the number of labelled subjects:", "", *_markdown(*curve)]
-    header, lines = references_table(board)
+    header, lines = references_table(leaderboard)
     if lines:
         parts += ["", f"## {PUBLISHED}", "", *_markdown(header, lines)]
     return "\n".join(parts) + "\n"
@@ -216,15 +232,15 @@ def _markdown(header: Sequence[str], lines: Lines) -> list[str]:
     ]
 
 
-def to_latex(board: Board) -> str:
+def to_latex(leaderboard: Leaderboard) -> str:
     """Averages and their differences by protocol, as booktabs tables; published scores are left to the writer."""
     parts = ["% needs \\usepackage{booktabs}"]
-    for protocol in board.protocols:
+    for protocol in leaderboard.protocols:
         caption = f"{protocol}: averages with 95 % intervals over subjects"
-        parts += _latex(*means_table(board, protocol), caption)
-        differences = differences_table(board, protocol)
+        parts += _latex(*means_table(leaderboard, protocol), caption)
+        differences = differences_table(leaderboard, protocol)
         if differences[1]:
-            parts += _latex(*differences, f"{protocol}: differences from {board.baseline}, p by Holm")
+            parts += _latex(*differences, f"{protocol}: differences from {leaderboard.baseline}, p by Holm")
     return "\n".join(parts) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The registry of strangers' encoders: other people's pre-trained networks, each with its own published preprocessing.
+"""The registry of third-party encoders: other people's pre-trained networks, each with its own published preprocessing.
 
 Importing it costs nothing; what an encoder needs is imported when it is opened.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdae.errors import ConfigError, ModelError
-from mdae.interop.exposure import SEEN_BY, UNDERGONE
+from mdae.interop.exposure import UNDERGONE, describe_exposure
 
 if TYPE_CHECKING:
     from mdae.interop.backbone import Backbone
@@ -24,7 +24,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stranger:
+class ThirdParty:
     """One kind of other people's encoders.
 
     Attributes:
@@ -84,10 +84,10 @@ def _brainmvp(path: Path, name: str) -> Backbone:
     return load_brainmvp(path, name)
 
 
-STRANGERS: dict[str, Stranger] = {
-    stranger.name: stranger
-    for stranger in (
-        Stranger(
+THIRD_PARTY: dict[str, ThirdParty] = {
+    kind.name: kind
+    for kind in (
+        ThirdParty(
             name="nnssl",
             title="ResEnc-L encoders of nnssl and OpenMind (MAE, SimCLR, VoCo, Models Genesis, S3D, ...)",
             paper="Wald et al., An OpenMind for 3D medical vision self-supervised learning, ICCV 2025",
@@ -97,7 +97,7 @@ STRANGERS: dict[str, Stranger] = {
             files=("checkpoint_final.pth", "adaptation_plan.json"),
             load=_nnssl,
         ),
-        Stranger(
+        ThirdParty(
             name="medicalnet",
             title="MedicalNet, ResNet-50 pre-trained on the segmentation of 23 data sets",
             paper="Chen et al., Med3D: Transfer learning for 3D medical image analysis, arXiv:1904.00625",
@@ -107,7 +107,7 @@ STRANGERS: dict[str, Stranger] = {
             files=("resnet_50_23dataset.pth",),
             load=_medicalnet,
         ),
-        Stranger(
+        ThirdParty(
             name="brainiac",
             title="BrainIAC, ViT-B (or ResNet-50, the first release) by SimCLR on 32,015 brain MRI",
             paper="Tak et al., A generalizable foundation model for analysis of human brain MRI, Nat. Neurosci. 2026",
@@ -117,7 +117,7 @@ STRANGERS: dict[str, Stranger] = {
             files=("BrainIAC.ckpt",),
             load=_brainiac,
         ),
-        Stranger(
+        ThirdParty(
             name="dinov2",
             title="DINOv2 ViT-S, ViT-B or ViT-L, pre-trained on photographs; with or without registers",
             paper="Oquab et al., DINOv2: Learning robust visual features without supervision, TMLR 2024",
@@ -127,7 +127,7 @@ STRANGERS: dict[str, Stranger] = {
             files=("model.safetensors",),
             load=_dinov2,
         ),
-        Stranger(
+        ThirdParty(
             name="mri-core",
             title="MRI-CORE, ViT-B pre-trained as DINOv2 on 6 million slices of MRI",
             paper="Dong et al., MRI-CORE: A foundation model for magnetic resonance imaging, arXiv:2506.12186",
@@ -137,7 +137,7 @@ STRANGERS: dict[str, Stranger] = {
             files=("MRI_CORE_vitb.pth",),
             load=_mri_core,
         ),
-        Stranger(
+        ThirdParty(
             name="brainmvp",
             title="BrainMVP, UniFormer or U-Net pre-trained on 16,022 brain MRI of eight contrasts",
             paper="Rui et al., Multi-modal vision pre-training for medical image analysis, CVPR 2025",
@@ -151,18 +151,18 @@ STRANGERS: dict[str, Stranger] = {
 }
 
 
-def describe_strangers() -> Iterator[str]:
-    """What each kind is, how scans are prepared for it and where its weights are, and which data sets it has seen."""
-    for kind in STRANGERS.values():
-        yield f"{kind.name}:PATH  {kind.title}"
-        yield f"    paper: {kind.paper}"
-        yield f"    scans: {kind.preprocessing}"
-        yield from (f"    not unseen: {layout}: {why}" for layout, why in SEEN_BY.get(kind.name, {}).items())
-        place = f"; on the Hugging Face Hub as {kind.name}:{kind.hub}" if kind.hub else ""
-        yield f"    weights: {' and '.join(kind.files)}; licence: {kind.licence}{place}"
+def describe_third_party(name: str) -> Iterator[str]:
+    """What a kind is, how scans are prepared for it and where its weights are, and which data sets it has seen."""
+    kind = THIRD_PARTY[name]
+    yield f"{kind.name}:PATH: {kind.title}"
+    yield f"paper: {kind.paper}"
+    yield f"scans: {kind.preprocessing}"
+    place = f"; on the Hugging Face Hub as {kind.name}:{kind.hub}" if kind.hub else ""
+    yield f"weights: {' and '.join(kind.files)}; licence: {kind.licence}{place}"
+    yield from describe_exposure(f"{kind.name}:{kind.hub}")
 
 
-def open_stranger(spec: str) -> Backbone:
+def open_third_party(spec: str) -> Backbone:
     """Open somebody's encoder.
 
     Args:
@@ -174,22 +174,22 @@ def open_stranger(spec: str) -> Backbone:
         ModelError: no such file or repository, or one of another layout.
     """
     kind, _, place = spec.partition(":")
-    if kind not in STRANGERS:
+    if kind not in THIRD_PARTY:
         raise ConfigError(
-            f"no kind of encoder {kind!r}", mend=f"write KIND:PATH, KIND of {', '.join(STRANGERS)}"
+            f"no kind of encoder {kind!r}", mend=f"write KIND:PATH, KIND of {', '.join(THIRD_PARTY)}"
         )
-    stranger = STRANGERS[kind]
+    known = THIRD_PARTY[kind]
     if kind in UNDERGONE:
         logger.warning("%s: %s", spec, UNDERGONE[kind])
-    hint = f"write {kind}:PATH" + (f" or {kind}:{stranger.hub}" if stranger.hub else "")
+    hint = f"write {kind}:PATH" + (f" or {kind}:{known.hub}" if known.hub else "")
     if not place:
         raise ConfigError(f"{kind} without a checkpoint", mend=hint)
     path = Path(place).expanduser()
     if path.exists():
-        return stranger.load(path, f"{kind}:{_label(path)}")
+        return known.load(path, f"{kind}:{_label(path)}")
     if not HUB_NAME.fullmatch(place):
         raise ModelError("no such file or folder", where=path, mend=hint)
-    return stranger.load(_from_hub(place, stranger), f"{kind}:{place.partition('/')[2]}")
+    return known.load(_from_hub(place, known), f"{kind}:{place.partition('/')[2]}")
 
 
 def _label(path: Path) -> str:
@@ -200,19 +200,19 @@ def _label(path: Path) -> str:
     return path.parent.name if path.name.startswith("checkpoint") else path.stem
 
 
-def _from_hub(repository: str, stranger: Stranger) -> Path:
+def _from_hub(repository: str, known: ThirdParty) -> Path:
     """The file of the weights, fetched or from the cache, with what has to lie beside it."""
     import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    mend = f"give a file, or a repository with {' and '.join(stranger.files)}"
-    if not stranger.files:
+    mend = f"give a file, or a repository with {' and '.join(known.files)}"
+    if not known.files:
         raise ModelError(
             "its place on the Hub is not known", where=repository, mend="download it, give its file"
         )
     try:
-        fetched = [Path(hf_hub_download(repository, name)) for name in stranger.files]
+        fetched = [Path(hf_hub_download(repository, name)) for name in known.files]
     except LocalEntryNotFoundError as error:
         raise ModelError(
             "no such file or folder, and the Hugging Face Hub cannot be reached", where=repository, mend=mend

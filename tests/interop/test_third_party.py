@@ -1,4 +1,4 @@
-"""Every kind of strangers' encoders through the same checks, the registry, and the reading of checkpoints."""
+"""Every kind of third-party encoders through the same checks, the registry, and the reading of checkpoints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torch import nn
 from mdae.errors import ConfigError, ModelError
 from mdae.interop.backbone import Backbone, inflate_stem
 from mdae.interop.checkpoints import load_strictly, part_of, read_checkpoint, weights_file, without_prefix
-from mdae.interop.strangers import STRANGERS, open_stranger
+from mdae.interop.third_party import THIRD_PARTY, open_third_party
 from tests.interop.small import SMALL, write_nnssl, write_scan
 
-KINDS = sorted(STRANGERS)
+KINDS = sorted(THIRD_PARTY)
 
 
 def opened(kind: str, folder: Path, seed: int = 0) -> Backbone:
-    return open_stranger(f"{kind}:{SMALL[kind].write(folder / kind, seed)}")
+    return open_third_party(f"{kind}:{SMALL[kind].write(folder / kind, seed)}")
 
 
 def the_file(path: Path) -> Path:
@@ -46,25 +46,25 @@ def entry(tmp_path_factory):
 
 
 def test_every_kind_has_a_small_checkpoint_to_be_tried_with():
-    assert set(SMALL) == set(STRANGERS)
+    assert set(SMALL) == set(THIRD_PARTY)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_says_what_it_is(kind):
-    stranger = STRANGERS[kind]
-    assert stranger.name == kind
-    assert all((stranger.title, stranger.paper, stranger.licence, stranger.preprocessing, stranger.files))
+    known = THIRD_PARTY[kind]
+    assert known.name == kind
+    assert all((known.title, known.paper, known.licence, known.preprocessing, known.files))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scan_becomes_features_and_they_are_those_of_the_weights(kind, entry, tmp_path):
     backbone = opened(kind, tmp_path)
-    volume = backbone.fit(backbone.prepare(entry))
+    volume = backbone.to_input(backbone.prepare(entry))
     assert volume.shape == backbone.patch and volume.dtype == np.float32
     own = features(backbone, volume)
     assert own.shape == (1, backbone.num_features) and own.dtype == torch.float32
     assert torch.isfinite(own).all() and own.std() > 0
-    again = backbone.fit(backbone.prepare(entry))
+    again = backbone.to_input(backbone.prepare(entry))
     np.testing.assert_array_equal(again, volume)
     other = features(opened(kind, tmp_path / "other", seed=1), volume)
     assert (other - own).abs().max() > 1e-3
@@ -128,7 +128,7 @@ def tampered(path: Path, change: str, keys: tuple[str, ...]) -> Path:
 def test_weights_fit_or_there_is_one_line(kind, change, complaint, tmp_path):
     path = the_file(SMALL[kind].write(tmp_path, 0))
     with pytest.raises(ModelError) as caught:
-        open_stranger(f"{kind}:{tampered(path, change, SMALL[kind].keys)}")
+        open_third_party(f"{kind}:{tampered(path, change, SMALL[kind].keys)}")
     assert complaint in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.where == str(path) and caught.value.mend
 
@@ -137,7 +137,7 @@ def test_weights_fit_or_there_is_one_line(kind, change, complaint, tmp_path):
 def test_a_checkpoint_of_another_kind_is_one_line(kind, tmp_path):
     torch.save({"state_dict": {"head.weight": torch.ones(2, 2)}}, tmp_path / "other.pth")
     with pytest.raises(ModelError) as caught:
-        open_stranger(f"{kind}:{tmp_path / 'other.pth'}")
+        open_third_party(f"{kind}:{tmp_path / 'other.pth'}")
     assert "\n" not in str(caught.value) and caught.value.mend
 
 
@@ -161,11 +161,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 )
 def test_a_wrong_name_says_what_to_write(spec):
     with pytest.raises((ConfigError, ModelError)) as caught:
-        open_stranger(spec)
+        open_third_party(spec)
     message = str(caught.value)
     assert "write" in message and "\n" not in message
     if spec.startswith("strange"):
-        assert all(kind in message for kind in STRANGERS)
+        assert all(kind in message for kind in THIRD_PARTY)
 
 
 def test_a_name_on_the_hub_is_fetched_with_what_lies_beside(tmp_path, monkeypatch):
@@ -177,9 +177,9 @@ def test_a_name_on_the_hub_is_fetched_with_what_lies_beside(tmp_path, monkeypatc
         return str(folder / name)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
-    backbone = open_stranger("nnssl:somebody/ResEncL-OpenMind-SimCLR")
+    backbone = open_third_party("nnssl:somebody/ResEncL-OpenMind-SimCLR")
     assert backbone.name == "nnssl:ResEncL-OpenMind-SimCLR"
-    assert asked == [("somebody/ResEncL-OpenMind-SimCLR", name) for name in STRANGERS["nnssl"].files]
+    assert asked == [("somebody/ResEncL-OpenMind-SimCLR", name) for name in THIRD_PARTY["nnssl"].files]
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
@@ -190,12 +190,12 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(ModelError, match="cannot be reached") as caught:
-        open_stranger("medicalnet:TencentMedicalNet/MedicalNet-Resnet50")
+        open_third_party("medicalnet:TencentMedicalNet/MedicalNet-Resnet50")
     assert "\n" not in str(caught.value)
 
 
 def test_the_registry_needs_no_torch():
-    check = "import sys, mdae.interop.strangers; print('torch' in sys.modules, 'monai' in sys.modules)"
+    check = "import sys, mdae.interop.third_party; print('torch' in sys.modules, 'monai' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True).stdout
     assert out.strip() == "False False"
 

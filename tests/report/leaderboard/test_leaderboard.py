@@ -15,9 +15,9 @@ from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.results.schema import ModalityResult
 from mdae.evaluation.statistics.tests import delong, holm
 from mdae.interop.exposure import known_exposure
-from mdae.report.board import make_board, remarks, warnings
-from mdae.report.board_figures import bars_figure, cells_figure, means_figure, roc_figure, shown_name
-from mdae.report.board_text import CSV_COLUMNS, escape, means_table
+from mdae.report.leaderboard.comparison import make_leaderboard, remarks, warnings
+from mdae.report.leaderboard.figures import bars_figure, cells_figure, means_figure, roc_figure, shown_name
+from mdae.report.leaderboard.text import CSV_COLUMNS, escape, means_table, task_table, to_csv
 from mdae.seeding import numpy_generator
 from mdae.tasks.catalogue import find_task
 from tests.evaluation.cells import evaluation, made_up_result, made_up_task, write
@@ -91,8 +91,8 @@ def test_the_page_is_one_file_with_marks_reasons_and_published_scores_apart(out)
     text = (out / "index.html").read_text()
     assert_self_contained(text)
     assert (
-        text.count("data:image/png") == 9
-    )  # linear: means, 2 of cells, bars and ROC, bars; nnunet: means, cells, bars
+        text.count("data:image/png") == 10
+    )  # linear: means, 2 of cells, bars, ROC and calibration, bars; nnunet: means, cells, bars
     assert "histogram (trivial baseline)" in text and "untrained-tiny (not pre-trained)" in text
     assert "theirs (baseline)" in text and "refused: a class has 3 subjects" in text
     measured, published = text.split("Published, not measured here")
@@ -113,7 +113,7 @@ def test_markdown_and_latex_hold_the_same_table(out):
 
 
 def test_whoever_lacks_a_cell_is_not_ranked(results):
-    board = make_board(read_results([results]), "theirs", "auroc")
+    board = make_leaderboard(read_results([results]), "theirs", "auroc")
     _, lines = means_table(board, "linear")
     assert [(line[0], line[1].split()[0]) for line in lines] == [
         ("1", "ours"), ("2", "theirs"), ("3", "histogram"), ("–", "untrained-tiny"),
@@ -129,14 +129,14 @@ def test_whoever_lacks_a_cell_is_not_ranked(results):
 
 
 def test_holm_of_averages_is_over_encoders_and_scenarios(results):
-    board = make_board(read_results([results]), "theirs", "auroc")
+    board = make_leaderboard(read_results([results]), "theirs", "auroc")
     compared = [mean for mean in board.means if mean.protocol == "linear" and mean.difference]
     assert len(compared) == 3 * 4 - 1
     assert [m.p_holm for m in compared] == pytest.approx(holm([m.difference.p for m in compared]))
 
 
 def test_warnings_come_before_the_table(results, out, tmp_path):
-    board = make_board(read_results([results]), "theirs", "auroc")
+    board = make_leaderboard(read_results([results]), "theirs", "auroc")
     said = " ".join(warnings(board))
     assert "unequal numbers of configurations" in said and "ours 1 to 4, theirs 1" in said
     assert "7 scans of brats18-seg were in the pre-training of ours" in said
@@ -144,7 +144,7 @@ def test_warnings_come_before_the_table(results, out, tmp_path):
     assert "brats18-grade, t2, linear: refused for" in " ".join(remarks(board))
     text = (out / "index.html").read_text()
     assert text.index("unequal numbers") < text.index("<table>")
-    alone = make_board(read_results(sorted(results.glob("*ours*"))), "ours", "auroc")
+    alone = make_leaderboard(read_results(sorted(results.glob("*ours*"))), "ours", "auroc")
     assert "No trivial baseline" in " ".join(warnings(alone))
 
 
@@ -156,14 +156,14 @@ def test_a_comparison_on_fewer_subjects_is_said(tmp_path):
     write(tmp_path, evaluation(GRADE, "a", [short, other]))
     found = [made_up_result(GRADE, m, labels, predictions("theirs", m)[1]) for m in ("t1", "flair")]
     write(tmp_path, evaluation(GRADE, "b", found))
-    board = make_board(read_results([tmp_path]), "a", "auroc")
+    board = make_leaderboard(read_results([tmp_path]), "a", "auroc")
     said = " ".join(remarks(board))
     assert "b, brats18-grade, t1, linear: compared on the 50 of 60 subjects" in said
     assert "b, brats18-grade, flair, linear: not compared, the labels of 60 subjects differ" in said
 
 
 def test_another_figure_ranks_too(results):
-    board = make_board(read_results([results]), "theirs", "brier")
+    board = make_leaderboard(read_results([results]), "theirs", "brier")
     assert board.encoders("linear")[0] == "ours"  # whose Brier score is the lowest
     assert {mean.metric for mean in board.means} == {"brier", "mae", "dice"}
 
@@ -178,7 +178,7 @@ def test_another_figure_ranks_too(results):
 )
 def test_a_baseline_or_figure_that_is_not_there(results, baseline, metric, line):
     with pytest.raises(ConfigError, match=line):
-        make_board(read_results([results]), baseline, metric)
+        make_leaderboard(read_results([results]), baseline, metric)
 
 
 def test_segmentations_alone_are_ranked_by_dice_without_being_told(results, tmp_path):
@@ -193,7 +193,7 @@ def test_results_that_are_all_refused_are_one_line(tmp_path):
         evaluation(GRADE, "a", [ModalityResult("t2", "in-domain", refused="a class has 3 subjects")]),
     )
     with pytest.raises(DataError, match="nothing was scored: a class has 3 subjects"):
-        make_board(read_results([tmp_path]), "a")
+        make_leaderboard(read_results([tmp_path]), "a")
 
 
 def test_an_encoder_alone_has_a_board_without_differences(results, tmp_path, capsys):
@@ -211,7 +211,7 @@ def test_no_result_is_one_line(tmp_path, capsys):
 
 
 def test_figures_show_what_the_tables_say(results):
-    board = make_board(read_results([results]), "theirs", "auroc")
+    board = make_leaderboard(read_results([results]), "theirs", "auroc")
     panels = means_figure(board, "linear").axes
     assert [axis.get_title() for axis in panels] == board.groups("linear")
     drawn = sorted(line.get_xdata()[0] for line in panels[0].lines if line.get_marker() == "o")
@@ -231,21 +231,33 @@ def test_figures_show_what_the_tables_say(results):
     assert area == pytest.approx(board.headline("linear", "brats18-grade", "t1", "ours").estimate.value)
 
 
-def test_an_encoder_that_has_seen_the_data_carries_a_mark(tmp_path):
+def test_what_an_encoder_was_pretrained_on_is_marked_in_every_format(tmp_path):
     labels = np.arange(40) % 2.0
     scores = numpy_generator(0, "mark").standard_normal(40) + labels
     results = [made_up_result(GRADE, "t1", labels, scores)]
-    write(
-        tmp_path, evaluation(GRADE, "theirs", results, exposure=known_exposure("brainmvp:x.pt", "ucsf-pdgm"))
-    )
-    write(tmp_path, evaluation(GRADE, "ours", results, exposure=known_exposure("nnssl:x.pth", "ucsf-pdgm")))
-    board = make_board(read_results([tmp_path]), "ours")
+    known = {"theirs": "brainmvp:x.pt", "openmind": "nnssl:a/OpenMind", "other": "brainiac:x"}
+    for encoder, spec in known.items():
+        found = evaluation(GRADE, encoder, results, exposure=known_exposure(spec, "ucsf-pdgm"))
+        write(tmp_path / "r", found)
+    write(tmp_path / "r", evaluation(GRADE, "ours", results, seen_in_pretraining=0))
+    board = make_leaderboard(read_results([tmp_path / "r"]), "ours")
     said = "\n".join(warnings(board))
-    assert (
-        "is not unseen to theirs: its pre-training lists hold 495 cases of UCSF-PDGM" in said
-        and "to ours" not in said
-    )
-    assert (
-        shown_name(board, "theirs") == "theirs (has seen some of it)"
-        and shown_name(board, "ours") == "ours (baseline)"
-    )
+    assert "is not unseen to theirs: pre-trained on UCSF-PDGM, 495 cases" in said
+    assert "to ours" not in said and "to openmind" not in said
+    assert "Unknown whether other was pre-trained on people of brats18-grade" in said
+    assert shown_name(board, "theirs") == "theirs (has seen some of it)"
+    assert shown_name(board, "ours") == "ours (baseline)"
+    marks = {"theirs": "yes", "openmind": "no", "other": "unknown", "ours": "no"}
+    _, lines = task_table(board, "linear", "brats18-grade")
+    assert {line[1].split()[0]: line[-1] for line in lines} == marks
+    rows = list(csv.DictReader(to_csv(board).splitlines()))
+    assert {row["encoder"]: row["pretrained_on_it"] for row in rows} == marks
+
+
+def test_files_of_before_that_hold_words_alone_are_marked_as_seen(tmp_path):
+    labels = np.arange(40) % 2.0
+    path = write(tmp_path, evaluation(GRADE, "theirs", [made_up_result(GRADE, "t1", labels, labels - 0.5)]))
+    content = json.loads(path.read_text()) | {"exposure": "its lists hold it"}
+    path.write_text(json.dumps(content))
+    (cell,) = read_results([path])
+    assert cell.exposure.contaminated and cell.pretrained_on_it == "yes"

@@ -25,7 +25,9 @@ from mdae.evaluation.statistics.intervals import (
     furthest_from_perfect,
     stretched_estimate,
 )
+from mdae.evaluation.statistics.multiclass import multiclass_figures
 from mdae.evaluation.statistics.scores import SCALES, classification_figures, mean_figure, regression_figures
+from mdae.evaluation.statistics.survival import concordance
 from mdae.evaluation.statistics.tests import delong, difference_test
 from mdae.seeding import numpy_generator
 
@@ -104,10 +106,15 @@ def _data_set(cell: Cell) -> str:
 
 def figures_of(cell: Cell) -> dict[str, Weighted]:
     """What can be computed again from a cell's predictions, as functions of weights of its subjects."""
-    if cell.task.kind == "classification":
-        figures = classification_figures(cell.labels, cell.predictions, cell.probabilities)
+    said = (cell.labels, cell.predictions, cell.probabilities)
+    if cell.task.num_classes == 2:
+        figures = classification_figures(*said)
+    elif cell.task.num_classes:
+        figures = multiclass_figures(*said)
     elif cell.task.kind == "regression":
         figures = regression_figures(cell.labels, cell.predictions)
+    elif cell.task.kind == "survival":
+        figures = {"concordance": lambda w: concordance(cell.labels, cell.predictions, w)}
     else:
         figures = {}
     figures |= {name: mean_figure(values) for name, values in cell.values.items()}
@@ -146,10 +153,12 @@ def paired(first: Cell, second: Cell, metric: str) -> tuple[Cell, Cell]:
 
 
 def class_sizes_of(cell: Cell) -> tuple[int, ...]:
-    """Number of subjects of each of two classes, or of all where there are none."""
-    if cell.task.kind != "classification":
+    """Number of subjects of each class, the last first; with an event; or of all where there is neither."""
+    if cell.task.kind == "survival":
+        return (int((cell.labels > 0).sum()),)
+    if not cell.task.num_classes:
         return (len(cell.subjects),)
-    return tuple(int((cell.labels == value).sum()) for value in (1, 0))
+    return tuple(int((cell.labels == value).sum()) for value in reversed(range(cell.task.num_classes)))
 
 
 def fewest_of(cells: Iterable[Cell]) -> int:
@@ -183,14 +192,14 @@ def interval_of(
 
 
 def compare(first: Cell, second: Cell, metric: str, draws: SubjectDraws) -> Difference:
-    """A figure of `first` less that of `second`: DeLong for an AUROC, else by the bootstrap of `draws`.
+    """A figure of `first` less that of `second`: DeLong for an AUROC of two classes, else by the bootstrap of `draws`.
 
     Raises:
         DataError: why they cannot be compared.
     """
     one, other = paired(first, second, metric)
     number = len(one.subjects)
-    if metric == "auroc":
+    if metric == "auroc" and one.task.num_classes == 2:
         estimate, p = delong(one.labels, one.predictions, other.predictions, widening=one.widening)
         return Difference(estimate, p, number)
     return _difference([(one, other)], metric, draws)

@@ -12,8 +12,7 @@ from scipy.special import logit
 from scipy.stats import norm
 
 from mdae.errors import DataError
-from mdae.evaluation.results.reader import read_result, read_results
-from mdae.evaluation.statistics.paired import (
+from mdae.evaluation.results.paired import (
     Difference,
     SubjectDraws,
     average,
@@ -23,6 +22,7 @@ from mdae.evaluation.statistics.paired import (
     paired,
     subject_dof,
 )
+from mdae.evaluation.results.reader import read_result, read_results
 from mdae.evaluation.statistics.tests import delong
 from mdae.seeding import numpy_generator
 from tests.evaluation.cells import bare_cell, cell, evaluation, made_up_result, made_up_task, write

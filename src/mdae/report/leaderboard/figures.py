@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib import color_sequences
@@ -12,12 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
-from mdae.evaluation.statistics.paired import Difference, sign_of
-from mdae.report.board import Board, Entry, mark
+from mdae.evaluation.results.paired import Difference, sign_of
+from mdae.report.leaderboard.comparison import Entry, Leaderboard, mark
 
 BETTER, WORSE, UNDECIDED, GRID = "#0b6e8f", "#c2410c", "#8a97a3", "#e5eaef"
 COLUMNS = 5  # panels side by side: four contrasts and all together
-LABELS = {"auroc": "AUROC", "average_precision": "AP", "dice": "Dice", "nsd": "NSD", "mae": "MAE", "r2": "R²"}
+LABELS = {
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "concordance": "C-index",
+    "dice": "Dice",
+    "nsd": "NSD",
+    "mae": "MAE",
+    "r2": "R²",
+}
 
 
 def metric_label(metric: str) -> str:
@@ -25,21 +33,21 @@ def metric_label(metric: str) -> str:
     return LABELS.get(metric, metric.replace("_", " "))
 
 
-def shown_name(board: Board, encoder: str) -> str:
+def shown_name(leaderboard: Leaderboard, encoder: str) -> str:
     """An encoder's name with what it is, if it is no ordinary one."""
-    seen = any(cell.exposure for cell in board.cells if cell.encoder == encoder)
+    seen = any(cell.exposure.contaminated for cell in leaderboard.cells if cell.encoder == encoder)
     marks = [
         mark(encoder),
-        "baseline" if encoder == board.baseline else "",
+        "baseline" if encoder == leaderboard.baseline else "",
         "has seen some of it" if seen else "",
     ]
     words = ", ".join(word for word in marks if word)
     return f"{encoder} ({words})" if words else encoder
 
 
-def colours(board: Board) -> dict[str, object]:
+def colours(leaderboard: Leaderboard) -> dict[str, object]:
     """One colour an encoder, the same in every figure; greys for the trivial and the untrained."""
-    names = sorted(dict.fromkeys(cell.encoder for cell in board.cells))
+    names = sorted(dict.fromkeys(cell.encoder for cell in leaderboard.cells))
     shades = color_sequences["tab10" if len(names) <= 10 else "tab20"]
     palette = [shade for shade in shades if len(set(shade)) > 1]  # their grey is for those below
     ordinary = [name for name in names if not mark(name)]
@@ -49,32 +57,32 @@ def colours(board: Board) -> dict[str, object]:
     return chosen | dict(zip(others, greys, strict=True))
 
 
-def means_figure(board: Board, protocol: str) -> Figure:
+def means_figure(leaderboard: Leaderboard, protocol: str) -> Figure:
     """Mean differences from the baseline: a panel a group, a row an encoder."""
-    groups = board.groups(protocol)
-    encoders = [name for name in board.encoders(protocol) if name != board.baseline]
-    units = {mean.metric for mean in board.means if mean.protocol == protocol}
+    groups = leaderboard.groups(protocol)
+    encoders = [name for name in leaderboard.encoders(protocol) if name != leaderboard.baseline]
+    units = {mean.metric for mean in leaderboard.means if mean.protocol == protocol}
     figure, panels = _panels(len(groups), rows=len(encoders), width=3.3, share=len(units) == 1)
     for axis, group in zip(panels, groups, strict=True):
-        found = [board.mean(protocol, group, encoder) for encoder in encoders]
-        metric = next(m.metric for m in board.means if (m.protocol, m.group) == (protocol, group))
+        found = [leaderboard.mean(protocol, group, encoder) for encoder in encoders]
+        metric = next(m.metric for m in leaderboard.means if (m.protocol, m.group) == (protocol, group))
         drawn = [None if mean is None else (mean.difference, mean.p_holm) for mean in found]
-        _forest(axis, drawn, [shown_name(board, encoder) for encoder in encoders], metric)
+        _forest(axis, drawn, [shown_name(leaderboard, encoder) for encoder in encoders], metric)
         axis.set_title(group, fontsize=10)
     return _finished(figure, panels)
 
 
-def cells_figure(board: Board, protocol: str, metric: str) -> Figure:
+def cells_figure(leaderboard: Leaderboard, protocol: str, metric: str) -> Figure:
     """Differences of one figure from the baseline's, cell by cell: a panel an encoder, a row a task and modality."""
-    encoders = [name for name in board.encoders(protocol) if name != board.baseline]
-    entries = [e for e in board.headlines() if (e.cell.protocol, e.metric) == (protocol, metric)]
+    encoders = [name for name in leaderboard.encoders(protocol) if name != leaderboard.baseline]
+    entries = [e for e in leaderboard.headlines() if (e.cell.protocol, e.metric) == (protocol, metric)]
     places = list(dict.fromkeys((entry.cell.task.name, entry.cell.modality) for entry in entries))
     figure, panels = _panels(len(encoders), rows=len(places), width=2.6)
     for axis, encoder in zip(panels, encoders, strict=True):
-        found = [board.headline(protocol, *place, encoder) for place in places]
+        found = [leaderboard.headline(protocol, *place, encoder) for place in places]
         drawn = [None if entry is None else (entry.difference, entry.p_holm) for entry in found]
         _forest(axis, drawn, [f"{task} · {modality}" for task, modality in places], metric)
-        axis.set_title(shown_name(board, encoder), fontsize=10)
+        axis.set_title(shown_name(leaderboard, encoder), fontsize=10)
     return _finished(figure, panels)
 
 
@@ -103,17 +111,17 @@ def _forest(
     axis.set_ylim(len(names) - 0.5, -0.5)
     worse = ", lower is better" if sign < 0 else ""
     axis.set_xlabel(f"{metric_label(metric)} less the baseline's{worse}", fontsize=8)
-    _dress(axis)
+    dress(axis)
 
 
-def bars_figure(board: Board, protocol: str, task: str) -> Figure:
+def bars_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
     """A task's figure of every encoder with its interval: a panel a modality."""
-    encoders, colour = board.encoders(protocol), colours(board)
-    modalities = _modalities(board, protocol, task)
+    encoders, colour = leaderboard.encoders(protocol), colours(leaderboard)
+    modalities = _modalities(leaderboard, protocol, task)
     figure, panels = _panels(len(modalities), rows=len(encoders), width=2.2)
-    names = [shown_name(board, encoder) for encoder in encoders]
+    names = [shown_name(leaderboard, encoder) for encoder in encoders]
     for axis, modality in zip(panels, modalities, strict=True):
-        entries = [board.headline(protocol, task, modality, encoder) for encoder in encoders]
+        entries = [leaderboard.headline(protocol, task, modality, encoder) for encoder in encoders]
         for place, (encoder, entry) in enumerate(zip(encoders, entries, strict=True)):
             if entry is None:
                 axis.text(0.02, place, "no figure", fontsize=7, color=UNDECIDED, va="center")
@@ -126,30 +134,30 @@ def bars_figure(board: Board, protocol: str, task: str) -> Figure:
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_title(modality, fontsize=10)
-        _dress(axis)
+        dress(axis)
     return _finished(figure, panels)
 
 
 def _scale_of_bars(axis: Axes, entries: Sequence[Entry]) -> None:
     metric = next((entry.metric for entry in entries), "")
-    if metric in ("auroc", "balanced_accuracy"):
+    if metric in ("auroc", "balanced_accuracy", "concordance"):
         axis.axvline(0.5, color="#1c2733", linewidth=0.9, linestyle=":")
     if metric not in ("mae", "r2", "pearson_r"):
         axis.set_xlim(0, 1)
     axis.set_xlabel(metric_label(metric), fontsize=8)
 
 
-def roc_figure(board: Board, protocol: str, task: str) -> Figure:
+def roc_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
     """ROC curves of every encoder: a panel a modality."""
-    encoders, colour = board.encoders(protocol), colours(board)
-    modalities = _modalities(board, protocol, task)
+    encoders, colour = leaderboard.encoders(protocol), colours(leaderboard)
+    modalities = _modalities(leaderboard, protocol, task)
     columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
     figure = Figure(figsize=(2.35 * columns + 2.0, 2.6 * lines + 0.2), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis, modality in zip(grid, modalities, strict=False):
         axis.plot([0, 1], [0, 1], color="#1c2733", linewidth=0.9, linestyle=":")
         for encoder in encoders:
-            entry = board.headline(protocol, task, modality, encoder)
+            entry = leaderboard.headline(protocol, task, modality, encoder)
             if entry is None:
                 continue
             false, true, _ = roc_curve(entry.cell.labels, entry.cell.predictions)
@@ -160,17 +168,15 @@ def roc_figure(board: Board, protocol: str, task: str) -> Figure:
         axis.set_xlabel("false positive rate", fontsize=8)
         if axis is grid[0]:
             axis.set_ylabel("true positive rate", fontsize=8)
-        _dress(axis)
+        dress(axis)
     for axis in grid[len(modalities) :]:
         axis.set_axis_off()
-    lines_by_name = {line.get_label(): line for axis in grid for line in axis.get_lines()}
-    shown = {name: lines_by_name[name] for name in encoders if name in lines_by_name}
-    figure.legend(shown.values(), shown.keys(), loc="outside right upper", frameon=False, fontsize=8)
+    figure_legend(figure, grid, encoders)
     return figure
 
 
-def _modalities(board: Board, protocol: str, task: str) -> list[str]:
-    cells = [cell for cell in board.cells if (cell.protocol, cell.task.name) == (protocol, task)]
+def _modalities(leaderboard: Leaderboard, protocol: str, task: str) -> list[str]:
+    cells = [cell for cell in leaderboard.cells if (cell.protocol, cell.task.name) == (protocol, task)]
     return list(dict.fromkeys(cell.modality for cell in cells if not cell.refused))
 
 
@@ -185,7 +191,15 @@ def _panels(number: int, *, rows: int, width: float, share: bool = True) -> tupl
     return figure, list(grid[:number])
 
 
-def _dress(axis: Axes) -> None:
+def figure_legend(figure: Figure, grid: Iterable[Axes], encoders: Sequence[str]) -> None:
+    """One for all panels, in the order of the encoders."""
+    lines = {line.get_label(): line for axis in grid for line in axis.get_lines()}
+    shown = {name: lines[name] for name in encoders if name in lines}
+    figure.legend(shown.values(), shown.keys(), loc="outside right upper", frameon=False, fontsize=8)
+
+
+def dress(axis: Axes) -> None:
+    """Without what tells nothing."""
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.spines["bottom"].set_color(UNDECIDED)
     axis.tick_params(axis="x", labelsize=8, color=UNDECIDED, labelbottom=True)

@@ -12,8 +12,8 @@ from matplotlib.ticker import NullLocator
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.curve import CurvePoint, curve_difference
 from mdae.evaluation.statistics.intervals import Estimate
-from mdae.report.board import Board, headline_metric, mark
-from mdae.report.board_figures import COLUMNS, GRID, UNDECIDED, colours, metric_label, shown_name
+from mdae.report.leaderboard.comparison import Leaderboard, headline_metric, mark
+from mdae.report.leaderboard.figures import COLUMNS, GRID, UNDECIDED, colours, metric_label, shown_name
 
 Lines = list[list[str]]
 CSV_COLUMNS = (
@@ -33,16 +33,20 @@ CSV_COLUMNS = (
 )
 
 
-def curved(board: Board, protocol: str, task: str) -> list[Cell]:
-    """The cells of a task that have a curve, in the order of the board's encoders."""
-    own = [cell for cell in board.cells if (cell.protocol, cell.task.name) == (protocol, task) and cell.curve]
-    order = board.encoders(protocol)
+def curved(leaderboard: Leaderboard, protocol: str, task: str) -> list[Cell]:
+    """The cells of a task that have a curve, in the order of the leaderboard's encoders."""
+    own = [
+        cell
+        for cell in leaderboard.cells
+        if (cell.protocol, cell.task.name) == (protocol, task) and cell.curve
+    ]
+    order = leaderboard.encoders(protocol)
     return sorted(own, key=lambda cell: (cell.modality, order.index(cell.encoder)))
 
 
-def curve_figure(board: Board, protocol: str, task: str) -> Figure:
+def curve_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
     """The ranking figure against the number of subjects learned from, with 95 % bands: a panel a modality."""
-    cells, colour = curved(board, protocol, task), colours(board)
+    cells, colour = curved(leaderboard, protocol, task), colours(leaderboard)
     modalities = list(dict.fromkeys(cell.modality for cell in cells))
     columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
     figure = Figure(figsize=(3.6 * columns + 1.8, 3.0 * lines), layout="constrained")
@@ -52,7 +56,7 @@ def curve_figure(board: Board, protocol: str, task: str) -> Figure:
     for axis, modality in zip(grid, modalities, strict=False):
         sizes: set[int] = set()
         for cell in (cell for cell in cells if cell.modality == modality):
-            metric = headline_metric(cell, board.metric)
+            metric = headline_metric(cell, leaderboard.metric)
             points = [(point.size, point.scores[metric]) for point in cell.curve if metric in point.scores]
             at, found = [size for size, _ in points], [estimate for _, estimate in points]
             sizes.update(at)
@@ -80,12 +84,12 @@ def curve_figure(board: Board, protocol: str, task: str) -> Figure:
         axis.tick_params(labelsize=8, color=UNDECIDED)
         axis.spines[["top", "right"]].set_visible(False)
     handles = {line.get_label(): line for axis in grid for line in axis.get_lines()}
-    names = [shown_name(board, str(name)) for name in handles]
+    names = [shown_name(leaderboard, str(name)) for name in handles]
     figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
-def curve_table(board: Board, protocol: str, task: str) -> tuple[list[str], Lines]:
+def curve_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[list[str], Lines]:
     """A number of labelled subjects and an encoder a row, with the difference from the baseline on the same draws."""
     header = [
         "modality",
@@ -101,21 +105,21 @@ def curve_table(board: Board, protocol: str, task: str) -> tuple[list[str], Line
             cell.modality,
             str(point.size),
             str(len(next(iter(point.values.values())))),
-            shown_name(board, cell.encoder),
+            shown_name(leaderboard, cell.encoder),
             metric_label(metric),
             str(point.scores[metric]),
             "–" if difference is None else str(difference),
         ]
-        for cell, point, metric, difference in _rows(board, protocol, task)
+        for cell, point, metric, difference in _rows(leaderboard, protocol, task)
     ]
 
 
-def curves_csv(board: Board) -> list[list[object]]:
+def curves_csv(leaderboard: Leaderboard) -> list[list[object]]:
     """Every point of every curve as rows of numbers, a header first; the header alone without any curve."""
     rows: list[list[object]] = [list(CSV_COLUMNS)]
-    for protocol in board.protocols:
-        for task in dict.fromkeys(cell.task.name for cell in board.cells):
-            for cell, point, metric, apart in _rows(board, protocol, task):
+    for protocol in leaderboard.protocols:
+        for task in dict.fromkeys(cell.task.name for cell in leaderboard.cells):
+            for cell, point, metric, apart in _rows(leaderboard, protocol, task):
                 own = point.scores[metric]
                 draws = len(next(iter(point.values.values())))
                 rows.append(
@@ -126,15 +130,17 @@ def curves_csv(board: Board) -> list[list[object]]:
     return rows
 
 
-def _rows(board: Board, protocol: str, task: str) -> Iterator[tuple[Cell, CurvePoint, str, Estimate | None]]:
+def _rows(
+    leaderboard: Leaderboard, protocol: str, task: str
+) -> Iterator[tuple[Cell, CurvePoint, str, Estimate | None]]:
     """By modality and number of subjects, then by encoder."""
-    cells = curved(board, protocol, task)
+    cells = curved(leaderboard, protocol, task)
     for modality in dict.fromkeys(cell.modality for cell in cells):
         own = [cell for cell in cells if cell.modality == modality]
-        baseline = next((cell for cell in own if cell.encoder == board.baseline), None)
+        baseline = next((cell for cell in own if cell.encoder == leaderboard.baseline), None)
         for size in sorted({point.size for cell in own for point in cell.curve}):
             for cell in own:
-                metric = headline_metric(cell, board.metric)
+                metric = headline_metric(cell, leaderboard.metric)
                 point = _at(cell, size)
                 if point is not None and metric in point.scores:
                     yield cell, point, metric, _difference(cell, baseline, size, metric)

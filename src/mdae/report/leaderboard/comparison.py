@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation.features.extractors import BASELINE, POSITION, UNTRAINED
-from mdae.evaluation.results.reader import Cell
-from mdae.evaluation.statistics.intervals import Estimate
-from mdae.evaluation.statistics.paired import (
+from mdae.evaluation.features.clinical import CLINICAL
+from mdae.evaluation.features.extractors import POSITION, UNTRAINED
+from mdae.evaluation.features.histogram import BASELINE
+from mdae.evaluation.features.small_cnn import CNN
+from mdae.evaluation.results.paired import (
     NOT_COMPARED,
     Difference,
     SubjectDraws,
@@ -20,6 +21,8 @@ from mdae.evaluation.statistics.paired import (
     compare_averages,
     sign_of,
 )
+from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.tasks.record import Reference
 
@@ -73,7 +76,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """All of it.
 
     Attributes:
@@ -165,10 +168,16 @@ def mark(encoder: str) -> str:
     """What an encoder's name says that a reader must not miss."""
     if encoder.startswith((BASELINE, POSITION)):
         return "trivial baseline"
+    if encoder.startswith(f"{CLINICAL}:"):
+        return "no image"
+    if encoder.partition("-")[0] == CNN:
+        return "from scratch"
     return "not pre-trained" if encoder.startswith(UNTRAINED) else ""
 
 
-def make_board(cells: Sequence[Cell], baseline: str, metric: str | None = None, seed: int = 0) -> Board:
+def make_leaderboard(
+    cells: Sequence[Cell], baseline: str, metric: str | None = None, seed: int = 0
+) -> Leaderboard:
     """Compare every encoder with the baseline.
 
     Args:
@@ -193,7 +202,7 @@ def make_board(cells: Sequence[Cell], baseline: str, metric: str | None = None, 
         raise ConfigError(f"no task has the figure {metric!r}", mend=f"use one of {', '.join(figures)}")
     draws = SubjectDraws(cells, seed)
     entries = _entries(cells, baseline, draws)
-    return Board(baseline, metric, list(cells), entries, _means(cells, baseline, metric, draws))
+    return Leaderboard(baseline, metric, list(cells), entries, _means(cells, baseline, metric, draws))
 
 
 def _entries(cells: Sequence[Cell], baseline: str, draws: SubjectDraws) -> list[Entry]:
@@ -263,35 +272,48 @@ def _weights_on(cell: Cell) -> tuple[str, str]:
     return cell.weights or cell.fingerprint, cell.task.name
 
 
-def warnings(board: Board) -> Iterator[str]:
+def warnings(leaderboard: Leaderboard) -> Iterator[str]:
     """What makes a table less than fair, to be read before it."""
-    yield from _without_baseline(board)
-    for protocol in board.protocols:
-        shown = {name: board.trials(protocol, name) for name in board.encoders(protocol)}
+    yield from _without_baseline(leaderboard)
+    for protocol in leaderboard.protocols:
+        shown = {name: leaderboard.trials(protocol, name) for name in leaderboard.encoders(protocol)}
         if len(set(shown.values())) > 1:
             numbers = ", ".join(f"{name} {number}" for name, number in shown.items())
             yield (
                 f"{protocol}: unequal numbers of configurations of the same weights on the same subjects ({numbers}); "
                 "more trials find more by chance."
             )
-    exposed = {(cell.encoder, cell.task.name): cell.exposure for cell in board.cells if cell.exposure}
-    for (encoder, task), what in exposed.items():
-        yield f"{task} is not unseen to {encoder}: {what}."
-    seen = {(cell.encoder, cell.task.name): cell.seen for cell in board.cells if cell.seen}
+    exposed = {(cell.encoder, cell.task.name): cell.exposure for cell in leaderboard.cells}
+    for (encoder, task), exposure in exposed.items():
+        if exposure.contaminated:
+            yield f"{task} is not unseen to {encoder}: {exposure.what}."
+    unknown: dict[tuple[str, str], list[str]] = {}
+    for (encoder, task), exposure in exposed.items():
+        if exposure.mark == "unknown":
+            unknown.setdefault((encoder, exposure.what), []).append(task)
+    for (encoder, what), tasks in unknown.items():
+        yield f"Unknown whether {encoder} was pre-trained on people of {', '.join(tasks)}: {what}."
+    seen = {(cell.encoder, cell.task.name): cell.seen for cell in leaderboard.cells if cell.seen}
     for (encoder, task), number in seen.items():
         yield f"{number} scans of {task} were in the pre-training of {encoder}: to it they are not unseen."
 
 
-def _without_baseline(board: Board) -> Iterator[str]:
+def _without_baseline(leaderboard: Leaderboard) -> Iterator[str]:
     """Which trivial baseline is missing: of whole scans an intensity histogram, of masks the place and intensities."""
-    trivial = {cell.protocol for cell in board.cells if mark(cell.encoder) == "trivial baseline"}
-    whole = [cell for cell in board.cells if cell.task.kind != "segmentation"]
-    if whole and not trivial & {cell.protocol for cell in whole}:
+    baselines = ("trivial baseline", "from scratch")
+    trivial = {cell.protocol for cell in leaderboard.cells if mark(cell.encoder) in baselines}
+    whole = {cell.protocol for cell in leaderboard.cells if cell.task.kind != "segmentation"}
+    if whole == {"finetune"} and not trivial:
+        yield (
+            "No trivial baseline is among these results, so nobody can tell what a small network would learn from the "
+            f"labels alone. `mdae evaluate --encoder {CNN} --task TASK --data FOLDER` adds one."
+        )
+    elif whole and not trivial & whole:
         yield (
             "No trivial baseline is among these results, so nobody can tell what an intensity histogram would reach. "
             f"`mdae evaluate --encoder {BASELINE} --task TASK --data FOLDER` adds one."
         )
-    few = dict.fromkeys(cell.protocol for cell in board.cells if cell.task.kind == "segmentation")
+    few = dict.fromkeys(cell.protocol for cell in leaderboard.cells if cell.task.kind == "segmentation")
     for protocol in few:
         if protocol not in trivial and not protocol.startswith("nnunet"):
             beside = " --with-position" if protocol.endswith("+position") else ""
@@ -302,28 +324,28 @@ def _without_baseline(board: Board) -> Iterator[str]:
             )
 
 
-def remarks(board: Board) -> Iterator[str]:
+def remarks(leaderboard: Leaderboard) -> Iterator[str]:
     """What else a reader of the table should know: how was chosen, and what could not be compared."""
-    for protocol in board.protocols:
-        cells = [cell for cell in board.cells if cell.protocol == protocol]
-        if not any(cell.encoder == board.baseline for cell in cells):
-            yield f"{board.baseline} has no results by {protocol}, so nothing is compared there."
+    for protocol in leaderboard.protocols:
+        cells = [cell for cell in leaderboard.cells if cell.protocol == protocol]
+        if not any(cell.encoder == leaderboard.baseline for cell in cells):
+            yield f"{leaderboard.baseline} has no results by {protocol}, so nothing is compared there."
         ways = dict.fromkeys(cell.selection for cell in cells if cell.selection)
         for way in ways:
             who = dict.fromkeys(cell.encoder for cell in cells if cell.selection == way)
             yield f"{protocol}{'' if len(ways) == 1 else ' of ' + ', '.join(who)}: {way}."
-    yield from _gaps(board)
+    yield from _gaps(leaderboard)
 
 
-def _gaps(board: Board) -> Iterator[str]:
+def _gaps(leaderboard: Leaderboard) -> Iterator[str]:
     """Refusals, comparisons that could not be made, and those on fewer subjects than were scored."""
     refused: dict[tuple[str, ...], list[str]] = {}
-    for cell in board.cells:
+    for cell in leaderboard.cells:
         if cell.refused:
             refused.setdefault((*cell.place, cell.refused), []).append(cell.encoder)
     for (protocol, task, modality, reason), encoders in refused.items():
         yield f"{task}, {modality}, {protocol}: refused for {', '.join(encoders)}, {reason}."
-    for entry in board.headlines():
+    for entry in leaderboard.headlines():
         cell, where = entry.cell, f"{entry.cell.encoder}, {entry.cell.task.name}, {entry.cell.modality}"
         if entry.reason:
             yield f"{where}, {cell.protocol}: not compared, {entry.reason}."

@@ -12,8 +12,8 @@ import pytest
 from mdae.cli import main
 from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.statistics.curve import CurvePoint, curve_estimate
-from mdae.report.board import make_board, warnings
-from mdae.report.curves import curve_figure, curve_table
+from mdae.report.leaderboard.comparison import make_leaderboard, warnings
+from mdae.report.leaderboard.curves import curve_figure, curve_table
 from mdae.seeding import numpy_generator
 from tests.evaluation.cells import evaluation, made_up_result, made_up_task, write
 
@@ -41,7 +41,7 @@ def results(tmp_path_factory) -> Path:
 
 
 def test_the_table_compares_on_the_same_draws(results):
-    board = make_board(read_results([results]), "theirs")
+    board = make_leaderboard(read_results([results]), "theirs")
     _, lines = curve_table(board, "voxels+position", "organ")
     assert [(line[1], line[2], line[3]) for line in lines] == [
         (size, draws, name)
@@ -54,7 +54,7 @@ def test_the_table_compares_on_the_same_draws(results):
 
 
 def test_the_figure_has_a_band_an_encoder(results):
-    figure = curve_figure(make_board(read_results([results]), "theirs"), "voxels+position", "organ")
+    figure = curve_figure(make_leaderboard(read_results([results]), "theirs"), "voxels+position", "organ")
     (axis,) = figure.axes
     assert [line.get_label() for line in axis.get_lines()] == ["ours", "theirs"] and len(
         axis.collections
@@ -73,5 +73,7 @@ def test_page_and_files_have_them(results, tmp_path):
 
 
 def test_of_segmentations_the_place_is_the_baseline_that_is_missed(results):
-    (said,) = (line for line in warnings(make_board(read_results([results]), "theirs")) if "trivial" in line)
+    (said,) = (
+        line for line in warnings(make_leaderboard(read_results([results]), "theirs")) if "trivial" in line
+    )
     assert "--encoder position --protocol voxels --with-position" in said and "histogram" not in said

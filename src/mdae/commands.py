@@ -1,0 +1,105 @@
+"""The commands, in the groups that help shows them in; torch-free, so that help is instant."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import operator
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Group
+from rich.table import Table
+
+from mdae.data.check import CheckConfig
+from mdae.data.download import DownloadConfig
+from mdae.data.prepare import PrepareConfig
+from mdae.data.splits import SplitConfig
+from mdae.data.synth import SynthConfig
+from mdae.errors import ConfigError
+from mdae.evaluation.configs import (
+    EmbedConfig,
+    EncodersConfig,
+    EvaluateConfig,
+    ProbeConfig,
+    ReconstructConfig,
+    TasksConfig,
+)
+from mdae.inference.config import FitConfig, PredictConfig
+from mdae.interop.configs import CardConfig, ExportConfig, PushConfig
+from mdae.options import ObjectivesConfig
+from mdae.report.config import DemoConfig
+from mdae.report.leaderboard.config import LeaderboardConfig
+from mdae.sweep.config import SweepConfig
+from mdae.training.config import PretrainConfig
+
+GROUPS: dict[str, dict[str, type]] = {
+    "data": {
+        "download": DownloadConfig,
+        "prepare": PrepareConfig,
+        "check": CheckConfig,
+        "split": SplitConfig,
+        "synth": SynthConfig,
+    },
+    "train": {
+        "pretrain": PretrainConfig,
+        "objectives": ObjectivesConfig,
+        "sweep": SweepConfig,
+        "demo": DemoConfig,
+    },
+    "use": {
+        "embed": EmbedConfig,
+        "fit": FitConfig,
+        "predict": PredictConfig,
+        "reconstruct": ReconstructConfig,
+    },
+    "evaluate": {
+        "probe": ProbeConfig,
+        "tasks": TasksConfig,
+        "encoders": EncodersConfig,
+        "evaluate": EvaluateConfig,
+        "leaderboard": LeaderboardConfig,
+    },
+    "share": {"export": ExportConfig, "card": CardConfig, "push": PushConfig},
+}
+COMMANDS = {name: config for group in GROUPS.values() for name, config in group.items()}
+SHORT = (PrepareConfig, PretrainConfig)  # whose groups of options have no prefix
+
+
+def _command(name: str, config: type) -> Any:
+    marks = (tyro.conf.OmitArgPrefixes,) if config in SHORT else ()
+    return Annotated[(config, *marks, tyro.conf.subcommand(name, prefix_name=False))]  # type: ignore[valid-type]
+
+
+Command: Any = functools.reduce(operator.or_, (_command(name, config) for name, config in COMMANDS.items()))
+
+
+def require_command(word: str) -> None:
+    """Raises `ConfigError` for a first word that is no command; options are left to the parser."""
+    if word in COMMANDS or word.startswith("-"):
+        return
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    mend = f"did you mean mdae {near[0]}?" if near else "see mdae --help"
+    raise ConfigError(f"no command {word!r}", mend=mend)
+
+
+def help_text() -> Group:
+    """Every command with what it does, by group."""
+    table = Table.grid(padding=(0, 2))
+    for group, commands in GROUPS.items():
+        table.add_row(f"[bold]{group}[/bold]", "")
+        for name, config in commands.items():
+            table.add_row(f"  {name}", _summary(config))
+    return Group(
+        "mdae COMMAND ...: Masked-Diffusion Autoencoders for 3D medical scans",
+        "",
+        table,
+        "",
+        "mdae COMMAND --help tells a command's options; mdae --version the version",
+    )
+
+
+def _summary(config: type) -> str:
+    """The first sentence of what a command says of itself."""
+    first = " ".join((config.__doc__ or "").split("\n\n")[0].split())
+    return first.split(". ")[0].rstrip(".")

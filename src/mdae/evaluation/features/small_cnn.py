@@ -1,0 +1,84 @@
+"""The second trivial baseline: a small 3D CNN that learns from the labels alone, as most studies would begin.
+
+Five convolutions of stride 2 on the middle of the head at 2 mm, each with a normalisation over groups of channels, and
+the means of the last one's channels. A normalisation over each channel alone would make all those means alike.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from torch import Tensor, nn
+
+from mdae.data.preprocess import PreparedScan, Preprocessing
+from mdae.errors import ConfigError
+from mdae.evaluation.features.histogram import OF_NO_SCAN
+from mdae.interop.backbone import Backbone
+from mdae.interop.raw import centred, prepare_by
+from mdae.seeding import torch_generator
+from mdae.types import Shape3
+
+CNN = "cnn"
+WIDTHS = (16, 32, 64, 128, 128)
+PATCH: Shape3 = (96, 96, 96)
+CONTRACT = Preprocessing(spacing_mm=(2.0, 2.0, 2.0))
+
+
+class SmallCNN(nn.Module):
+    """Volumes (B, C, D, H, W) to features (B, 128).
+
+    Args:
+        seed: of the weights.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        layers = []
+        for before, width in zip((1, *WIDTHS), WIDTHS, strict=False):
+            convolution = nn.Conv3d(before, width, 3, stride=2, padding=1, bias=False)
+            layers.append(nn.Sequential(convolution, nn.GroupNorm(8, width), nn.ReLU()))
+        self.layers = nn.ModuleList(layers)
+        generator = torch_generator(seed, "cnn")
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                spread = (2 / module.weight[0].numel()) ** 0.5
+                nn.init.normal_(module.weight, 0.0, spread, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x.float().mean(dim=(2, 3, 4))
+
+
+def is_cnn(spec: str) -> bool:
+    """Whether it reads cnn or cnn:SEED."""
+    return spec.partition(":")[0] == CNN
+
+
+def small_cnn(spec: str) -> Backbone:
+    """The network of cnn or cnn:SEED, to be fitted by fine-tuning; raises `ConfigError` for another seed."""
+    seed = spec.partition(":")[2] or "0"
+    if not seed.isdecimal():
+        raise ConfigError(f"a seed of {seed!r}", mend=f"write {CNN} or {CNN}:1, say")
+    network = SmallCNN(int(seed)).eval()
+
+    def to_input(prepared: PreparedScan) -> np.ndarray:
+        return centred(prepared.data, PATCH, prepared.record.background)
+
+    return Backbone(
+        name=CNN if seed == "0" else f"{CNN}-{int(seed)}",
+        identity=f"{CNN} {int(seed)}",
+        network=network,
+        preprocessing={"contract": CONTRACT.to_dict(), "fit": "middle window"},
+        prepare=functools.partial(prepare_by, contract=CONTRACT),
+        to_input=to_input,
+        patch=PATCH,
+        num_features=WIDTHS[-1],
+        stem="layers.0.0",
+        groups=list(network.layers),
+        source="random weights",
+        pretraining=OF_NO_SCAN,
+        spacing_mm=CONTRACT.spacing_mm,
+        scratch=True,
+    )

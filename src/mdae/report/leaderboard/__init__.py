@@ -1,0 +1,1 @@
+"""Encoders side by side: compared, drawn, and written as tables and a page."""
