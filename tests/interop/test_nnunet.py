@@ -197,7 +197,7 @@ def test_features_of_a_stripped_brain_are_those_that_the_encoder_knows():
         np.linalg.norm(features(normalised(p)) - known) / np.linalg.norm(known)
         for p in (adapted(plans), plans)
     ]
-    assert changes[0] < 0.5 * changes[1], changes
+    assert changes[0] < 0.03 < changes[1], changes
 
 
 def test_other_files_and_patches_are_refused():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from mdae.evaluation.statistics.intervals import Estimate, furthest_from_perfect
+from mdae.evaluation.statistics.intervals import Estimate, degrees_of_freedom, furthest_from_perfect
 
 
 def delong(
@@ -16,7 +16,9 @@ def delong(
 ) -> tuple[Estimate, float]:
     """The difference of two AUROCs on the same rows, its 95 % interval and two-sided p (DeLong 1988).
 
-    Every row counts as a subject of its own. By mid-ranks, as Sun and Xu (2014).
+    Every row counts as a subject of its own. By mid-ranks, as Sun and Xu (2014). The error's degrees of freedom are
+    those of its two classes (`degrees_of_freedom`): by the normal distribution, intervals of 5 against 200 held the
+    truth in 86 to 96 % of studies.
 
     Args:
         labels: (N,) of 0 and 1, at least two of each.
@@ -28,10 +30,13 @@ def delong(
     """
     areas, covariance = delong_covariance(labels, np.stack([first, second]))
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    fewest = min(int((labels == value).sum()) for value in (0, 1))
-    same = np.array_equal(first, second)
+    sizes = [int((labels == value).sum()) for value in (1, 0)]
     return difference_test(
-        float(areas[0] - areas[1]), widening * math.sqrt(max(variance, 0.0)), fewest=fewest, same=same
+        float(areas[0] - areas[1]),
+        widening * math.sqrt(max(variance, 0.0)),
+        fewest=min(sizes),
+        dof=degrees_of_freedom(sizes),
+        same=np.array_equal(first, second),
     )
 
 
