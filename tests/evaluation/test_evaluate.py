@@ -19,7 +19,7 @@ from mdae.cli import main
 from mdae.data.preprocess import Preprocessing
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.errors import ConfigError, DataError
-from mdae.evaluation import evaluate as evaluate_module
+from mdae.evaluation import whole_scans
 from mdae.evaluation.cohort import COPIES, Cohort, copies, find_cohort, split_parts
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
@@ -522,10 +522,10 @@ def test_scans_of_the_pre_training_are_counted_among_those_that_are_scored(brats
     order = np.argsort(cohort.labels, kind="stable")
     names = cohort.subjects[order]
     pd.DataFrame({"subject": names, "split": parts}).to_csv(tmp_path / "split.csv", index=False)
-    plain = evaluate_module.overlap
+    plain = whole_scans.overlap
     asked = []
     monkeypatch.setattr(
-        evaluate_module, "overlap", lambda known, hashes: asked.append(set(hashes)) or plain(known, hashes)
+        whole_scans, "overlap", lambda known, hashes: asked.append(set(hashes)) or plain(known, hashes)
     )
     run(tmp_path / "whole", modalities=("t1",))
     run(tmp_path / "part", modalities=("t1",), split=tmp_path / "split.csv")
