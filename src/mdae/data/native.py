@@ -8,6 +8,8 @@ from nibabel import orientations
 from mdae.data.preprocess import PreparedRecord, ras_geometry, to_ras
 from mdae.data.resample import AxisMap, inside, resample
 
+UNLABELLED = -1  # of voxels that nobody labelled
+
 
 def to_native(data: np.ndarray, record: PreparedRecord, *, order: int = 1, fill: float = 0.0) -> np.ndarray:
     """A volume on the prepared grid (D, H, W) brought to the source file's own voxels; float32.
@@ -43,3 +45,16 @@ def to_prepared(data: np.ndarray, record: PreparedRecord, *, order: int = 0) -> 
 def denormalise(data: np.ndarray, record: PreparedRecord) -> np.ndarray:
     """Prepared values to the source's intensities."""
     return data * np.float32(record.std) + np.float32(record.mean)
+
+
+def labels_on_grid(mask: np.ndarray, record: PreparedRecord, ignore: int | None) -> np.ndarray:
+    """At each prepared voxel the label with the largest share of it, so that thick slices leave no steps."""
+    values = np.unique(mask)
+    best = np.full(record.shape, -1.0, dtype=np.float32)
+    labels = np.zeros(record.shape, dtype=np.int16)
+    for value in values.tolist():
+        share = to_prepared((mask == value).astype(np.float32), record, order=1)
+        larger = share > best
+        best[larger] = share[larger]
+        labels[larger] = UNLABELLED if value == ignore else value
+    return labels

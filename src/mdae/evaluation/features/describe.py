@@ -12,13 +12,13 @@ from mdae.data.formats import is_scan
 from mdae.data.io import write_nifti_series
 from mdae.data.label_file import read_label_map, same_grid
 from mdae.data.mask_names import MaskNames
+from mdae.data.native import labels_on_grid
 from mdae.errors import DataError, ScanError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.features.extractors import Extractor
 from mdae.evaluation.features.items import Item, Loaded
 from mdae.evaluation.features.maps import embed_regions, native_maps
-from mdae.evaluation.segment.volumes import labels_on_grid
 
 WHOLE = ""  # the region of a row that is of all of a scan
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from mdae.data.formats import is_scan, scan_stem
+from mdae.data.native import labels_on_grid
 from mdae.data.stack import Stack, read
 from mdae.data.store import StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.nnunet.dataset import read_labels
 from mdae.evaluation.online.probe import encoder_of
-from mdae.evaluation.segment.volumes import labels_on_grid
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS
 from mdae.evaluation.statistics.overlap import dice
 from mdae.evaluation.statistics.scores import mean_scores

@@ -9,12 +9,12 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
-from mdae.data.native import to_native, to_prepared
+from mdae.data.native import UNLABELLED as UNLABELLED
+from mdae.data.native import labels_on_grid, to_native
 from mdae.data.preprocess import PreparedRecord, PreparedScan
 from mdae.data.resample import AxisMap, inside, resample
 from mdae.types import Shape3, Spacing, shape3
 
-UNLABELLED = -1  # of voxels that nobody labelled
 ML = 1000.0  # cubic millimetres
 
 
@@ -108,19 +108,6 @@ def labelled(
     """
     first = scans if isinstance(scans, PreparedScan) else scans[0]
     return LabelledVolume(subject, volume_of(scans), labels_on_grid(mask, first.record, ignore))
-
-
-def labels_on_grid(mask: np.ndarray, record: PreparedRecord, ignore: int | None) -> np.ndarray:
-    """At each prepared voxel the label with the largest share of it, so that thick slices leave no steps."""
-    values = np.unique(mask)
-    best = np.full(record.shape, -1.0, dtype=np.float32)
-    labels = np.zeros(record.shape, dtype=np.int16)
-    for value in values.tolist():
-        share = to_prepared((mask == value).astype(np.float32), record, order=1)
-        larger = share > best
-        best[larger] = share[larger]
-        labels[larger] = UNLABELLED if value == ignore else value
-    return labels
 
 
 def native_probabilities(probabilities: np.ndarray, record: PreparedRecord) -> np.ndarray:
