@@ -11,6 +11,7 @@ from mdae.evaluation.probing.cross_validation import (
     choose,
     cross_validate,
     folds_by_subject,
+    hold_out,
     numbers_to_one_scale,
     probability_of,
     to_one_scale,
@@ -86,6 +87,9 @@ def test_standardisation_is_learned_in_the_training_part():
     part = next(test for _, test in folds_by_subject(y, names, 4, key(0, "folds", 0) % 2**32) if 3 in test)
     before, after = (cross_validate(LINEAR, z, y, names, folds=4, repeats=1).scores for z in (x, far))
     others = part[part != 3]
+    assert np.array_equal(before[others], after[others])
+    parts = np.where(np.isin(np.arange(40), part), "test", "train")
+    before, after = (hold_out(LINEAR, z, y, names, parts, 0).scores for z in (x, far))
     assert np.array_equal(before[others], after[others])
 
 

@@ -58,3 +58,12 @@ def test_a_held_out_part_is_scored_by_one_model():
     parts = np.where(np.arange(90) % 3 == 0, "test", "train")
     scored = hold_out(multiclass(3), x, y, names, parts, 0)
     assert macro_area(y[parts == "test"], scored.scores[parts == "test"]) > 0.8 and len(scored.chosen) == 1
+
+
+def test_a_rare_class_of_several_is_fitted_as_a_frequent_one():
+    labels = np.repeat([0, 1, 2], [140, 140, 20])
+    x = numpy_generator(2, "rare").standard_normal((300, 2))
+    x[labels == 1, 0] += 1.5
+    x[labels == 2, 1] += 1.5
+    rare = multiclass(3).fit(x, labels, 1.0)(x)[:, 2] > 0
+    assert rare[labels == 2].mean() > 0.7 and rare[labels != 2].mean() < 0.35
