@@ -35,7 +35,7 @@ def measure(network: str, side: int, batch: int) -> dict[str, Any]:
         "side": side,
         "batch": batch,
         **{f"{name}_s": sorted(own)[len(own) // 2] / STEPS_A_ROUND for name, own in seconds.items()},
-        f"{many}/{few}": median_ratio(seconds[many], seconds[few]),
+        f"{many}/{few}": median_ratio(seconds[few], seconds[many]),
         **{f"{name}_gib": peak_memory_gib([*where, "--channels", name]) for name in steps},
     }
 

@@ -268,6 +268,8 @@ def test_a_model_of_one_contrast_begins_one_of_several(model, together, tmp_path
     x, t = torch.randn(1, 1, 16, 16, 16, generator=torch_generator(0, "x")), torch.tensor([0.4])
     again, before = network(x.repeat(1, 3, 1, 1, 1), t), source(x, t)
     torch.testing.assert_close(again, before.repeat(1, 3, 1, 1, 1), rtol=1e-4, atol=1e-4)
+    wide, one = (own.encoder.get_submodule(own.stem).weight for own in (network, source))
+    torch.testing.assert_close(wide.sum(1), one[:, 0])  # which a normalisation right behind would hide
     said = "\n".join(run.begun.lines())
     assert "repeated for 3 channels" in said and "predicts other channels" not in said
 
