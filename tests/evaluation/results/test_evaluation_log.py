@@ -32,7 +32,8 @@ def test_three_poolings_under_three_names_are_three_trials(tmp_path):
 
 
 def test_other_weights_begin_another_count(tmp_path):
-    assert [trial(tmp_path, "abc", weights=name) for name in ("v", "w", "w")] == [1, 1, 1]
+    tried = [trial(tmp_path, "abc", weights=name, pool=pool) for name, pool in ("vm", "wx", "wx", "wm")]
+    assert tried == [1, 1, 1, 2]
 
 
 def test_subjects_that_overlap_count_and_others_do_not(tmp_path):
