@@ -21,7 +21,7 @@ from tyro.conf import Positional
 from benchmarks.common import machine
 from mdae.sweep.spec import read_spec
 from recipes.field import FieldConfig, questions
-from recipes.page import CONTRASTS, PAGE, PLACES, RESULTS, SURE, filled
+from recipes.page import CONTRASTS, PAGE, PLACES, RESULTS, SURE, filled, tables
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "does-it-help.png"
 
@@ -105,7 +105,7 @@ def collect(out: Path, results: Path, page_picture: Path) -> None:
 def main(out: Positional[Path]) -> None:
     """Collect from OUT."""
     collect(out, RESULTS, PICTURE)
-    PAGE.write_text(filled(PAGE.read_text(), RESULTS))
+    PAGE.write_text(filled(PAGE.read_text(), tables(RESULTS)))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
 """The tables of a page, written from `recipes/results/`: nobody copies a figure by hand.
 
 Between `<!-- table: NAME -->` and `<!-- end -->` of `docs/does-it-help.md` stands what this makes of its CSV;
-`python -m recipes.collect` puts it there.
+`python -m recipes.collect` puts it there, or `python -m recipes.few_labels_page`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "does-it-help.md"
-PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 CONTRASTS = ("T2w", "FLAIR")
 PLACES = {"T2w": "T2w, seen", "FLAIR": "FLAIR, never seen", "all": "both"}  # seen in pre-training, that is
 SURE = 0.05  # Holm's p below which a difference is set in bold
@@ -89,7 +89,6 @@ def tables(results: Path) -> dict[str, str]:
     return found
 
 
-def filled(page: str, results: Path) -> str:
-    """The page with the tables of the results in their places; raises KeyError for a table that is not there."""
-    found = tables(results)
-    return PLACE.sub(lambda match: match[1] + found[match[2]] + match[3], page)
+def filled(page: str, found: Mapping[str, str]) -> str:
+    """The page with tables in their places; places of other tables stay as they are."""
+    return PLACE.sub(lambda match: match[1] + found.get(match[2], match[3]) + match[4], page)

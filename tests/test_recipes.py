@@ -11,7 +11,7 @@ import pytest
 
 from mdae.objectives import OBJECTIVES
 from mdae.sweep.spec import read_spec
-from recipes import collect, field, page
+from recipes import collect, few_labels, few_labels_page, field, page
 
 UNSHOWN = {"field-linear", "time-linear"}  # beside the table of the readout they say nothing more
 
@@ -62,8 +62,15 @@ def test_a_small_field_is_asked_everything_and_goes_on_where_it_was_left(tmp_pat
 
 def test_the_tables_of_the_page_are_those_of_the_results():
     text = page.PAGE.read_text()
-    assert page.filled(text, page.RESULTS) == text, "python -m recipes.collect writes them"
-    assert set(page.tables(page.RESULTS)) - set(re.findall(r"<!-- table: ([\w-]+) -->", text)) <= UNSHOWN
+    few = few_labels_page.tables(
+        few_labels_page.Study(few_labels.read_rows(few_labels.RESULTS / "hippocampus.csv"))
+    )
+    found = page.tables(page.RESULTS) | few
+    assert page.filled(text, found) == text, (
+        "python -m recipes.collect and recipes.few_labels_page write them"
+    )
+    places = set(re.findall(r"<!-- table: ([\w-]+) -->", text))
+    assert places <= set(found) and set(found) - places <= UNSHOWN
 
 
 def test_a_table_shows_the_difference_and_sets_a_sure_one_in_bold():

@@ -11,9 +11,9 @@ import pytest
 from nilearn import datasets
 from scipy import ndimage
 
-from mdae.data.anatomy import load_template
+from mdae.data.anatomy import TISSUES, load_template
 from mdae.data.sources import discover
-from mdae.data.synth import SynthConfig, has_lesions, make_subject, synthesise
+from mdae.data.synth import SynthConfig, has_lesions, make_subject, synthesise, tissue_labels
 from mdae.errors import ConfigError, DataError
 
 
@@ -82,6 +82,30 @@ def test_tissues_have_the_contrast_of_their_names(tmp_path):
     )
     assert np.median(t2[white]) < np.median(t2[brain]) < np.median(t2[fluid])
     assert np.median(flair[fluid]) < np.median(flair[brain])
+
+
+def test_tissues_are_where_their_names_say(tmp_path):
+    make_subject(config(tmp_path, spacing_mm=3.0), 1)
+    image = nib.load(tissue_labels(tmp_path, "sub-0001"))
+    labels, t1 = np.asarray(image.dataobj), voxels(tmp_path, 1, "T1w")
+    assert not labels[t1 == 0].any() and set(np.unique(labels)) == {0, *TISSUES}
+    grey, white, deep, fluid = (labels == number for number in TISSUES)
+    assert np.median(t1[fluid]) < np.median(t1[grey]) < np.median(t1[white])
+    assert abs(np.median(t1[deep]) - np.median(t1[grey])) < 0.1 * np.median(t1[grey]), "told by place alone"
+    for part in (deep, fluid):
+        assert np.abs(middle_mm(part, image.affine) - [0, -5, 10]).max() < 16
+        assert 15 < part.sum() * 0.027 < 60, "millilitres"
+    assert grey.sum() > 10 * deep.sum()
+
+
+def test_displacements_are_as_large_as_wanted(tmp_path):
+    for warp_mm in (0.0, 2.5, 6.0):
+        make_subject(config(tmp_path / str(warp_mm), spacing_mm=4.0, warp_mm=warp_mm), 1)
+    still, usual, far = (
+        np.asarray(nib.load(tissue_labels(tmp_path / name, "sub-0001")).dataobj)
+        for name in ("0.0", "2.5", "6.0")
+    )
+    assert 0.02 < (usual != still).mean() < 0.7 * (far != still).mean()
 
 
 def test_a_subject_depends_on_seed_and_number_alone(tmp_path):

@@ -27,7 +27,14 @@ TISSUE_SPREAD = 0.07  # relative, of each tissue's mean between subjects and con
 TEXTURE, TEXTURE_MM = 0.03, 4.0  # within tissue: relative amplitude, and how smooth
 BIAS, BIAS_MM = 0.08, 60.0  # the coil's shading: log amplitude, and how smooth
 NOISE = (0.02, 0.05)  # Rician, between scans
-WARP_MM = 2.5  # standard deviation of the displacements
+WARP_MM = 2.5  # standard deviation of the displacements, unless others are wanted
+TISSUES = {1: "grey matter", 2: "white matter", 3: "deep grey matter", 4: "ventricles"}
+DEEP_MM = (
+    (-31, 31),
+    (-32, 22),
+    (-8, 22),
+)  # MNI152's box around basal ganglia and thalamus: grey matter in it is deep
+INNER_MM = ((-30, 30), (-46, 36), (-6, 30))  # around the ventricles: the largest fluid in it
 CONTROL_MM = 45.0  # between the points that displace freely
 ROOM_BELOW = (
     14  # slices of 1 mm taken from the empty top: the template's brainstem ends at its grid's lower face
@@ -44,6 +51,7 @@ class Template:
     wm: np.ndarray
     brain: np.ndarray
     lesion_prior: np.ndarray  # flat, sums to 1
+    regions: np.ndarray  # uint8: 3 where grey matter is deep, 4 where fluid is the ventricles', as in TISSUES
     affine: np.ndarray
     spacing_mm: float
 
@@ -83,8 +91,30 @@ def load_template(spacing_mm: float) -> Template:
         ]
     )
     return Template(
-        gm.clip(0, 1), wm.clip(0, 1), brain, _lesion_prior(gm, wm, brain, spacing_mm), grid, spacing_mm
+        gm=gm.clip(0, 1),
+        wm=wm.clip(0, 1),
+        brain=brain,
+        lesion_prior=_lesion_prior(gm, wm, brain, spacing_mm),
+        regions=_regions(brain - gm - wm, grid, spacing_mm),
+        affine=grid,
+        spacing_mm=spacing_mm,
     )
+
+
+def _regions(fluid: np.ndarray, affine: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """Around which grey matter is deep and which fluid is the ventricles'."""
+
+    def inside(box: tuple[tuple[int, int], ...]) -> np.ndarray:
+        places = [affine[axis, axis] * np.arange(n) + affine[axis, 3] for axis, n in enumerate(fluid.shape)]
+        kept = [(low <= own) & (own <= high) for own, (low, high) in zip(places, box, strict=True)]
+        return np.asarray(kept[0][:, None, None] & kept[1][None, :, None] & kept[2])
+
+    regions = np.where(inside(DEEP_MM), 3, 0).astype(np.uint8)
+    parts, count = ndimage.label((fluid > 0.5) & inside(INNER_MM))
+    if count:
+        largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        regions[ndimage.binary_dilation(largest, iterations=max(1, round(4 / spacing_mm)))] = 4
+    return regions
 
 
 def _lesion_prior(gm: np.ndarray, wm: np.ndarray, brain: np.ndarray, spacing_mm: float) -> np.ndarray:
@@ -138,12 +168,25 @@ class Anatomy:
 
     tissues: np.ndarray
     lesion: np.ndarray | None  # 0 where there is none, else between FAINT and 1
+    regions: np.ndarray  # uint8, as the template's
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The tissue of each voxel by `TISSUES`, (D, H, W) uint8: that with the largest share; 0 for fluid outside of
+        the ventricles and what is no brain."""
+        most = np.where(self.tissues.sum(axis=0) > 0, self.tissues.argmax(axis=0), -1)
+        labels = np.zeros(most.shape, dtype=np.uint8)
+        for tissue, label, region in ((1, 1, None), (2, 2, None), (1, 3, 3), (0, 4, 4)):
+            labels[(most == tissue) & (True if region is None else self.regions == region)] = label
+        return labels
 
 
-def draw_anatomy(template: Template, seed: int, subject: int, lesions: Lesions | None) -> Anatomy:
-    """Deform the template; the lesions are carried along."""
+def draw_anatomy(
+    template: Template, seed: int, subject: int, lesions: Lesions | None, warp_mm: float = WARP_MM
+) -> Anatomy:
+    """Deform the template, by displacements of a standard deviation of `warp_mm`; the lesions are carried along."""
     rng = numpy_generator(seed, "anatomy", subject)
-    coordinates = _deformation(template, rng)
+    coordinates = _deformation(template, rng, warp_mm)
     maps = [template.gm, template.wm, template.brain]
     gm, wm, brain = (_warp(volume, coordinates) for volume in maps)
     csf = np.clip(brain - gm - wm, 0, 1)
@@ -151,7 +194,8 @@ def draw_anatomy(template: Template, seed: int, subject: int, lesions: Lesions |
     lesion = None if lesions is None else _warp(lesions.strength, coordinates) * (brain > 0.5)
     if lesion is not None:
         lesion[lesion < FAINT] = 0
-    return Anatomy(tissues.astype(np.float32), lesion)
+    regions = ndimage.map_coordinates(template.regions, coordinates, order=0, mode="constant")
+    return Anatomy(tissues.astype(np.float32), lesion, regions)
 
 
 def _warp(volume: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
@@ -159,7 +203,7 @@ def _warp(volume: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     return np.asarray(out)
 
 
-def _deformation(template: Template, rng: np.random.Generator) -> np.ndarray:
+def _deformation(template: Template, rng: np.random.Generator, warp_mm: float) -> np.ndarray:
     """Where each voxel's tissue comes from: a small affine and a smooth displacement, (3, D, H, W) voxels."""
     shape = template.gm.shape
     angles = rng.normal(0, np.deg2rad(3.0), size=3)
@@ -172,7 +216,7 @@ def _deformation(template: Template, rng: np.random.Generator) -> np.ndarray:
     coordinates += (centre + shift)[:, None, None, None].astype(np.float32)
     for axis in range(3):
         coordinates[axis] += smooth_field(shape, CONTROL_MM / template.spacing_mm, rng) * (
-            WARP_MM / template.spacing_mm
+            warp_mm / template.spacing_mm
         )
     return coordinates
 

@@ -15,7 +15,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tyro.conf import Positional, arg
 
-from mdae.data.anatomy import CONTRASTS, draw_anatomy, draw_contrast, draw_lesions, load_template
+from mdae.data.anatomy import (
+    CONTRASTS,
+    TISSUES,
+    WARP_MM,
+    draw_anatomy,
+    draw_contrast,
+    draw_lesions,
+    load_template,
+)
 from mdae.data.io import write_nifti
 from mdae.errors import ConfigError, DataError
 from mdae.files import atomic_write
@@ -42,6 +50,8 @@ class SynthConfig:
     """How strong lesions are; 0 leaves labels without an effect."""
     spacing_mm: float = 2.0
     """Voxel spacing."""
+    warp_mm: float = WARP_MM
+    """How far anatomy is displaced from the template's, a standard deviation; at more than 8 it folds."""
     seed: int = 0
     """Everything random follows from it."""
     workers: int = 0
@@ -59,6 +69,8 @@ class SynthConfig:
             raise ConfigError("lesion_fraction or lesion_load outside [0, 1]", mend="give 0 to 1")
         if not 0.5 <= self.spacing_mm <= 8:
             raise ConfigError(f"a spacing of {self.spacing_mm} mm", mend="give 0.5 to 8")
+        if not 0 <= self.warp_mm <= 8:
+            raise ConfigError(f"displacements of {self.warp_mm} mm", mend="give 0 to 8")
         if self.seed < 0 or self.workers < 0:
             raise ConfigError("a negative seed or number of workers", mend="give 0 or more")
 
@@ -75,9 +87,10 @@ def has_lesions(config: SynthConfig, subject: int) -> bool:
 def synthesise(config: SynthConfig) -> Path:
     """Make or complete a cohort and return its folder.
 
-    The tree holds `sub-0001/anat/sub-0001_T1w.nii.gz` and so on, a lesion mask of each subject (all 0
-    without lesions) under `derivatives/lesions`, and `participants.tsv` with `participant_id`, `lesion` (0 or 1),
-    `num_lesions` and `lesion_volume_ml`. Voxels are int16, 0 outside the brain; axes are RAS, millimetres MNI152's.
+    The tree holds `sub-0001/anat/sub-0001_T1w.nii.gz` and so on; under `derivatives/lesions` a lesion mask of each
+    subject (all 0 without lesions), under `derivatives/tissues` its tissues by `TISSUES`; and `participants.tsv` with
+    `participant_id`, `lesion` (0 or 1), `num_lesions` and `lesion_volume_ml`. Voxels are int16, 0 outside the brain;
+    axes are RAS, millimetres MNI152's.
 
     Raises:
         DataError: the folder holds something else, or a cohort of other options; or a worker was killed.
@@ -111,7 +124,10 @@ def _claim(config: SynthConfig) -> None:
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise DataError("not empty and not a made-up cohort", where=config.out, mend="give a new folder")
     _describe(config.out, "raw", options)
-    _describe(config.out / "derivatives" / "lesions", "derivative", options)
+    for name in ("lesions", "tissues"):
+        _describe(config.out / "derivatives" / name, "derivative", options)
+    rows = "".join(f"{number}\t{name}\n" for number, name in TISSUES.items())
+    (config.out / "derivatives" / "tissues" / "dseg.tsv").write_text("index\tname\n" + rows)
 
 
 def _describe(folder: Path, kind: str, options: dict[str, Any]) -> None:
@@ -123,6 +139,11 @@ def _describe(folder: Path, kind: str, options: dict[str, Any]) -> None:
     }
     with atomic_write(folder / "dataset_description.json") as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n")
+
+
+def tissue_labels(cohort: Path, subject: str) -> Path:
+    """The file of a subject's tissues, by `TISSUES`."""
+    return cohort / "derivatives" / "tissues" / subject / "anat" / f"{subject}_dseg.nii.gz"
 
 
 def _sidecar(config: SynthConfig, subject: int) -> Path:
@@ -155,11 +176,12 @@ def make_subject(config: SynthConfig, subject: int) -> None:
     """Write one subject's scans, lesion mask and measures."""
     template = load_template(config.spacing_mm)
     lesions = draw_lesions(template, config.seed, subject) if has_lesions(config, subject) else None
-    anatomy = draw_anatomy(template, config.seed, subject, lesions)
+    anatomy = draw_anatomy(template, config.seed, subject, lesions, config.warp_mm)
     name = f"sub-{subject:04d}"
     for contrast in config.contrasts:
         image = draw_contrast(anatomy, contrast, config.spacing_mm, config.seed, subject, config.lesion_load)
         write_nifti(config.out / name / "anat" / f"{name}_{contrast}.nii.gz", image, template.affine)
+    write_nifti(tissue_labels(config.out, name), anatomy.labels, template.affine)
     mask = np.zeros(template.gm.shape, dtype=bool) if anatomy.lesion is None else anatomy.lesion > 0
     write_nifti(_sidecar(config, subject).with_suffix(".nii.gz"), mask.astype(np.uint8), template.affine)
     measures = {

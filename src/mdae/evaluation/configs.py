@@ -102,7 +102,7 @@ class EvaluateConfig:
     """Model folder, untrained:tiny or untrained:tiny:SEED (as pre-training begins), third-party weights, KIND:PATH,
     such as nnssl:checkpoint_final.pth (`mdae encoders` lists the kinds), a class of your own in my_encoder.py, or a
     baseline: histogram, clinical:age,sex (columns of the data set's table), cnn (from scratch, fine-tuned), and of
-    voxels position, or position:MODEL to prepare scans as MODEL's are."""
+    voxels position, place or intensities, with :MODEL behind to prepare scans as MODEL's are."""
     features: Path | None = None
     """Instead of --encoder: a table of features that were made elsewhere, a row a scan."""
     task: tuple[str, ...]
@@ -123,6 +123,8 @@ class EvaluateConfig:
     larger ones, and the same for every encoder."""
     draws: int = 5
     """Draws of each of the train sizes."""
+    dice_only: bool = False
+    """Of voxels and segment: leave out NSD and average precision, which take most of the time where scans are small."""
     modalities: tuple[str, ...] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
     subjects: Path | None = None

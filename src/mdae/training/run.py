@@ -165,6 +165,7 @@ def open_run(config: PretrainConfig) -> Run:
         changes,
         generator=torch_generator(config.seed, "heads"),
     )
+    _warn_of_large_blocks(settings, patch)
     objective.network.recompute(config.recompute)
     store = Store.open(config.store)
     store.whole_files = config.whole_files
@@ -190,6 +191,20 @@ def open_run(config: PretrainConfig) -> Run:
         objective=objective,
         settings=settings,
         begun=_begin(config, objective, store),
+    )
+
+
+def _warn_of_large_blocks(settings: Any, patch: Shape3) -> None:
+    """Blocks of half a crop hide eighths of it: what is visible says little of what is not."""
+    values = flatten(settings)
+    block = next((value for name, value in values.items() if name.rpartition(".")[2] == "block"), None)
+    masks = values.get("corruption.p_max", 1.0) > 0
+    if block is None or not masks or all(2 * edge < side for edge, side in zip(block, patch, strict=True)):
+        return
+    logger.warning(
+        "mask blocks of %s voxels are half of a crop of %s or more: --set block=%s masks a small crop as finely",
+        *("x".join(map(str, sides)) for sides in (block, patch)),
+        ",".join(str(max(1, side // 4)) for side in patch),
     )
 
 

@@ -92,7 +92,7 @@ def test_labels_with_gaps_are_numbered_anew_before_anything_is_learned(
 
 def test_nobody_is_learned_from_and_scored(run, tmp_path, monkeypatch):
     folds: list[tuple[set[str], set[str]]] = []
-    original = few.fit_segmenter
+    original = few.fit_points
 
     def spy(subjects, *rest, **options):
         folds.append(({own.subject for own in subjects}, set()))
@@ -104,7 +104,7 @@ def test_nobody_is_learned_from_and_scored(run, tmp_path, monkeypatch):
         folds[-1][1].add(case.subject)
         return scored(self, case, *rest)
 
-    monkeypatch.setattr(few, "fit_segmenter", spy)
+    monkeypatch.setattr(few, "fit_points", spy)
     monkeypatch.setattr(few._Study, "_scored", watch)
     first = run(tmp_path / "a", modalities=("FLAIR",))
     assert len(folds) == 2 and all(not learned & tested for learned, tested in folds)
@@ -153,8 +153,9 @@ def test_two_volumes_of_a_person_are_in_one_part_and_score_as_one(
     rows = [f"case_{case:02d},{person}" for case, person in PEOPLE.items()]
     (tmp_path / "people.csv").write_text("\n".join(["scan,subject", *rows]) + "\n")
     learned: list[list[str]] = []
-    tested: list[list[tuple[str, float]]] = []
-    original, scored = few.fit_segmenter, few._Study._scored
+    tested: list[list[tuple[str, float]]] = []  # fold by fold, of one person and then of all
+    fit = "fit_points" if protocol == "voxels" else "fit_segmenter"
+    original, scored = getattr(few, fit), few._Study._scored
 
     def spy(subjects, *rest, **options):
         learned.append([own.subject for own in subjects])
@@ -162,11 +163,12 @@ def test_two_volumes_of_a_person_are_in_one_part_and_score_as_one(
         return original(subjects, *rest, **options)
 
     def watch(self, case, *rest):
-        for view, figures in scored(self, case, *rest):
-            tested[-1].append((PEOPLE[int(case.subject[-2:])], figures["dice"]))
-            yield view, figures
+        for place, view, figures in scored(self, case, *rest):
+            fold = (len(learned) - 1) // 2
+            tested[2 * fold + (place[0] == "all")].append((PEOPLE[int(case.subject[-2:])], figures["dice"]))
+            yield place, view, figures
 
-    monkeypatch.setattr(few, "fit_segmenter", spy)
+    monkeypatch.setattr(few, fit, spy)
     monkeypatch.setattr(few._Study, "_scored", watch)
     options = {"modalities": ("FLAIR",), "subjects": tmp_path / "people.csv", "with_position": with_position}
     (result,) = run(tmp_path / "out", protocol=protocol, train_sizes=("1", "all"), draws=1, **options).results
@@ -199,13 +201,13 @@ def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(
     run, model, tmp_path, monkeypatch
 ):
     drawn: list[set[str]] = []
-    original = few.fit_segmenter
+    original = few.fit_points
 
     def spy(subjects, *rest, **options):
         drawn.append({own.subject for own in subjects})
         return original(subjects, *rest, **options)
 
-    monkeypatch.setattr(few, "fit_segmenter", spy)
+    monkeypatch.setattr(few, "fit_points", spy)
     rows = [f"case_{n:02d},{'train' if n <= 3 else 'test'}" for n in range(1, SUBJECTS + 1)]
     (tmp_path / "split.csv").write_text("\n".join(["subject,split", *rows]) + "\n")
     options = {

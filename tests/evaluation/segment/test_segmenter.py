@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from scipy.special import softmax
 
 from mdae.errors import DataError, ModelError
 from mdae.evaluation.segment.config import FewLabelOptions
+from mdae.evaluation.segment.features import VoxelFeatures
+from mdae.evaluation.segment.fitted import stacked
 from mdae.evaluation.segment.segmenter import FittedSegmenter, draw_points, fit_segmenter
 from mdae.evaluation.segment.volumes import UNLABELLED, labelled
 from mdae.evaluation.statistics.overlap import dice
@@ -70,6 +73,31 @@ def test_a_readout_at_voxels_is_the_readout_of_the_volume(fitted):
     expected = softmax(fitted.readout.scores(fitted.features.at(own.volume, every)), axis=1)
     found = fitted.probabilities(prepared)
     np.testing.assert_allclose(found.reshape(3, -1).T, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(("place", "intensities"), [(True, False), (False, True), (True, True)])
+def test_halves_of_what_is_beside_a_network_are_read_alike_at_voxels_and_in_whole(place, intensities):
+    features = VoxelFeatures(None, place=place, intensities=intensities)
+    own = made.subjects(1)[0]
+    every = np.stack(np.indices(own.labels.shape), axis=-1).reshape(-1, 3)
+    found = features.at(own.volume, every)
+    assert found.shape[1] == features.number(1)
+    weights = np.random.default_rng(0).standard_normal((2, found.shape[1]))
+    whole = features.linear(own.volume, weights).reshape(2, -1).T
+    np.testing.assert_allclose(whole, found @ weights.T, atol=1e-3)
+    moved = replace(own.volume, data=own.volume.data[:, ::-1].copy())
+    mirrored = every * [-1, 1, 1] + [own.labels.shape[0] - 1, 0, 0]
+    same = np.allclose(features.at(moved, mirrored), found, atol=1e-4)
+    assert same == (not place), "intensities alone know nothing of the place"
+
+
+def test_readouts_together_are_each_alone(fitted):
+    other = fit_segmenter(made.subjects(2, first=4), made.model(), READOUT, made.LABELS, seed=1)
+    volume = made.subjects(1, first=5)[0].volume
+    both = stacked([replace(own, network=None) for own in (fitted, other)], made.model(), "cpu")
+    for own, found in zip((fitted, other), np.split(both.scores(volume), 2), strict=True):
+        np.testing.assert_allclose(found, own.scores(volume), atol=1e-3)
+    assert np.abs(other.scores(volume) - fitted.scores(volume)).max() > 0.1
 
 
 def test_points_stand_for_all_voxels_of_their_label(fitted):

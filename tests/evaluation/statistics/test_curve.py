@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
+from mdae.evaluation.statistics.intervals import Estimate
 from mdae.seeding import numpy_generator
 
 
 def test_one_draw_is_an_interval_over_subjects():
     values = numpy_generator(0, "dice").uniform(0.4, 0.9, (1, 30))
-    found = curve_difference(values, np.zeros_like(values))
+    found, p = curve_difference(values, np.zeros_like(values))
+    assert p < 1e-6 and curve_difference(values, values) == (Estimate(0.0, 0.0, 0.0), 1.0)
     error = values.std(ddof=1) / np.sqrt(30)
     assert found.value == pytest.approx(values.mean())
     assert found.high - found.low == pytest.approx(2 * 2.0452 * error, rel=1e-3)
@@ -26,6 +28,17 @@ def test_it_holds_the_truth_in_95_percent():
         found = curve_estimate(0.7 + subjects + draws + 0.02 * rng.standard_normal((5, 20)))
         held.append(found.low <= 0.7 <= found.high)
     assert 0.92 <= np.mean(held) <= 0.99
+
+
+def test_seeds_are_drawn_anew_as_well():
+    values = numpy_generator(0, "dice").uniform(0.4, 0.9, (1, 1, 30)) + np.zeros((2, 4, 1))
+    values[1] += 0.1
+    alone, both = curve_estimate(values[:1]), curve_estimate(values)
+    assert both.value == pytest.approx(alone.value + 0.05) and both.high - both.low > 3 * (
+        alone.high - alone.low
+    )
+    estimate, p = curve_difference(values, values - 0.1)
+    assert estimate.value == pytest.approx(0.1) and p < 1e-3, "what seeds share is no error of a difference"
 
 
 def test_figures_that_nobody_has_count_for_nothing():

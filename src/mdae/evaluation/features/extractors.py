@@ -36,6 +36,7 @@ from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model
 from mdae.seeding import torch_generator
 
 UNTRAINED, POSITION, FEATURES = "untrained", "position", "features"
+OF_VOXELS = (POSITION, "place", "intensities")  # both, or one of them: baselines of segmentations
 
 
 class Extractor(Protocol):
@@ -185,7 +186,10 @@ def open_extractor(
 def _require_frozen(kind: str) -> None:
     """Raises `ConfigError` for what has no features of a scan."""
     reasons = {
-        POSITION: ("is a baseline of segmentations alone", f"use --protocol voxels, or --encoder {BASELINE}"),
+        **dict.fromkeys(
+            OF_VOXELS,
+            ("is a baseline of segmentations alone", f"use --protocol voxels, or --encoder {BASELINE}"),
+        ),
         CNN: ("learns from labels alone", "use --protocol finetune"),
         CLINICAL: ("looks at no scan", "use --protocol linear or knn of `mdae evaluate`"),
     }
@@ -213,7 +217,7 @@ def open_backbone(spec: str) -> Backbone:
     """
     spec = spelled_out(spec)
     kind = spec.partition(":")[0]
-    if kind in (BASELINE, FEATURES, CLINICAL, POSITION):
+    if kind in (BASELINE, FEATURES, CLINICAL, *OF_VOXELS):
         raise ConfigError(f"{kind} has no network to fine-tune", mend="use --protocol linear")
     if is_cnn(spec):
         return small_cnn(spec)
@@ -229,14 +233,14 @@ def open_backbone(spec: str) -> Backbone:
 def is_own(spec: str) -> bool:
     """Whether it names an encoder of ours, trained or not."""
     spec = spelled_out(spec)
-    others = (BASELINE, POSITION, FEATURES, CLINICAL, CNN)
+    others = (BASELINE, *OF_VOXELS, FEATURES, CLINICAL, CNN)
     return spec.partition(":")[0] not in others and not is_custom(spec) and not is_third_party(spec)
 
 
 def is_third_party(spec: str) -> bool:
     """Whether it reads KIND:PATH."""
     kind, colon, _ = spec.partition(":")
-    others = (UNTRAINED, POSITION, FEATURES, CLINICAL, CNN)
+    others = (UNTRAINED, *OF_VOXELS, FEATURES, CLINICAL, CNN)
     return bool(colon) and kind not in others and not Path(spec).exists() and not is_custom(spec)
 
 

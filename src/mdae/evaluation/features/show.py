@@ -24,7 +24,7 @@ OWN = {
     BASELINE: "baseline: how often each intensity occurs in the head, and how large the head is",
     CNN: "baseline: a small CNN from scratch, by --protocol finetune",
     f"{CLINICAL}:age,sex": "baseline without an image: columns of the data set's table",
-    POSITION: "baseline of segmentations: where a voxel is and how bright it is",
+    POSITION: "baseline of segmentations: where a voxel is and how bright; `place` and `intensities` are its halves",
 }
 
 

@@ -13,12 +13,16 @@ from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
-from mdae.evaluation.features.extractors import POSITION, is_own, own_model
+from mdae.evaluation.features.extractors import OF_VOXELS, POSITION, is_own, own_model
 from mdae.evaluation.features.session import require_single
 from mdae.evaluation.nnunet.start import NO_SCANS
+from mdae.evaluation.segment.features import VoxelFeatures
+from mdae.evaluation.segment.fitted import voxel_features
 from mdae.interop.raw import prepare_by
 from mdae.networks.hub import local_folder
 from mdae.networks.saved import SavedModel, load_model
+
+_, PLACE, INTENSITIES = OF_VOXELS
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ class Source:
     device: str
     _encoder: Encoder | None = field(default=None, repr=False)
 
+    def features(self, context: bool) -> VoxelFeatures:
+        """What is known of a voxel.
+
+        Args:
+            context: whether place and intensities stand beside the network's maps.
+        """
+        if self.model is not None:
+            return voxel_features(self.model, context, self.device)
+        return VoxelFeatures(None, place=self.name != INTENSITIES, intensities=self.name != PLACE)
+
     def prepare(self, scan: ScanEntry) -> PreparedScan:
         """Read and prepare a raw scan; raises `ScanError` for an unfit one."""
         return prepare_by(scan, self.contract) if self._encoder is None else self._encoder.prepare(scan)
@@ -53,8 +67,9 @@ def open_source(spec: str, device: str = "auto") -> Source:
     """By the encoder's name.
 
     Args:
-        spec: a model folder, `untrained:PRESET`, or `position`: place and intensities alone, of scans prepared by the
-            default contract, or as a model's are (`position:MODEL`).
+        spec: a model folder, `untrained:PRESET`, or place and intensities without a network (`position`) or one of
+            them (`place`, `intensities`), of scans prepared by the default contract, or as a model's are
+            (`position:MODEL`).
         device: where to compute.
 
     Raises:
@@ -62,9 +77,9 @@ def open_source(spec: str, device: str = "auto") -> Source:
     """
     where = str(resolve_device(device))
     kind, _, like = spec.partition(":")
-    if kind == POSITION:
+    if kind in OF_VOXELS:
         contract = load_model(local_folder(like)).contract if like else Preprocessing()
-        return Source(POSITION, _digest(POSITION, contract), POSITION, contract, None, NO_SCANS, where)
+        return Source(kind, _digest(kind, contract), kind, contract, None, NO_SCANS, where)
     if not is_own(spec):
         raise ConfigError(
             f"no voxels of {Path(spec).name} can be read",

@@ -6,12 +6,15 @@ nnU-Net takes days, and asks what the network knows of places, which pooled feat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from nibabel.affines import voxel_sizes
+from scipy.special import softmax
 
 from mdae.data.ahead import ahead
 from mdae.errors import DataError, ScanError
@@ -25,19 +28,31 @@ from mdae.evaluation.probing.cross_validation import folds_by_subject
 from mdae.evaluation.results.schema import Evaluation, result_of_draws
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.segment.encoders import Source, open_source
+from mdae.evaluation.segment.features import VoxelFeatures
+from mdae.evaluation.segment.fitted import stacked
 from mdae.evaluation.segment.scoring import Figures, label_names, score_voxels
-from mdae.evaluation.segment.segmenter import FittedSegmenter, fit_segmenter
-from mdae.evaluation.segment.volumes import LabelledVolume, labelled, native_probabilities, only
+from mdae.evaluation.segment.segmenter import FittedSegmenter, draw_points, fit_points, fit_segmenter
+from mdae.evaluation.segment.volumes import (
+    LabelledVolume,
+    Volume,
+    labelled,
+    native_probabilities,
+    only,
+    volume_of,
+)
 from mdae.evaluation.statistics.intervals import cross_validation_widening
+from mdae.evaluation.voxel_probe.regression import Points
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
 from mdae.tasks.layouts import Case
 from mdae.tasks.record import FUSED, Task
 from mdae.text import counted
 
+ROOM = 2**27  # numbers of scores of a volume at once, half a gigabyte
 Scores = dict[
     tuple[str, int], dict[str, dict[str, list[Figures]]]
 ]  # by size and draw, view, subject: its volumes
+Fits = dict[str, dict[tuple[str, int], FittedSegmenter]]  # by view, size and draw
 
 
 def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
@@ -62,12 +77,12 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
     contents: set[str] = set()
     for train, val, test in _folds(cohort, config):
         contents.update(content for index in test for content in seen[index].contents)
-        for draw in training_draws(
-            train, cohort.people, config.train_sizes or (ALL,), config.draws, config.seed
-        ):
+        drawn = list(
+            training_draws(train, cohort.people, config.train_sizes or (ALL,), config.draws, config.seed)
+        )
+        for draw in drawn:
             sizes.setdefault(draw.wanted, []).append(draw.size)
-            found = scores.setdefault((draw.wanted, draw.draw), {})
-            study.trial(draw, val, test, found, notes)
+        study.trials(drawn, val, test, scores, notes)
     known = source.pretraining
     return Evaluation(
         task=task,
@@ -163,6 +178,11 @@ class _Study:
     scheme: LabelScheme
     cohort: Cohort
 
+    @cached_property
+    def features(self) -> VoxelFeatures:
+        """Of voxels, the same for all fits."""
+        return self.source.features(options_of(self.config).context)
+
     @property
     def views(self) -> dict[str, tuple[int, ...]]:
         """Which contrasts are looked at together: all, and by `voxels` each alone before."""
@@ -172,23 +192,65 @@ class _Study:
         alone = {name: (index,) for index, name in enumerate(self.modalities)}
         return {**(alone if self.config.protocol == "voxels" else {}), FUSED: everything}
 
-    def trial(
+    def trials(
         self,
-        draw: TrainingDraw,
+        drawn: Sequence[TrainingDraw],
         val: np.ndarray,
         test: np.ndarray,
-        scores: dict[str, dict[str, list[Figures]]],
+        scores: Scores,
         notes: list[dict[str, Any]],
     ) -> None:
-        """Fit every view on a draw's cases, and note the figures of each tested subject in `scores`."""
-        learned, chosen = (self._labelled(rows) for rows in (draw.rows, val))
-        fitted = {}
-        for view, contrasts in self.views.items():
-            fitted[view] = self._fit(view, draw, learned, chosen, contrasts)
-            notes.append({"view": view, "size": draw.size, "draw": draw.draw, **fitted[view].notes})
+        """Fit every view on each draw's cases, and note the figures of each tested subject in `scores`.
+
+        Readouts of the frozen maps share these: of whom some draw learns are read once, and all are fitted before
+        anybody is tested. Fine-tuned networks are one at a time, for a copy of each would fill the memory.
+        """
+        if self.config.protocol == "voxels":
+            self._test(self._readouts(drawn, val, notes), test, scores)
+            return
+        chosen = self._labelled(val)
+        for draw in drawn:
+            learned = self._labelled(draw.rows)
+            fits: Fits = {view: {} for view in self.views}
+            for view, contrasts in self.views.items():
+                fits[view][draw.wanted, draw.draw] = self._fit(view, draw, learned, chosen, contrasts)
+            notes += self._noted(draw, fits)
+            self._test(fits, test, scores)
+
+    def _readouts(self, drawn: Sequence[TrainingDraw], val: np.ndarray, notes: list[dict[str, Any]]) -> Fits:
+        """Of every draw and view."""
+        learned = np.unique(np.concatenate([draw.rows for draw in drawn]))
+        points: dict[str, dict[int, Points]] = {view: {} for view in self.views}
+        options, labels = options_of(self.config), label_names(self.scheme)
+        for row, own in zip((*learned, *val), self._labelled(np.concatenate([learned, val])), strict=True):
+            for view, contrasts in self.views.items():
+                some = [only(own, contrasts)]
+                (points[view][row],) = draw_points(
+                    some, self.features, options.points, self.config.seed, first=int(row)
+                )
+        fits: Fits = {view: {} for view in self.views}
+        for draw in drawn:
+            for view, contrasts in self.views.items():
+                own_points = [points[view][row] for row in draw.rows]
+                chosen = [points[view][row] for row in val]
+                fits[view][draw.wanted, draw.draw] = fit_points(
+                    own_points, self.features, options, labels, len(contrasts), chosen
+                )
+            notes += self._noted(draw, fits)
+        return fits
+
+    def _noted(self, draw: TrainingDraw, fits: Fits) -> list[dict[str, Any]]:
+        place = draw.wanted, draw.draw
+        return [
+            {"view": view, "size": draw.size, "draw": draw.draw, **own[place].notes}
+            for view, own in fits.items()
+        ]
+
+    def _test(self, fits: Fits, test: np.ndarray, scores: Scores) -> None:
         for case, loaded in self._read(test, "segmenting"):
-            for view, figures in self._scored(case, loaded, fitted):
-                scores.setdefault(view, {}).setdefault(case.whose, []).append(figures)
+            for place, view, figures in self._scored(case, loaded, fits):
+                found = scores.setdefault(place, {}).setdefault(view, {})
+                found.setdefault(case.whose, []).append(figures)
 
     def _read(self, rows: np.ndarray, title: str) -> Iterator[tuple[Case, _Loaded]]:
         cases = [self.cohort.cases[row] for row in rows]
@@ -232,20 +294,42 @@ class _Study:
                 options,
                 label_names(self.scheme),
                 val=[only(own, contrasts) for own in chosen],
+                features=self.features,
                 seed=config.seed,
                 device=self.source.device,
                 on_step=told,
             )
 
     def _scored(
-        self, case: Case, loaded: _Loaded, fitted: Mapping[str, FittedSegmenter]
-    ) -> Iterator[tuple[str, Figures]]:
+        self, case: Case, loaded: _Loaded, fits: Fits
+    ) -> Iterator[tuple[tuple[str, int], str, Figures]]:
+        """The figures of a case by each fit of each view."""
         mask = remapped(loaded.mask, self.scheme, where=case.mask)
         x, y, z = (float(side) for side in voxel_sizes(loaded.affine))
         for view, contrasts in self.views.items():
             scans = [loaded.scans[index] for index in contrasts]
-            native = native_probabilities(fitted[view].probabilities(scans), scans[0].record)
-            yield view, score_voxels(native, mask, self.scheme, (x, y, z))
+            places = list(fits[view])
+            called = self._probabilities(list(fits[view].values()), volume_of(scans))
+            for place, probabilities in zip(places, called, strict=True):
+                native = native_probabilities(probabilities, scans[0].record)
+                yield (
+                    place,
+                    view,
+                    score_voxels(native, mask, self.scheme, (x, y, z), dice_only=self.config.dice_only),
+                )
+
+    def _probabilities(self, fitted: Sequence[FittedSegmenter], volume: Volume) -> Iterator[np.ndarray]:
+        """Of each in turn; readouts of the same frozen maps go through a volume together, as far as memory allows."""
+        labels = len(fitted[0].labels)
+        at_once = max(1, ROOM // (labels * math.prod(volume.shape)))
+        for first in range(0, len(fitted), at_once):
+            some = fitted[first : first + at_once]
+            if some[0].network is not None:
+                yield from (own.probabilities(volume) for own in some)
+                continue
+            scores = stacked(some, self.source.model, self.source.device).scores(volume)
+            for own in np.split(scores, len(some)):
+                yield np.asarray(softmax(own, axis=0), dtype=np.float32)
 
 
 def _folds(cohort: Cohort, config: EvaluateConfig) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

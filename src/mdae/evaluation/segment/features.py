@@ -12,6 +12,7 @@ import numpy as np
 
 from mdae.evaluation.segment.volumes import Volume
 from mdae.evaluation.voxel_probe.context import (
+    NUM_ALONE,
     NUM_POSITION,
     NUM_SCALES,
     position_at,
@@ -27,11 +28,12 @@ class VoxelFeatures:
 
     Attributes:
         encoder: the frozen network that is read; None for none.
-        context: whether intensities and place stand beside it.
+        place, intensities: whether these stand beside it.
     """
 
     encoder: MapSource | None
-    context: bool
+    place: bool
+    intensities: bool
 
     @property
     def num_encoder(self) -> int:
@@ -40,8 +42,11 @@ class VoxelFeatures:
 
     def number(self, num_contrasts: int) -> int:
         """F, of volumes of so many contrasts."""
-        scales, place = (NUM_SCALES, NUM_POSITION) if self.context else (0, 0)
-        return num_contrasts * (self.num_encoder + scales) + place
+        return num_contrasts * (self.num_encoder + self._num_scales) + (NUM_POSITION if self.place else 0)
+
+    @property
+    def _num_scales(self) -> int:
+        return (NUM_SCALES if self.place else NUM_ALONE) if self.intensities else 0
 
     def at(self, volume: Volume, points: np.ndarray) -> np.ndarray:
         """The features (P, F), float32, at voxels (P, 3) of a volume."""
@@ -50,9 +55,10 @@ class VoxelFeatures:
         for data, background in zip(volume.data, volume.background, strict=True):
             if self.encoder is not None:
                 parts.append(features_at(self.encoder, data, background, points))
-            if self.context:
-                parts += [one[where][:, None] for one in scale_maps(data, volume.spacing_mm)]
-        if self.context:
+            if self.intensities:
+                scales = scale_maps(data, volume.spacing_mm, by_place=self.place)
+                parts += [one[where][:, None] for one in scales]
+        if self.place:
             parts.append(position_at(volume.shape, points))
         return np.concatenate(parts, axis=1)
 
@@ -69,24 +75,24 @@ class VoxelFeatures:
     def linear_of_context(self, volume: Volume, weights: np.ndarray) -> np.ndarray:
         """The part of `linear` that intensities and place contribute."""
         total = np.zeros((len(weights), *volume.shape), dtype=np.float32)
-        if self.context:
-            places = self._context_columns(len(volume.data))
-            for column, one in zip(places, self._context_maps(volume), strict=True):
-                for number, weight in enumerate(weights[:, column].astype(np.float32)):
-                    total[number] += weight * one
+        places = self._context_columns(len(volume.data))
+        for column, one in zip(places, self._context_maps(volume), strict=True):
+            for number, weight in enumerate(weights[:, column].astype(np.float32)):
+                total[number] += weight * one
         return total
 
     def of_encoder(self, weights: np.ndarray, num_contrasts: int) -> list[np.ndarray]:
         """The columns of weights (K, F) that are the encoder's, (K, features) for each contrast."""
-        width = self.number(1) - (NUM_POSITION if self.context else 0)
+        width = self.num_encoder + self._num_scales
         return [weights[:, c * width : c * width + self.num_encoder] for c in range(num_contrasts)]
 
     def _context_columns(self, num_contrasts: int) -> list[int]:
-        width = self.num_encoder + NUM_SCALES
-        scales = [c * width + self.num_encoder + s for c in range(num_contrasts) for s in range(NUM_SCALES)]
-        return [*scales, *range(num_contrasts * width, num_contrasts * width + NUM_POSITION)]
+        width, scales = self.num_encoder + self._num_scales, range(self._num_scales)
+        own = [c * width + self.num_encoder + scale for c in range(num_contrasts) for scale in scales]
+        return [*own, *range(num_contrasts * width, self.number(num_contrasts))]
 
     def _context_maps(self, volume: Volume) -> Iterator[np.ndarray]:
-        for data in volume.data:
-            yield from scale_maps(data, volume.spacing_mm)
-        yield from position_maps(volume.shape)
+        for data in volume.data if self.intensities else ():
+            yield from scale_maps(data, volume.spacing_mm, by_place=self.place)
+        if self.place:
+            yield from position_maps(volume.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ class FittedSegmenter:
             "labels": list(self.labels),
             "num_contrasts": self.num_contrasts,
             "encoder": self.network is not None,
-            "context": self.features.context,
+            "context": self.features.place,
             "tuned": self.tuned,
             "options": self.options.fingerprint(),
             "notes": dict(self.notes),
@@ -171,9 +171,34 @@ class FittedSegmenter:
         )
 
 
+def stacked(
+    fitted: Sequence[FittedSegmenter], model: SavedModel | None, device: str | torch.device
+) -> FittedSegmenter:
+    """Readouts of one frozen network as one: its labels are those of each in turn, and its maps are computed once.
+
+    Args:
+        fitted: of equal contrasts and options, none of them fine-tuned.
+        model: whose maps they read; None for place and intensities alone.
+        device: where to compute.
+    """
+    first = fitted[0]
+    readout = Readout(
+        np.concatenate([own.readout.weights for own in fitted]),
+        np.concatenate([own.readout.biases for own in fitted]),
+        first.readout.spread,
+    )
+    network = (
+        None if model is None else network_of(model, first.features, readout, first.num_contrasts, device)
+    )
+    return replace(
+        first, labels=tuple(label for own in fitted for label in own.labels), readout=readout, network=network
+    )
+
+
 def voxel_features(model: SavedModel | None, context: bool, device: str | torch.device) -> VoxelFeatures:
     """The maps of a model, if there is one, with place and intensities beside them, if wanted."""
-    return VoxelFeatures(None if model is None else FrozenMaps(model, device), context or model is None)
+    beside = context or model is None
+    return VoxelFeatures(None if model is None else FrozenMaps(model, device), beside, beside)
 
 
 def network_of(

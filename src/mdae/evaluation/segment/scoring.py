@@ -21,7 +21,12 @@ def label_names(scheme: LabelScheme) -> tuple[str, ...]:
 
 
 def score_voxels(
-    probabilities: np.ndarray, mask: np.ndarray, scheme: LabelScheme, spacing_mm: Spacing
+    probabilities: np.ndarray,
+    mask: np.ndarray,
+    scheme: LabelScheme,
+    spacing_mm: Spacing,
+    *,
+    dice_only: bool = False,
 ) -> Figures:
     """Dice, NSD and average precision of one subject: the means over the classes, then each.
 
@@ -33,6 +38,7 @@ def score_voxels(
         mask: (D, H, W) of the scheme's values.
         scheme: classes, which may be several values together, and the value that is not scored.
         spacing_mm: of the voxels.
+        dice_only: leave out NSD and average precision.
     """
     counted = mask != (-1 if scheme.ignore is None else scheme.ignore)
     highest = probabilities.argmax(axis=0)
@@ -40,13 +46,15 @@ def score_voxels(
     for name, values in scheme.classes.items():
         reference, called = np.isin(mask, values) & counted, np.isin(highest, values) & counted
         each[f"dice_{name}"] = dice(called, reference)
+        if dice_only:
+            continue
         each[f"nsd_{name}"] = surface_dice(called, reference, spacing_mm, TOLERANCE_MM)
         own = probabilities[list(values)].sum(axis=0)
         there = reference.any()
         each[f"average_precision_{name}"] = (
             float(average_precision_score(reference[counted], own[counted])) if there else float("nan")
         )
-    for figure in ("dice", "nsd", "average_precision"):
+    for figure in ("dice",) if dice_only else ("dice", "nsd", "average_precision"):
         known = [each[f"{figure}_{name}"] for name in scheme.classes]
         known = [value for value in known if not np.isnan(value)]
         means[figure] = float(np.mean(known)) if known else float("nan")

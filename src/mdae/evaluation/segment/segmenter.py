@@ -21,7 +21,7 @@ from mdae.evaluation.voxel_probe.regression import Points, Readout, fit_readout
 from mdae.networks.saved import SavedModel
 from mdae.seeding import key, numpy_generator
 
-__all__ = ["FittedSegmenter", "draw_points", "fit_segmenter"]
+__all__ = ["FittedSegmenter", "draw_points", "fit_points", "fit_segmenter"]
 
 ALL_POINTS = 60_000  # of all volumes: more hardly move a linear function
 
@@ -71,6 +71,7 @@ def fit_segmenter(
     labels: Sequence[str],
     *,
     val: Sequence[LabelledVolume] = (),
+    features: VoxelFeatures | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_step: Callable[[str], Callable[[int, str], None] | None] = lambda what: None,
@@ -87,6 +88,7 @@ def fit_segmenter(
         options: how.
         labels: the names of the numbers from 0, the background.
         val: volumes of other subjects to choose by.
+        features: of voxels; the model's, with place and intensities as `options` wants, if left out.
         seed: of all that is drawn.
         device: where to compute.
         on_step: told what is fine-tuned next; gives what is told of its steps, or None.
@@ -96,7 +98,7 @@ def fit_segmenter(
         TrainingError: fine-tuning diverged.
     """
     _check(subjects, val)
-    features = voxel_features(model, options.context, device)
+    features = features or voxel_features(model, options.context, device)
     points = draw_points(subjects, features, options.points, seed)
     chosen = draw_points(val, features, options.points, seed)
     contrasts = len(subjects[0].volume.data)
@@ -119,6 +121,58 @@ def fit_segmenter(
         notes=about | {"tuned": tuned.tuned},
         held_out=tuned.held_out,
     )
+
+
+def fit_points(
+    points: Sequence[Points],
+    features: VoxelFeatures,
+    options: FewLabelOptions,
+    labels: Sequence[str],
+    num_contrasts: int,
+    val: Sequence[Points] = (),
+) -> FittedSegmenter:
+    """The readout alone, of points that were drawn before; many fits may share them.
+
+    Args:
+        points: of each volume, of `draw_points`; of many volumes only so many as `fit_segmenter` would draw count.
+        features: what they are of.
+        options, labels, num_contrasts: as above.
+        val: of other subjects to choose by.
+
+    Raises:
+        DataError: no volume, or none with a label.
+    """
+    if not points:
+        raise DataError("no labelled volume", mend="give one or more scans with a mask")
+    some = [_first(own, _share(options.points, len(points), own.labels)) for own in points]
+    readout = fit_readout(some, len(labels), val=val)
+    about = {"subjects": len({own.subject for own in points}), "volumes": len(points), "tuned": False}
+    return FittedSegmenter(
+        labels=tuple(labels),
+        num_contrasts=num_contrasts,
+        features=features,
+        readout=readout,
+        network=None,
+        tuned=False,
+        options=options,
+        notes=about,
+    )
+
+
+def _share(number: int, volumes: int, labels: np.ndarray) -> int:
+    """How many points of each label of a volume count, of so many volumes."""
+    return max(1, min(number, ALL_POINTS // (volumes * max(1, len(np.unique(labels))))))
+
+
+def _first(own: Points, number: int) -> Points:
+    """The first points of each label, which were drawn in random order, in the place of all."""
+    kept, stand_for = [], own.stand_for.copy()
+    for label in np.unique(own.labels):
+        there = np.flatnonzero(own.labels == label)
+        kept.append(there[:number])
+        stand_for[kept[-1]] *= len(there) / len(kept[-1])
+    chosen = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+    return Points(own.subject, own.features[chosen], own.labels[chosen], stand_for[chosen])
 
 
 def _check(subjects: Sequence[LabelledVolume], val: Sequence[LabelledVolume]) -> None:
@@ -198,18 +252,26 @@ def _noted(looks: Sequence[Look], best: Look, chosen_on: str) -> dict[str, Any]:
 
 
 def draw_points(
-    subjects: Sequence[LabelledVolume], features: VoxelFeatures, number: int, seed: int
+    subjects: Sequence[LabelledVolume], features: VoxelFeatures, number: int, seed: int, first: int = 0
 ) -> list[Points]:
-    """Some voxels of each label and volume, with their features."""
+    """Some voxels of each label and volume in random order, with their features.
+
+    Args:
+        subjects: of each volume.
+        features: of voxels.
+        number: of each label, fewer of many volumes.
+        seed: of the draw.
+        first: number of the first volume, of which the draw depends as well.
+    """
     drawn = []
     for index, own in enumerate(subjects):
-        rng = numpy_generator(seed, "voxels", index)
+        rng = numpy_generator(seed, "voxels", first + index)
         present = np.unique(own.labels[own.labels != UNLABELLED])
-        share = max(1, min(number, ALL_POINTS // (len(subjects) * max(1, len(present)))))
+        share = _share(number, len(subjects), present)
         places, stand_for = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
         for label in present.tolist():
             there = np.flatnonzero(own.labels == label)
-            places.append(np.sort(rng.choice(there, size=min(len(there), share), replace=False)))
+            places.append(rng.choice(there, size=min(len(there), share), replace=False))
             stand_for.append(np.full(len(places[-1]), len(there) / len(places[-1])))
         voxels = np.stack(np.unravel_index(np.concatenate(places), own.labels.shape), axis=1)
         labels = own.labels[tuple(voxels.T)].astype(np.int64)

@@ -22,7 +22,8 @@ POWERS = sorted(
     key=lambda p: (sum(p), *(-power for power in p)),
 )
 NUM_POSITION = len(POWERS)
-NUM_SCALES = 4 * (1 + len(BLURS_MM) + len(EDGES_MM))
+NUM_ALONE = 1 + len(BLURS_MM) + len(EDGES_MM)  # intensities without their products with the place
+NUM_SCALES = 4 * NUM_ALONE
 REACH = 3.0  # standard deviations to which a Gaussian is computed
 
 
@@ -56,7 +57,7 @@ def _axes(shape: tuple[int, ...]) -> list[np.ndarray]:
     ]
 
 
-def scale_maps(volume: np.ndarray, spacing_mm: Spacing) -> Iterator[np.ndarray]:
+def scale_maps(volume: np.ndarray, spacing_mm: Spacing, *, by_place: bool = True) -> Iterator[np.ndarray]:
     """The intensity, Gaussian blurs of it and the steepness of its edges, (D, H, W) each, one at a time.
 
     After each come its products with the place along each axis: what is bright here may be another thing than what is
@@ -65,10 +66,12 @@ def scale_maps(volume: np.ndarray, spacing_mm: Spacing) -> Iterator[np.ndarray]:
     Args:
         volume: z-scores (D, H, W).
         spacing_mm: of its voxels.
+        by_place: whether to multiply by the place; a quarter of the maps is left without.
     """
     for own in _scales(volume, spacing_mm):
         yield own
-        yield from (own * place for place in _axes(volume.shape))
+        if by_place:
+            yield from (own * place for place in _axes(volume.shape))
 
 
 def _scales(volume: np.ndarray, spacing_mm: Spacing) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.features.clinical import CLINICAL
-from mdae.evaluation.features.extractors import POSITION, UNTRAINED
+from mdae.evaluation.features.extractors import OF_VOXELS, POSITION, UNTRAINED
 from mdae.evaluation.features.histogram import BASELINE
 from mdae.evaluation.features.small_cnn import CNN
 from mdae.evaluation.results.paired import (
@@ -166,7 +166,7 @@ def headline_metric(cell: Cell, metric: str) -> str:
 
 def mark(encoder: str) -> str:
     """What an encoder's name says that a reader must not miss."""
-    if encoder.startswith((BASELINE, POSITION)):
+    if encoder.startswith((BASELINE, *OF_VOXELS)):
         return "trivial baseline"
     if encoder.startswith(f"{CLINICAL}:"):
         return "no image"

@@ -159,8 +159,9 @@ def _difference(cell: Cell, baseline: Cell | None, size: int, metric: str) -> Es
     if one is None or other is None or metric not in other.values or len(both) < 2:
         return None
     draws = min(len(one.values[metric]), len(other.values[metric]))
-    return curve_difference(
+    estimate, _ = curve_difference(
         np.array(one.values[metric])[:draws, first],
         np.array(other.values[metric])[:draws, second],
         widening=cell.widening,
     )
+    return estimate

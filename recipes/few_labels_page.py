@@ -1,0 +1,229 @@
+"""The picture and the tables of `recipes.few_labels`, from its table of rows.
+
+    python -m recipes.few_labels_page
+
+It fills `docs/does-it-help.md`, as `recipes.collect` does for the older field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
+from mdae.evaluation.statistics.intervals import Estimate
+from mdae.evaluation.statistics.tests import holm
+from mdae.figures import save_png
+from recipes.few_labels import BASELINES, KEY, RESULTS, read_rows
+from recipes.page import PAGE, filled, markdown
+
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
+ALL = 100  # labelled train subjects
+SHOWN_VERSION = 1  # of the readout, of which there are most rows
+STEPS = 300  # of pre-training, in the main comparison
+SURE = 0.05
+SIZES = ("1", "4", "16", "all")  # of the tables
+NAMES = {
+    "position": "place and intensities",
+    "mdae": "MDAE",
+    "mae": "MAE",
+    "dsm": "DSM",
+    "diffmae": "DiffMAE",
+}
+PANELS = {
+    "alone": "frozen maps alone",
+    "beside": "frozen maps beside place and intensities",
+    "fine-tuned": "fine-tuned",
+}
+# Okabe and Ito's colours, told apart by colour-blind readers too
+LINES = {
+    "mdae": ("#D55E00", "-"),
+    "mae": ("#0072B2", "-"),
+    "untrained": ("#000000", "--"),
+    "position": ("#999999", ":"),
+}
+
+
+def number(labelled: str) -> int:
+    """Of labelled subjects."""
+    return ALL if labelled == "all" else int(labelled)
+
+
+class Study:
+    """The finished rows.
+
+    Args:
+        rows: as `recipes.few_labels` keeps them.
+    """
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows = rows = rows[rows.version == SHOWN_VERSION]
+        self.subjects = [name for name in rows.columns if name not in (*KEY, "dice")]
+        self.sizes = sorted(rows.labelled.unique(), key=number)
+
+    def sizes_of(self, readout: str) -> list[str]:
+        """Numbers of labelled subjects that an encoder was read out after."""
+        here = self.rows[(self.rows.readout == readout) & ~self.rows.encoder.isin(BASELINES)]
+        return [size for size in self.sizes if (here.labelled == size).any()]
+
+    def common(self, readout: str) -> list[str]:
+        """Those of every encoder of the picture that has this readout: a line through other numbers would mislead."""
+        shown = [name for name in LINES if name in self.encoders(readout)]
+        return [
+            size
+            for size in self.sizes_of(readout)
+            if all(self.values(name, readout, size) is not None for name in shown)
+        ]
+
+    def encoders(self, readout: str, steps: int = STEPS) -> list[str]:
+        """Those with this readout, baselines first, then the untrained network."""
+        mine = self._of(readout, steps)
+        order = [*BASELINES, "untrained"]
+        found = mine.encoder.unique()
+        return [name for name in order if name in found] + [name for name in found if name not in order]
+
+    def values(self, encoder: str, readout: str, labelled: str, steps: int = STEPS) -> np.ndarray | None:
+        """Dice (seeds, draws, N) of the seeds that have every draw; None if none has."""
+        own = self._of(readout, steps)
+        own = own[(own.encoder == encoder) & (own.labelled == labelled)]
+        tables = [part.sort_values("draw")[self.subjects].to_numpy() for _, part in own.groupby("seed")]
+        most = max((len(one) for one in tables), default=0)
+        return np.stack([one for one in tables if len(one) == most]) if tables else None
+
+    def _of(self, readout: str, steps: int) -> pd.DataFrame:
+        rows = self.rows
+        network = (rows.readout == readout) & rows.steps.isin((0, steps)) & ~rows.encoder.isin(BASELINES)
+        return rows[network | rows.encoder.isin(BASELINES)]
+
+    def pairs(self, encoder: str, other: str, readout: str, labelled: str, steps: int = STEPS) -> int:
+        """How many seeds two encoders can be compared at."""
+        found = [self.values(name, readout, labelled, steps) for name in (encoder, other)]
+        seeds = [0 if own is None else len(own) for own in found]
+        return seeds[0] if other in BASELINES else min(seeds)
+
+    def difference(
+        self, encoder: str, other: str, readout: str, labelled: str, steps: int = STEPS
+    ) -> tuple[Estimate, float] | None:
+        """Paired by seed, draw and subject, as far as both have them; all seeds are paired with a baseline's one."""
+        one, two = (self.values(name, readout, labelled, steps) for name in (encoder, other))
+        if one is None or two is None:
+            return None
+        seeds = self.pairs(encoder, other, readout, labelled, steps)
+        draws = min(one.shape[1], two.shape[1])
+        two = np.broadcast_to(two[:, :draws], (max(seeds, len(two)), draws, two.shape[2]))
+        return curve_difference(one[:seeds, :draws], two[:seeds])
+
+
+def dice_table(study: Study, readout: str, sizes: Sequence[str], steps: int = STEPS) -> str:
+    """Mean Dice with intervals, an encoder a row, a number of labelled subjects a column."""
+    rows = []
+    for encoder in study.encoders(readout, steps):
+        found = [study.values(encoder, readout, size, steps) for size in sizes]
+        seeds = max((len(one) for one in found if one is not None), default=0)
+        cells = ["" if one is None else shown(curve_estimate(one)) for one in found]
+        rows.append([NAMES.get(encoder, encoder), "" if encoder in BASELINES else str(seeds), *cells])
+    return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
+
+
+def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str], steps: int = STEPS) -> str:
+    """Each encoder less another, paired; bold where Holm's p over the table is below 0.05."""
+    names = [name for name in study.encoders(readout, steps) if name != other and name not in BASELINES]
+    found = {
+        (name, size): study.difference(name, other, readout, size, steps) for name in names for size in sizes
+    }
+    known = {place: one for place, one in found.items() if one is not None}
+    sure = dict(zip(known, holm([p for _, p in known.values()]), strict=True))
+    rows = []
+    for name in names:
+        cells = []
+        for size in sizes:
+            one = known.get((name, size))
+            strong = "**" if sure.get((name, size), 1.0) < SURE else ""
+            cells.append("" if one is None else signed(one[0], strong))
+        rows.append([NAMES.get(name, name), str(study.pairs(name, other, readout, sizes[0], steps)), *cells])
+    return markdown([f"less {NAMES.get(other, other)}", "seeds", *map(_labelled, sizes)], rows)
+
+
+def growth_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
+    """MDAE and MAE by steps of pre-training."""
+    budgets = sorted(step for step in study.rows.steps.unique() if step)
+    rows = []
+    for encoder in ("mdae", "mae"):
+        for steps in budgets:
+            found = [study.values(encoder, readout, size, int(steps)) for size in sizes]
+            if any(one is not None for one in found):
+                cells = ["" if one is None else shown(curve_estimate(one)) for one in found]
+                seeds = max(len(one) for one in found if one is not None)
+                rows.append([f"{NAMES[encoder]}, {steps:,} steps", str(seeds), *cells])
+    return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
+
+
+def shown(estimate: Estimate) -> str:
+    """A mean with its interval."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def signed(estimate: Estimate, strong: str = "") -> str:
+    """A difference with its interval."""
+    return f"{strong}{estimate.value:+.3f}{strong} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _labelled(size: str) -> str:
+    return f"all {ALL}" if size == "all" else size
+
+
+def picture(study: Study) -> Figure:
+    """Dice against the number of labelled subjects, with bands: a panel a readout."""
+    panels = [readout for readout in PANELS if (study.rows.readout == readout).any()]
+    figure = Figure(figsize=(4.3 * len(panels) + 1.5, 3.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, readout in zip(axes, panels, strict=True):
+        for encoder, (colour, style) in LINES.items():
+            points = {size: study.values(encoder, readout, size) for size in study.common(readout)}
+            known = {number(size): curve_estimate(one) for size, one in points.items() if one is not None}
+            at, found = list(known), list(known.values())
+            label = NAMES.get(encoder, encoder)
+            axis.plot(
+                at, [e.value for e in found], style, color=colour, marker="o", markersize=4, label=label
+            )
+            low, high = [e.low for e in found], [e.high for e in found]
+            axis.fill_between(at, low, high, color=colour, alpha=0.13, linewidth=0)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([number(size) for size in study.sizes], [_labelled(size) for size in study.sizes])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("labelled subjects")
+        axis.set_title(PANELS[readout], fontsize=10)
+        axis.grid(color="#e5e5e5", linewidth=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("Dice, test subjects")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def tables(study: Study) -> dict[str, str]:
+    """Every table by name."""
+    found = {"few-beside": dice_table(study, "beside", SIZES), "few-alone": dice_table(study, "alone", SIZES)}
+    for readout in ("beside", "alone"):
+        found[f"few-{readout}-gain"] = gain_table(study, readout, "untrained", SIZES)
+        found[f"few-{readout}-objectives"] = gain_table(study, readout, "mae", SIZES)
+    found["few-position-gain"] = gain_table(study, "beside", "position", SIZES)
+    found["few-growth"] = growth_table(study, "beside", SIZES)
+    if (study.rows.readout == "fine-tuned").any():
+        found["few-tuned"] = dice_table(study, "fine-tuned", study.sizes_of("fine-tuned"))
+    return found
+
+
+def main() -> None:
+    study = Study(read_rows(RESULTS / "hippocampus.csv"))
+    save_png(PICTURE, picture(study))
+    PAGE.write_text(filled(PAGE.read_text(), tables(study)))
+
+
+if __name__ == "__main__":
+    main()
