@@ -143,7 +143,8 @@ def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str], ste
         cells = []
         for size in sizes:
             one = known.get((name, size))
-            strong = "**" if sure.get((name, size), 1.0) < SURE else ""
+            told = sure.get((name, size), 1.0) < SURE and study.pairs(name, other, readout, size, steps) > 1
+            strong = "**" if told else ""  # one seed tells nothing of others
             cells.append("" if one is None else signed(one[0], strong))
         rows.append([NAMES.get(name, name), str(study.pairs(name, other, readout, sizes[0], steps)), *cells])
     return markdown([f"less {NAMES.get(other, other)}", "seeds", *map(_labelled, sizes)], rows)
