@@ -564,7 +564,7 @@ def test_scans_are_prepared_once_and_read_a_subject_at_a_time(model, cohort, tmp
     assert not cache.fill(scans, workers=1)
     inputs = CachedInputs([[cache.path(scan) for scan in pair] for pair in (scans[:2], scans[2:])])
     assert inputs.shape == (2, 2, *made.patch)
-    expected = np.stack([made.fit(made.prepare(scan)) for scan in scans[2:]]).astype(np.float16)
+    expected = np.stack([made.to_input(made.prepare(scan)) for scan in scans[2:]]).astype(np.float16)
     assert np.array_equal(inputs[1], expected) and inputs[1].dtype == np.float16
     with mock.patch.object(made, "prepare", side_effect=AssertionError("prepared again")):
         FeatureCache(tmp_path, InputExtractor(made)).fill(scans)
@@ -580,7 +580,7 @@ def test_scans_are_prepared_once_and_read_a_subject_at_a_time(model, cohort, tmp
 
 def test_an_input_that_is_not_finite_is_set_aside(model, cohort, tmp_path):
     made = backbone_of(Encoder.load(model), "model", "identity")
-    made.fit = lambda prepared: np.full(made.patch, 1e6, np.float32)  # beyond float16
+    made.to_input = lambda prepared: np.full(made.patch, 1e6, np.float32)  # beyond float16
     scan = discover(cohort)[0]
     failed = FeatureCache(tmp_path, InputExtractor(made)).fill([scan])
     assert isinstance(failed[str(scan.path)], ScanError) and "not finite" in failed[str(scan.path)].what
