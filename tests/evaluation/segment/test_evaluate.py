@@ -79,12 +79,13 @@ def test_labels_with_gaps_are_numbered_anew_before_anything_is_learned(
 ):
     given: list[set[int]] = []
 
-    def spy(subjects, model, options, names, **rest):
-        assert names == ("background", "outer", "deep")
-        given.extend(set(np.unique(own.labels).tolist()) for own in subjects)
+    def spy(learned, source, options, names, *rest, **others):
+        assert tuple(names) == ("background", "outer", "deep")
+        given.extend(set(np.unique(own.labels).tolist()) for own in learned)
         raise DataError("seen enough")
 
-    monkeypatch.setattr(few, "fit_segmenter", spy)
+    for name in ("fit_segmenter", "fit_points"):  # of volumes, or of points drawn from them
+        monkeypatch.setattr(few, name, spy)
     with pytest.raises(DataError, match="seen enough"):
         run(tmp_path, protocol=protocol, task=(str(made.with_gaps(data, tmp_path)),))
     assert set().union(*given) == {0, 1, 2}
