@@ -206,8 +206,9 @@ def test_a_signal_to_the_whole_group_ends_with_a_checkpoint_and_one_line(named_s
     """What scancel and a time limit do: readers and all are told at once."""
     out = tmp_path / "run"
     options = ("--workers", "2", "--steps", "5000", "--val-every", "0", "--checkpoint-every", "10")
+    fine = ("--set", "block=4,4,4")  # large blocks are warned of: a line of their own
     process = subprocess.Popen(
-        command(named_store, out, *options),
+        command(named_store, out, *options, *fine),
         stderr=subprocess.PIPE,
         env=environment(),
         start_new_session=True,

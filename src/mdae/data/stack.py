@@ -79,10 +79,14 @@ class Stack:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be told of it, and what it lacks."""
-        names = self.contrast.split(JOINT)
-        lacking = [name for name, scan in zip(names, self.scans, strict=True) if scan is None]
-        told = [f"lacks {', '.join(lacking)}"] if lacking else []
+        told = lacks(self.contrast.split(JOINT), self.scans)
         return tuple(dict.fromkeys([note for scan in self.present for note in scan.notes] + told))
+
+
+def lacks(channels: Sequence[str], found: Sequence[object | None]) -> list[str]:
+    """What a session lacks, in a line; none if it has all."""
+    lacking = [name for name, own in zip(channels, found, strict=True) if own is None]
+    return [f"lacks {', '.join(lacking)}"] if lacking else []
 
 
 def stacks(

@@ -201,6 +201,12 @@ def split_digest(path: Path | None) -> str | None:
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def within_split(path: Path, cohort: Cohort) -> Cohort:
+    """Without those who are in no part of a split; raises `DataError` as `split_parts` does."""
+    outside = np.flatnonzero(split_parts(path, cohort) == "")
+    return cohort.without({int(index): f"not in {path.name}" for index in outside})
+
+
 def split_parts(path: Path, cohort: Cohort) -> np.ndarray:
     """The part of each case: train, val or test; a subject that the table does not know is in none.
 

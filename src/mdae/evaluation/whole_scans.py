@@ -13,7 +13,7 @@ import numpy as np
 from mdae.data.catalogue import ScanEntry
 from mdae.data.stack import JOINT
 from mdae.errors import DataError, ScanError
-from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts
+from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts, within_split
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.features.cache import FeatureCache, default_folder
 from mdae.evaluation.features.clinical import CLINICAL, clinical_features, columns_of
@@ -208,8 +208,7 @@ def embedded_cohort(
         cohort = _as_sessions(cohort, modalities, channels)
         modalities = (FUSED,)
     if config.split is not None:  # what is wrong with it must not come out after hours of embedding
-        parts = split_parts(config.split, cohort)
-        cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
+        cohort = within_split(config.split, cohort)
     failed = cache.fill(
         [case.scans[name] for case in cohort.cases for name in modalities], workers=config.workers
     )

@@ -39,8 +39,8 @@ from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_fil
 from mdae.interop.nnssl_primus import SIZES as PRIMUS
 from mdae.interop.nnssl_primus import primus_config, primus_weights
 from mdae.interop.raw import as_in_file, centred, read_raw, recorded
-from mdae.networks.primus import Primus, PrimusEncoder
-from mdae.networks.unet import ResidualEncoder, ResidualUNet, UNetConfig
+from mdae.networks.primus import PrimusEncoder
+from mdae.networks.unet import ResidualEncoder, UNetConfig
 from mdae.types import Shape3, shape3
 
 CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
@@ -143,10 +143,8 @@ def load_nnssl(path: Path, name: str) -> Backbone:
         prepare=lambda entry: prepare_nnssl(entry, plan.spacing_mm),
         to_input=lambda prepared: nnssl_input(prepared, plan),
         patch=plan.patch,
-        num_features=encoder.config.embed_dim
-        if isinstance(encoder, PrimusEncoder)
-        else sum(encoder.config.features),
-        stem=f"encoder.{Primus.stem if isinstance(encoder, PrimusEncoder) else ResidualUNet.stem}",
+        num_features=sum(encoder.widths),
+        stem=f"encoder.{encoder.first}",
         groups=encoder.groups(),
         source=f"nnssl ({trainer}); Wald et al., ICCV 2025; CC BY 4.0",
     )

@@ -109,11 +109,15 @@ class PrimusEncoder(nn.Module):
 
     Attributes:
         config: the network it was built for.
+        widths: channels of each stage, finest first.
+        first: the name of the first convolution.
     """
+
+    first = "down_projection.proj"
 
     def __init__(self, config: PrimusConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.widths = config, (config.embed_dim,)
         self.down_projection = Cubes(config)
         self.eva = Trunk(config)
 
@@ -209,14 +213,15 @@ class Primus(Network):
     encoder: PrimusEncoder
     decoder: nn.ModuleList
     film: FiLM | None
-    stem = "down_projection.proj"
+    stem = PrimusEncoder.first
 
     def __init__(self, config: PrimusConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.widths, self.strides = (config.embed_dim,), (config.token,)
+        self.strides = (config.token,)
         self.map_widths = config.decoder_widths[1:] or config.decoder_widths
         self.encoder = PrimusEncoder(config)
+        self.widths = self.encoder.widths
         pairs = zip(config.decoder_widths[:-1], config.decoder_widths[1:], strict=True)
         self.decoder = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose3d(a, b, 2, 2), VoxelNorm(b), nn.GELU()) for a, b in pairs

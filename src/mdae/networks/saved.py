@@ -116,6 +116,19 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedM
     return SavedModel(network.to(device).eval(), contract, patch, objective, provenance, channels)
 
 
+def read_provenance(folder: str | Path) -> dict[str, Any]:
+    """How a saved model came about, without reading its weights; arguments and errors as `load_model`."""
+    folder = local_folder(folder)
+    try:
+        return dict(_read_config(folder)["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"its config does not describe a model of this version ({type(error).__name__}: {error})",
+            where=folder / CONFIG,
+            mend="give the folder `model` of an mdae run",
+        ) from error
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     mend = "give the folder `model` of an mdae run"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():

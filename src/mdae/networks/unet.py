@@ -69,11 +69,15 @@ class ResidualEncoder(nn.Module):
 
     Attributes:
         config: the network it was built for.
+        widths: channels of each stage, finest first.
+        first: the name of the first convolution.
     """
+
+    first = "stem.convs.0.conv"
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.widths = config, config.features
         self.stem = Stack(config.in_channels, config.features[0])
         inputs = (config.features[0], *config.features[:-1])
         self.stages = nn.ModuleList(
@@ -167,7 +171,7 @@ class ResidualUNet(Network):
     encoder: ResidualEncoder
     decoder: Decoder
     film: FiLM | None
-    stem = "stem.convs.0.conv"
+    stem = ResidualEncoder.first
 
     def __init__(self, config: UNetConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from mdae.devices import uses_bf16
 from mdae.errors import ConfigError
 from mdae.evaluation.configs import Pool, WindowMode
 from mdae.evaluation.features.maps import native_maps
-from mdae.evaluation.features.session import PreparedSession, prepare_session, require_single
+from mdae.evaluation.features.session import PreparedSession, background_of, prepare_session, require_single
 from mdae.evaluation.features.sliding_window import AT_ONCE, Fill, as_channels, cut_window, window_starts
 from mdae.foreground import is_foreground
 from mdae.interop.raw import prepare_by
@@ -125,12 +125,15 @@ class Encoder:
             ScanError: a file that cannot be read or is unfit.
             ConfigError: a single scan for a model of several contrasts, or the other way round.
         """
+        prepared = self._prepared(scan)
+        return self.embed_volume(prepared.data, background_of(prepared), window=window, pool=pool)
+
+    def _prepared(self, scan: str | Path | Mapping[str, str | Path]) -> PreparedScan:
+        """A single scan, or the contrasts of a session, whichever the model takes."""
         if isinstance(scan, Mapping):
-            session = self.prepare_session(scan)
-            return self.embed_volume(session.data, session.background, window=window, pool=pool)
+            return self.prepare_session(scan)
         require_single(self.channels)
-        prepared = self.prepare(scan)
-        return self.embed_volume(prepared.data, prepared.record.background, window=window, pool=pool)
+        return self.prepare(scan)
 
     def embed_volume(
         self, volume: np.ndarray, background: Fill, *, window: WindowMode = "slide", pool: Pool = "mean"
@@ -173,12 +176,8 @@ class Encoder:
             ConfigError: no such stage, or not the contrasts of the model.
         """
         self.require_stage(stage)
-        if isinstance(scan, Mapping):
-            session = self.prepare_session(scan)
-            return np.stack(list(native_maps(self, session.data, session.background, session.record, stage)))
-        require_single(self.channels)
-        own = self.prepare(scan)
-        return np.stack(list(native_maps(self, own.data, own.record.background, own.record, stage)))
+        own = self._prepared(scan)
+        return np.stack(list(native_maps(self, own.data, background_of(own), own.record, stage)))
 
     def require_stage(self, stage: int) -> None:
         """Raise `ConfigError` for a stage that the network has not."""

@@ -21,7 +21,7 @@ from mdae.evaluation.features.clinical import CLINICAL
 from mdae.evaluation.features.custom import CustomExtractor, is_custom, open_custom
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.histogram import BASELINE, OF_NO_SCAN, Histogram
-from mdae.evaluation.features.session import PreparedSession, require_single
+from mdae.evaluation.features.session import background_of, require_single
 from mdae.evaluation.features.small_cnn import CNN, is_cnn, small_cnn
 from mdae.evaluation.features.table import FeatureTable
 from mdae.interop.backbone import Backbone
@@ -32,7 +32,7 @@ from mdae.interop.third_party import open_third_party
 from mdae.networks import preset
 from mdae.networks.hub import is_hub_name, local_folder
 from mdae.networks.registry import NetworkSpec, describe
-from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model
+from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model, read_provenance
 from mdae.seeding import torch_generator
 
 UNTRAINED, POSITION, FEATURES = "untrained", "position", "features"
@@ -96,8 +96,7 @@ class EncoderExtractor:
         return self.encoder.prepare(entry)
 
     def features(self, prepared: PreparedScan) -> np.ndarray:
-        of_all = prepared.background if isinstance(prepared, PreparedSession) else None
-        background = prepared.record.background if of_all is None else of_all
+        background = background_of(prepared)
         return self.encoder.embed_volume(prepared.data, background, window=self.window, pool=self.pool)
 
 
@@ -260,7 +259,7 @@ def exposure_of(spec: str, layout: str) -> Exposure:
         )
     if not is_own(spec) or spec.partition(":")[0] == UNTRAINED:
         return Exposure()
-    init = load_model(local_folder(spec)).provenance.get("init") or {}
+    init = read_provenance(spec).get("init") or {}
     while init and init.get("kind") == "mdae":
         init = init.get("init") or {}
     return known_exposure(f"{init['kind']}:{init['from']}", layout) if init else Exposure()

@@ -11,7 +11,7 @@ import numpy as np
 from mdae.data.catalogue import ScanEntry, sessions_together
 from mdae.data.contrasts import by_channel
 from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan
-from mdae.data.stack import JOINT
+from mdae.data.stack import JOINT, lacks
 from mdae.errors import ConfigError
 
 
@@ -28,6 +28,11 @@ class PreparedSession(PreparedScan):
 
     background: tuple[float, ...]
     records: tuple[PreparedRecord | None, ...]
+
+
+def background_of(prepared: PreparedScan) -> float | tuple[float, ...]:
+    """The value outside the head, or that of each channel of a session."""
+    return prepared.background if isinstance(prepared, PreparedSession) else prepared.record.background
 
 
 def require_single(channels: Sequence[str]) -> None:
@@ -66,9 +71,8 @@ def prepare_session(
     prepared = {entry.contrast: prepare(entry) for entry in _first_first(sessions_together(entries))}
     first = next(iter(prepared.values()))
     found = [prepared.get(name) for name in channels]
-    lacking = [name for name in channels if name not in prepared]
     notes = [note for own in prepared.values() for note in own.record.notes]
-    notes += [f"lacks {', '.join(lacking)}"] if lacking else []
+    notes += lacks(channels, found)
     contents = JOINT.join(own.record.content for own in found if own is not None)
     return PreparedSession(
         data=np.stack([np.full_like(first.data, UNKNOWN) if own is None else own.data for own in found]),

@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from mdae.data.ahead import ahead
 from mdae.errors import DataError, ScanError
-from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts
+from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts, within_split
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
 from mdae.evaluation.features.extractors import weights_of
@@ -66,8 +66,7 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
     modalities = config.modalities or task.modalities
     cohort = find_cohort(task, config.root, modalities, config.subjects)
     if config.split is not None:
-        parts = split_parts(config.split, cohort)
-        cohort = cohort.without({int(i): f"not in {config.split.name}" for i in np.flatnonzero(parts == "")})
+        cohort = within_split(config.split, cohort)
     cohort, seen = _looked_at(cohort, source, modalities, config)
     scheme = label_scheme(task, config.root, {value for one in seen for value in one.values})
     study = _Study(source, modalities, config, scheme, cohort)

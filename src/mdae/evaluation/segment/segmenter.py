@@ -103,12 +103,10 @@ def fit_segmenter(
     chosen = draw_points(val, features, options.points, seed)
     contrasts = len(subjects[0].volume.data)
     if model is None:
-        readout, network = fit_readout(points, len(labels), val=chosen), None
-        tuned = _Tuned()
-    else:
-        study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
-        readout, network = study.start(points, chosen)
-        tuned = _tuned(study, network, readout, points, subjects, val)
+        return fit_points(points, features, options, labels, contrasts, chosen)
+    study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
+    readout, network = study.start(points, chosen)
+    tuned = _tuned(study, network, readout, points, subjects, val)
     about = {"subjects": len({own.subject for own in subjects}), "volumes": len(subjects), **tuned.notes}
     return FittedSegmenter(
         labels=tuple(labels),

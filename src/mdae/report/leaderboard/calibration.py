@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 from mdae.evaluation.results.reader import Cell
 from mdae.report.leaderboard.comparison import Leaderboard, mark
-from mdae.report.leaderboard.figures import COLUMNS, colours, dress, figure_legend
+from mdae.report.leaderboard.figures import colours, squares_figure
 
 BINS, EACH = 10, 8  # at most so many bins, of no fewer subjects
 
@@ -51,23 +50,14 @@ def calibration_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Fi
     """Said against true shares of every encoder: a panel a modality."""
     cells, colour = calibrated(leaderboard, protocol, task), colours(leaderboard)
     modalities = list(dict.fromkeys(cell.modality for cell in cells))
-    columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
-    figure = Figure(figsize=(2.35 * columns + 2.0, 2.6 * lines + 0.2), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, modality in zip(grid, modalities, strict=False):
-        axis.plot([0, 1], [0, 1], color="#1c2733", linewidth=0.9, linestyle=":")
+
+    def draw(axis: Axes, modality: str) -> None:
         for cell in (cell for cell in cells if cell.modality == modality):
             said, true, low, high = reliability(cell.labels, cell.probabilities).T
             shade, style = colour[cell.encoder], "--" if mark(cell.encoder) else "-"
             axis.vlines(said, low, high, color=shade, alpha=0.3, linewidth=1.2)
             axis.plot(said, true, color=shade, linestyle=style, marker="o", markersize=3, label=cell.encoder)
         axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axis.set_title(modality, fontsize=10)
-        axis.set_xlabel("said probability", fontsize=8)
-        if axis is grid[0]:
-            axis.set_ylabel("share of positives", fontsize=8)
-        dress(axis)
-    for axis in grid[len(modalities) :]:
-        axis.set_axis_off()
-    figure_legend(figure, grid, leaderboard.encoders(protocol))
-    return figure
+
+    names = ("said probability", "share of positives")
+    return squares_figure(modalities, draw, names, leaderboard.encoders(protocol))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from matplotlib import color_sequences
@@ -111,7 +111,7 @@ def _forest(
     axis.set_ylim(len(names) - 0.5, -0.5)
     worse = ", lower is better" if sign < 0 else ""
     axis.set_xlabel(f"{metric_label(metric)} less the baseline's{worse}", fontsize=8)
-    dress(axis)
+    _dress(axis)
 
 
 def bars_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
@@ -134,7 +134,7 @@ def bars_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_title(modality, fontsize=10)
-        dress(axis)
+        _dress(axis)
     return _finished(figure, panels)
 
 
@@ -150,12 +150,8 @@ def _scale_of_bars(axis: Axes, entries: Sequence[Entry]) -> None:
 def roc_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
     """ROC curves of every encoder: a panel a modality."""
     encoders, colour = leaderboard.encoders(protocol), colours(leaderboard)
-    modalities = _modalities(leaderboard, protocol, task)
-    columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
-    figure = Figure(figsize=(2.35 * columns + 2.0, 2.6 * lines + 0.2), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, modality in zip(grid, modalities, strict=False):
-        axis.plot([0, 1], [0, 1], color="#1c2733", linewidth=0.9, linestyle=":")
+
+    def draw(axis: Axes, modality: str) -> None:
         for encoder in encoders:
             entry = leaderboard.headline(protocol, task, modality, encoder)
             if entry is None:
@@ -164,14 +160,39 @@ def roc_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
             style = "--" if mark(encoder) else "-"
             axis.plot(false, true, color=colour[encoder], linewidth=1.5, linestyle=style, label=encoder)
         axis.set_aspect("equal")
+
+    names = ("false positive rate", "true positive rate")
+    return squares_figure(_modalities(leaderboard, protocol, task), draw, names, encoders)
+
+
+def squares_figure(
+    modalities: Sequence[str],
+    draw: Callable[[Axes, str], None],
+    names: tuple[str, str],
+    encoders: Sequence[str],
+) -> Figure:
+    """A panel a modality, with a dotted diagonal and one legend.
+
+    Args:
+        modalities: of the panels.
+        draw: what else stands in a modality's.
+        names: of both axes.
+        encoders: in the order of the legend.
+    """
+    columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
+    figure = Figure(figsize=(2.35 * columns + 2.0, 2.6 * lines + 0.2), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, modality in zip(grid, modalities, strict=False):
+        axis.plot([0, 1], [0, 1], color="#1c2733", linewidth=0.9, linestyle=":")
+        draw(axis, modality)
         axis.set_title(modality, fontsize=10)
-        axis.set_xlabel("false positive rate", fontsize=8)
+        axis.set_xlabel(names[0], fontsize=8)
         if axis is grid[0]:
-            axis.set_ylabel("true positive rate", fontsize=8)
-        dress(axis)
+            axis.set_ylabel(names[1], fontsize=8)
+        _dress(axis)
     for axis in grid[len(modalities) :]:
         axis.set_axis_off()
-    figure_legend(figure, grid, encoders)
+    _figure_legend(figure, grid, encoders)
     return figure
 
 
@@ -191,14 +212,14 @@ def _panels(number: int, *, rows: int, width: float, share: bool = True) -> tupl
     return figure, list(grid[:number])
 
 
-def figure_legend(figure: Figure, grid: Iterable[Axes], encoders: Sequence[str]) -> None:
+def _figure_legend(figure: Figure, grid: Iterable[Axes], encoders: Sequence[str]) -> None:
     """One for all panels, in the order of the encoders."""
     lines = {line.get_label(): line for axis in grid for line in axis.get_lines()}
     shown = {name: lines[name] for name in encoders if name in lines}
     figure.legend(shown.values(), shown.keys(), loc="outside right upper", frameon=False, fontsize=8)
 
 
-def dress(axis: Axes) -> None:
+def _dress(axis: Axes) -> None:
     """Without what tells nothing."""
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.spines["bottom"].set_color(UNDECIDED)
