@@ -24,7 +24,7 @@ from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.networks.unet import UNetConfig
 from mdae.plugin import load_plugin
 from tests import contract
-from tests.contract import Case, networks
+from tests.contract import Case, encoders, networks
 
 # Sizes for the checks by kind; each kind that is registered has an entry.
 SMALL: dict[str, NetworkConfig] = {
@@ -88,6 +88,9 @@ def test_a_network_written_from_the_documentation_keeps_the_contract(own, store,
     load_plugin(own)
     for check in networks.QUICK:
         check(PRESETS["plain"])
+    volumes = networks.volumes(networks.built(PRESETS["plain"]))
+    for check in encoders.QUICK:
+        check(lambda: networks.built(PRESETS["plain"]).encoder, volumes)
     networks.check_it_is_saved_and_embeds(PRESETS["plain"], tmp_path / "model")
     contract.check_resumes_exactly(Case("mdae", {"block": "8,8,8"}, network="plain"), store, tmp_path)
 

@@ -32,7 +32,7 @@ def test_the_vit_computes_what_its_authors_network_computes(tmp_path):
     x = torch.randn(2, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         tokens, _ = small_vit()(x)
-        own = backbone.network(x)
+        own = backbone.network.features(x)
     torch.testing.assert_close(own, tokens[:, 0], rtol=1e-5, atol=1e-5)
     assert (own - tokens.mean(dim=1)).abs().max() > 1e-3
 
@@ -45,8 +45,8 @@ def test_later_monais_layers_that_are_never_computed_make_no_difference(tmp_path
     torch.save({"state_dict": weights}, tmp_path / "new" / "BrainIAC.ckpt")
     x = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), caplog.at_level("INFO"):
-        new = load_brainiac(tmp_path / "new", "x").network(x)
-        old = load_brainiac(write_brainiac(tmp_path / "old"), "x").network(x)
+        new = load_brainiac(tmp_path / "new", "x").network.features(x)
+        old = load_brainiac(write_brainiac(tmp_path / "old"), "x").network.features(x)
     torch.testing.assert_close(new, old, rtol=0, atol=0)
     assert "cross-attention, which is not computed" in caplog.text
 
@@ -58,8 +58,8 @@ def test_heads_are_left_out_aloud_and_fine_tuned_models_have_a_backbone_within(t
     torch.save({"state_dict": tuned}, tmp_path / "idh.ckpt")
     x = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), caplog.at_level("INFO"):
-        own = load_brainiac(tmp_path / "idh.ckpt", "x").network(x)
-        released = load_brainiac(write_brainiac(tmp_path / "released"), "x").network(x)
+        own = load_brainiac(tmp_path / "idh.ckpt", "x").network.features(x)
+        released = load_brainiac(write_brainiac(tmp_path / "released"), "x").network.features(x)
     torch.testing.assert_close(own, released, rtol=0, atol=0)
     assert caplog.text.count("1 weights left out, not of the backbone") == 2
 
@@ -70,7 +70,7 @@ def test_the_first_release_computes_what_monais_resnet_computes(tmp_path):
     x = torch.randn(2, 1, 40, 48, 40, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = small_resnet(bias_downsample=True)(x)
-        own = backbone.network(x)
+        own = backbone.network.features(x)
     torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -104,12 +104,12 @@ def test_the_uniformer_is_what_a_reading_of_its_code_gives(tmp_path):
     network = load_brainmvp(write_brainmvp(tmp_path), "x").network
     x = volume(32, 48, 16)
     want = read_uniformer(x, drawn(uniformer_layout()), (1, 2, 1, 1))
-    torch.testing.assert_close(network(x), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.features(x), want, rtol=1e-4, atol=1e-4)
     two_heads = drawn(uniformer_layout(widths=(8, 8, 64, 128)))
     wide = UniFormer(UniFormerSizes.of(two_heads, "file"))
     wide.load_state_dict(two_heads)
     torch.testing.assert_close(
-        wide.eval()(x), read_uniformer(x, two_heads, (1, 2, 1, 1)), rtol=1e-4, atol=1e-4
+        wide.eval().features(x), read_uniformer(x, two_heads, (1, 2, 1, 1)), rtol=1e-4, atol=1e-4
     )
 
 
@@ -125,10 +125,10 @@ def test_the_unet_is_what_a_reading_of_its_code_gives(prefix, tmp_path):
     content = {"state_dict": {f"{prefix}{name}": value for name, value in {**weights, **others}.items()}}
     torch.save(content, tmp_path / "BrainMVP_unet.pt")
     backbone = load_brainmvp(tmp_path, "x")
-    assert backbone.stem == "conv1a" and backbone.num_features == 64
+    assert backbone.network.first_conv == "conv1a" and backbone.network.num_features == 64
     x = volume(16, 24, 8)
-    torch.testing.assert_close(backbone.network(x), read_unet(x, weights), rtol=1e-4, atol=1e-4)
-    held = [id(weight) for group in backbone.groups for weight in group.parameters()]
+    torch.testing.assert_close(backbone.network.features(x), read_unet(x, weights), rtol=1e-4, atol=1e-4)
+    held = [id(weight) for group in backbone.network.groups() for weight in group.parameters()]
     assert sorted(held) == sorted(id(weight) for weight in backbone.network.parameters())
 
 

@@ -102,7 +102,7 @@ def test_grey_goes_from_black_to_white_between_two_percentiles():
 
 def test_a_scan_in_any_orientation_and_scale_is_the_same_to_the_network(tmp_path):
     backbone = load_dinov2(write_dinov2(tmp_path), "x")
-    assert backbone.patch == (224, 224, NUM_SLICES) and backbone.num_features == 64
+    assert backbone.patch == (224, 224, NUM_SLICES) and backbone.network.num_features == 64
     assert json.loads(json.dumps(backbone.preprocessing)) == backbone.preprocessing
     entry = write_scan(tmp_path / "scan.nii.gz")
     image = nib.load(entry.path)

@@ -83,7 +83,7 @@ def test_nnssls_checkpoint_read_back_gives_our_features(model, tmp_path):
     x = torch.randn((1, 1, 16, 24, 32), generator=torch_generator(0, "volume"))
     stages = load_model(model).network.at(0.0).encoder(x)
     expected = torch.cat([stage.mean(dim=(2, 3, 4)) for stage in stages], dim=1)
-    torch.testing.assert_close(backbone.network(x.transpose(2, 4)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone.network.features(x.transpose(2, 4)), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_nnssls_plan_is_in_the_checkpoint_and_beside_it_and_builds_the_network(model, tmp_path):

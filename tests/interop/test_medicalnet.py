@@ -68,15 +68,15 @@ def test_the_network_computes_what_its_authors_network_computes(options, tmp_pat
     with torch.inference_mode():
         expected = med3d(weights, x)
         assert expected.shape[2:] == (3, 5, 4)  # an eighth of the input
-        own = backbone.network(x)
-    assert own.shape == (2, backbone.num_features)
+        own = backbone.network.features(x)
+    assert own.shape == (2, backbone.network.num_features)
     torch.testing.assert_close(own, expected.mean(dim=(2, 3, 4)), rtol=1e-5, atol=1e-5)
 
 
 def test_without_dilation_it_would_be_another_function(tmp_path):
     x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        own, monai = load_medicalnet(write_medicalnet(tmp_path), "x").network(x), small_resnet()(x)
+        own, monai = load_medicalnet(write_medicalnet(tmp_path), "x").network.features(x), small_resnet()(x)
     assert (own - monai).abs().max() > 1e-3
 
 
@@ -84,7 +84,7 @@ def test_the_segmentation_head_and_old_counts_are_no_obstacle(tmp_path):
     weights = {f"module.{k}": v for k, v in small_resnet().state_dict().items() if "num_batches" not in k}
     weights["module.conv_seg.0.weight"] = torch.ones(32, 32, 2, 2, 2)
     torch.save({"state_dict": weights}, tmp_path / "x.pth")
-    assert load_medicalnet(tmp_path / "x.pth", "x").num_features == 20
+    assert load_medicalnet(tmp_path / "x.pth", "x").network.num_features == 20
 
 
 def test_another_network_is_refused_in_one_line(tmp_path):

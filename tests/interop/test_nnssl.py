@@ -32,7 +32,7 @@ def reference(network: nn.Module) -> torch.Tensor:
 
 @torch.inference_mode()
 def features(path: Path) -> torch.Tensor:
-    return load_nnssl(path, "x").network(X)
+    return load_nnssl(path, "x").network.features(X)
 
 
 def saved(folder: Path, weights: dict, **others: object) -> Path:
@@ -111,7 +111,7 @@ def test_a_plan_with_sizes_is_checked_against_what_can_be_had(tmp_path):
     kwargs = {"strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "norm_op": "torch.nn.modules.InstanceNorm3d"}
     plan = {"arch_class_name": "ResidualEncoderUNet", "arch_kwargs": kwargs}
     path = write_nnssl(tmp_path / "good", plan=adaptation_plan(architecture_plans=plan))
-    assert load_nnssl(path, "x").num_features == 18
+    assert load_nnssl(path, "x").network.num_features == 18
     kwargs["strides"] = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
     with pytest.raises(ModelError, match="strides"):
         load_nnssl(write_nnssl(tmp_path / "bad", plan=adaptation_plan(architecture_plans=plan)), "x")

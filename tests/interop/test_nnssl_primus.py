@@ -42,9 +42,11 @@ def test_what_nnssl_reads_is_what_we_computed(exported):
     backbone = load_nnssl(folder, "ours")
     x = torch.randn(1, 1, *SIDES)
     expected = network.at(0.0).encoder(x)[0].mean(dim=(2, 3, 4))
-    torch.testing.assert_close(backbone.network(x.transpose(2, 4)), expected, rtol=1e-5, atol=1e-5)
-    assert backbone.num_features == 36 and backbone.patch == SIDES[::-1]
-    assert sum(len(list(g.parameters())) for g in backbone.groups) == len(list(backbone.network.parameters()))
+    torch.testing.assert_close(backbone.network.features(x.transpose(2, 4)), expected, rtol=1e-5, atol=1e-5)
+    assert backbone.network.num_features == 36 and backbone.patch == SIDES[::-1]
+    assert sum(len(list(g.parameters())) for g in backbone.network.groups()) == len(
+        list(backbone.network.parameters())
+    )
 
 
 def test_a_pre_training_begins_with_it(exported):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from torch import nn
 
 from mdae.interop import slices
-from mdae.interop.backbone import inflate_stem
 from mdae.interop.raw import prepare_by
 from mdae.interop.slices import CONTRACT, IMAGENET_MEAN, IMAGENET_STD, NUM_SLICES, SliceNetwork, head_slices
 from mdae.interop.vit import VisionTransformer, ViTSizes
@@ -25,6 +25,7 @@ class Watched(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sizes = SimpleNamespace(width=3)
         self.shown: list[torch.Tensor] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -70,13 +71,13 @@ def test_features_are_the_mean_over_slices_whatever_goes_through_at_once(monkeyp
     want = torch.stack([network.encoder(images_of(volume[0])).mean(0) for volume in volumes])
     for at_once in (32, 4, 1):
         monkeypatch.setattr(slices, "AT_ONCE", at_once)
-        torch.testing.assert_close(network(volumes), want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network.features(volumes), want, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_are_those_of_activations_that_are_kept():
     network = small_network()
     volumes = drawn_volume(1, 1, SIDE, SIDE, 5)
-    network(volumes).square().sum().backward()
+    network.features(volumes).square().sum().backward()
     got = {name: weight.grad.clone() for name, weight in network.named_parameters()}
     network.zero_grad()
     network.encoder(images_of(volumes[0, 0])).mean(0).square().sum().backward()
@@ -104,14 +105,14 @@ def test_activations_are_computed_again_only_where_gradients_are_wanted(monkeypa
 def test_a_widened_stem_sees_the_colours_of_one_contrast_after_those_of_another():
     network, volumes = small_network(), drawn_volume(1, 2, SIDE, SIDE, 3)
     first, second = volumes[:, :1], volumes[:, 1:]
-    alone = network(first)
-    inflate_stem(network, "encoder.patch_embed.proj", 2)
-    torch.testing.assert_close(network(torch.cat([first, first], 1)), alone, rtol=1e-4, atol=1e-4)
+    alone = network.features(first)
+    network.widen(2)
+    torch.testing.assert_close(network.features(torch.cat([first, first], 1)), alone, rtol=1e-4, atol=1e-4)
     with torch.no_grad():  # the second contrast unheard, the first heard whole
         weight = network.encoder.patch_embed.proj.weight
         weight[:, 3:] = 0
         weight[:, :3] *= 2
-    torch.testing.assert_close(network(torch.cat([first, second], 1)), alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.features(torch.cat([first, second], 1)), alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("order", [1, 3])

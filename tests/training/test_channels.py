@@ -98,7 +98,7 @@ def test_a_permutation_of_channels_permutes_the_result():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch_generator(0, "jitter", index)))
     other, order = preset("tiny").new(in_channels=3), [2, 0, 1]
     other.load_state_dict(network.state_dict())
-    stem = other.encoder.get_submodule(other.stem)
+    stem = other.encoder.get_submodule(other.encoder.first_conv)
     stem.weight.copy_(stem.weight[:, order])
     other.head.weight.copy_(other.head.weight[order])
     other.head.bias.copy_(other.head.bias[order])
@@ -268,7 +268,7 @@ def test_a_model_of_one_contrast_begins_one_of_several(model, together, tmp_path
     x, t = torch.randn(1, 1, 16, 16, 16, generator=torch_generator(0, "x")), torch.tensor([0.4])
     again, before = network(x.repeat(1, 3, 1, 1, 1), t), source(x, t)
     torch.testing.assert_close(again, before.repeat(1, 3, 1, 1, 1), rtol=1e-4, atol=1e-4)
-    wide, one = (own.encoder.get_submodule(own.stem).weight for own in (network, source))
+    wide, one = (own.encoder.get_submodule(own.encoder.first_conv).weight for own in (network, source))
     torch.testing.assert_close(wide.sum(1), one[:, 0])  # which a normalisation right behind would hide
     said = "\n".join(run.begun.lines())
     assert "repeated for 3 channels" in said and "predicts other channels" not in said

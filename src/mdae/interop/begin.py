@@ -105,7 +105,7 @@ def begin_with(
         begun.adapted.append("time conditioning folded at t = 0")
     encoder = dict(initial.folded["encoder"] if folded else initial.encoder)
     order = _order(initial, channels, begun)
-    _fit_stem(encoder, f"{network.stem}.weight", network.in_channels, order, begun)
+    _fit_stem(encoder, f"{network.encoder.first_conv}.weight", network.in_channels, order, begun)
     if fault := _difference(network.encoder.state_dict(), encoder):
         raise ConfigError(
             f"its encoder does not fit {f'--network {name}' if name else 'the network'}: {fault}",

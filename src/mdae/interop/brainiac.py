@@ -46,8 +46,9 @@ from mdae.interop.checkpoints import (
     weights_file,
     without_prefix,
 )
-from mdae.interop.medicalnet import num_resnet_features, resnet_groups, resnet_of
+from mdae.interop.medicalnet import ResNetEncoder, resnet_of
 from mdae.interop.raw import RawScan, as_in_file, read_raw, recorded
+from mdae.networks import StageEncoder
 from mdae.types import Shape3
 
 CHECKPOINT = "BrainIAC.ckpt"
@@ -61,16 +62,22 @@ MEND = f"give {CHECKPOINT}"
 logger = logging.getLogger(__name__)
 
 
-class FirstToken(nn.Module):
-    """The first token after the last norm, (B, width): what BrainIAC's authors take as features."""
+class FirstToken(StageEncoder):
+    """The first token after the last norm as the only stage, of one voxel: what BrainIAC's authors take as features."""
+
+    in_channels = 1
+    first_conv = "vit.patch_embedding.patch_embeddings"
 
     def __init__(self, vit: ViT) -> None:
         super().__init__()
-        self.vit = vit
+        self.vit, self.widths = vit, (vit.norm.normalized_shape[0],)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> list[Tensor]:
         tokens: Tensor = self.vit(x)[0]
-        return tokens[:, 0].float()
+        return [tokens[:, 0, :, None, None, None]]
+
+    def groups(self) -> list[nn.Module]:
+        return [self.vit.patch_embedding, *self.vit.blocks, self.vit.norm]
 
 
 @dataclass(frozen=True)
@@ -123,22 +130,19 @@ def _vit_backbone(weights: Mapping[str, Tensor], checkpoint: Checkpoint, name: s
         prepare=lambda entry: prepare_brainiac(entry, size, z_scored),
         to_input=as_in_file,
         patch=size,
-        num_features=vit.norm.normalized_shape[0],
-        stem="vit.patch_embedding.patch_embeddings",
-        groups=[vit.patch_embedding, *vit.blocks, vit.norm],
         source="BrainIAC, ViT-B; Tak et al., Nature Neuroscience 2026; non-commercial",
     )
 
 
 def _resnet_backbone(weights: Mapping[str, Tensor], checkpoint: Checkpoint, name: str) -> Backbone:
-    network = resnet_of(weights, checkpoint.path)
-    load_strictly(network, weights, checkpoint.path)
+    resnet = resnet_of(weights, checkpoint.path)
+    load_strictly(resnet, weights, checkpoint.path)
     return Backbone(
         name=name,
         identity=checkpoint.identity,
-        network=network.eval(),
+        network=ResNetEncoder(resnet).eval(),
         preprocessing={
-            "brainiac": 1,
+            "brainiac": 2,
             "resize": "trilinear",
             "size": list(RESNET_SIZE),
             "normalise": "[0, 1]",
@@ -146,9 +150,6 @@ def _resnet_backbone(weights: Mapping[str, Tensor], checkpoint: Checkpoint, name
         prepare=lambda entry: prepare_brainiac(entry, RESNET_SIZE, scaled),
         to_input=as_in_file,
         patch=RESNET_SIZE,
-        num_features=num_resnet_features(network),
-        stem="conv1",
-        groups=resnet_groups(network),
         source="BrainIAC, ResNet-50; Tak et al., medRxiv 2024; non-commercial",
     )
 

@@ -36,6 +36,7 @@ from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.raw import prepare_by
 from mdae.interop.uniformer import UniFormer, UniFormerSizes
+from mdae.networks import StageEncoder
 from mdae.types import Shape3
 
 CONTRACT = replace(
@@ -70,12 +71,15 @@ class UNetBlock(nn.Module):
         return x + self.conv2(F.relu(self.gn2(out)))  # type: ignore[no-any-return]
 
 
-class UNetEncoder(nn.Module):
-    """The encoder of BrainMVP's U-Net: volumes of one contrast to the means over the last stage's voxels.
+class UNetEncoder(StageEncoder):
+    """The encoder of BrainMVP's U-Net: volumes of one contrast to its last stage.
 
     Args:
         width: channels of the first stage; each of the four has twice as many as the one before.
     """
+
+    in_channels = 1
+    first_conv = "conv1a"
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,13 +90,12 @@ class UNetEncoder(nn.Module):
             width *= 2
             for block in blocks:
                 self.add_module(f"conv{stage}{block}", UNetBlock(width))
-        self.num_features = width
+        self.widths = (width,)
 
-    def forward(self, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B F"]:
-        """The features (B, F), float32."""
+    def forward(self, x: Float[Tensor, "B C D H W"]) -> list[Tensor]:
         for layer in self.children():
             x = layer(x)
-        return x.float().mean(dim=(2, 3, 4))
+        return [x]
 
     def groups(self) -> list[nn.Module]:
         """Its four stages, each with the convolution that leads to it."""
@@ -114,10 +117,10 @@ def load_brainmvp(path: Path, name: str) -> Backbone:
     network: UniFormer | UNetEncoder
     if any(key.startswith(UNIFORMER) for key in read.weights):
         weights = {key.removeprefix(UNIFORMER): value for key, value in read.weights.items()}
-        network, stem = UniFormer(UniFormerSizes.of(weights, read.path)), "patch_embed1.proj"
+        network = UniFormer(UniFormerSizes.of(weights, read.path))
     else:
         weights = read.weights
-        network, stem = UNetEncoder(_width(weights, read.path)), "conv1a"
+        network = UNetEncoder(_width(weights, read.path))
     load_strictly(network, weights, read.path, ignore=IGNORED)
     return Backbone(
         name=name,
@@ -130,9 +133,6 @@ def load_brainmvp(path: Path, name: str) -> Backbone:
         prepare=lambda entry: prepare_by(entry, CONTRACT),
         to_input=brainmvp_input,
         patch=SEEN,
-        num_features=network.num_features,
-        stem=stem,
-        groups=network.groups(),
         source=SOURCE,
         spacing_mm=(1.0, 1.0, 2.0),  # a head's box is about as high as wide, and gets half as many voxels
     )

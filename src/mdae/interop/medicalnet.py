@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from monai.networks.nets.resnet import ResNet, ResNetBlock
 from scipy import ndimage
 from torch import Tensor, nn
@@ -32,13 +33,42 @@ from mdae.errors import ModelError, ScanError
 from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.raw import as_in_file, read_raw, recorded
+from mdae.networks import StageEncoder
 from mdae.seeding import numpy_generator
 from mdae.types import Shape3
 
 CHECKPOINT = "resnet_50_23dataset.pth"
 SIZE: Shape3 = (56, 448, 448)  # slices, rows, columns
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
 DILATIONS = {"layer3": 2, "layer4": 4}
 BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
+
+
+class ResNetEncoder(StageEncoder):
+    """The last stage of a ResNet of MONAI, of one contrast.
+
+    Args:
+        resnet: whose layers these are; what comes after them is not used.
+    """
+
+    in_channels = 1
+    first_conv = "conv1"
+
+    def __init__(self, resnet: ResNet) -> None:
+        super().__init__()
+        self.widths = (int(resnet.in_planes),)
+        self.conv1, self.bn1, self.act = resnet.conv1, resnet.bn1, resnet.act
+        self.maxpool = nn.Identity() if resnet.no_max_pool else resnet.maxpool
+        for name in LAYERS:
+            self.add_module(name, resnet.get_submodule(name))
+
+    def forward(self, x: Float[Tensor, "B C D H W"]) -> list[Tensor]:
+        for layer in self.children():
+            x = layer(x)
+        return [x]
+
+    def groups(self) -> list[nn.Module]:
+        return [nn.ModuleList([self.conv1, self.bn1]), *map(self.get_submodule, LAYERS)]
 
 
 def load_medicalnet(path: Path, name: str) -> Backbone:
@@ -52,21 +82,18 @@ def load_medicalnet(path: Path, name: str) -> Backbone:
         ModelError: no such checkpoint, or of another layout.
     """
     checkpoint = read_checkpoint(weights_file(path, [CHECKPOINT]))
-    network = resnet_of(checkpoint.weights, checkpoint.path)
-    dilate(network)
+    resnet = resnet_of(checkpoint.weights, checkpoint.path)
+    dilate(resnet)
     ignore = {"conv_seg.": "the segmentation head of its pre-training"}
-    load_strictly(network, checkpoint.weights, checkpoint.path, ignore=ignore)
+    load_strictly(resnet, checkpoint.weights, checkpoint.path, ignore=ignore)
     return Backbone(
         name=name,
         identity=checkpoint.identity,
-        network=network.eval(),
-        preprocessing={"medicalnet": 1, "resize": "nearest", "size": list(SIZE), "axes": "file, last first"},
+        network=ResNetEncoder(resnet).eval(),
+        preprocessing={"medicalnet": 2, "resize": "nearest", "size": list(SIZE), "axes": "file, last first"},
         prepare=prepare_medicalnet,
         to_input=medicalnet_input,
         patch=SIZE,
-        num_features=num_resnet_features(network),
-        stem="conv1",
-        groups=resnet_groups(network),
         spacing_mm=(SIZE[1] / SIZE[0], 1.0, 1.0),  # of a field of view as deep as wide
         source="MedicalNet; Chen et al., arXiv:1904.00625; MIT",
     )
@@ -119,17 +146,6 @@ def dilate(network: ResNet) -> None:
             if isinstance(block.downsample, partial):  # shortcut A: padded with zero channels, no weights
                 planes = block.bn2.num_features if isinstance(block, ResNetBlock) else block.bn3.num_features
                 block.downsample = partial(network._downsample_basic_block, planes=planes, stride=1)
-
-
-def num_resnet_features(network: ResNet) -> int:
-    """The channels of its last layer."""
-    return int(network.in_planes)
-
-
-def resnet_groups(network: ResNet) -> list[nn.Module]:
-    """Its parts from input to output."""
-    stem = nn.ModuleList([network.conv1, network.bn1])
-    return [stem, network.layer1, network.layer2, network.layer3, network.layer4]
 
 
 def prepare_medicalnet(entry: ScanEntry) -> PreparedScan:

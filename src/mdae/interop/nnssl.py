@@ -34,11 +34,12 @@ from torch import Tensor
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
 from mdae.errors import ConfigError, ModelError, ScanError
-from mdae.interop.backbone import Backbone, PooledEncoder
+from mdae.interop.backbone import Backbone
 from mdae.interop.checkpoints import load_strictly, read_checkpoint, weights_file
 from mdae.interop.nnssl_primus import SIZES as PRIMUS
 from mdae.interop.nnssl_primus import primus_config, primus_weights
 from mdae.interop.raw import as_in_file, centred, read_raw, recorded
+from mdae.networks import StageEncoder
 from mdae.networks.primus import PrimusEncoder
 from mdae.networks.unet import ResidualEncoder, UNetConfig
 from mdae.types import Shape3, shape3
@@ -129,7 +130,7 @@ def load_nnssl(path: Path, name: str) -> Backbone:
     return Backbone(
         name=name,
         identity=checkpoint.identity,
-        network=PooledEncoder(encoder).eval(),
+        network=encoder.eval(),
         preprocessing={
             "nnssl": 1,  # of this file's rules
             "crop": "nonzero",
@@ -143,16 +144,11 @@ def load_nnssl(path: Path, name: str) -> Backbone:
         prepare=lambda entry: prepare_nnssl(entry, plan.spacing_mm),
         to_input=lambda prepared: nnssl_input(prepared, plan),
         patch=plan.patch,
-        num_features=sum(encoder.widths),
-        stem=f"encoder.{encoder.first}",
-        groups=encoder.groups(),
         source=f"nnssl ({trainer}); Wald et al., ICCV 2025; CC BY 4.0",
     )
 
 
-def _encoder(
-    weights: Mapping[str, Tensor], plan: AdaptationPlan, where: Path
-) -> ResidualEncoder | PrimusEncoder:
+def _encoder(weights: Mapping[str, Tensor], plan: AdaptationPlan, where: Path) -> StageEncoder:
     """The network of the plan's kind with the checkpoint's weights, its axes nnssl's; raises `ModelError`."""
     try:
         if plan.kind in PRIMUS:
@@ -164,8 +160,8 @@ def _encoder(
             found = encoder_weights(weights, plan, where)
             encoder = ResidualEncoder(config_of(found))
         encoder.config.check_shape(plan.patch)
-        if encoder.config.in_channels != 1:
-            raise ConfigError(f"an encoder of {encoder.config.in_channels} contrasts")
+        if encoder.in_channels != 1:
+            raise ConfigError(f"an encoder of {encoder.in_channels} contrasts")
     except KeyError as error:
         raise ModelError(f"not a {plan.kind}: no {error}", where=where, mend=_MEND) from error
     except ConfigError as error:

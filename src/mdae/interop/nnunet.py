@@ -21,7 +21,6 @@ from torch import Tensor
 from mdae.data.intensity import Intensity, Window, ZScore
 from mdae.errors import ConfigError
 from mdae.files import atomic_write
-from mdae.interop.backbone import inflate_stem
 from mdae.networks import Network
 from mdae.networks.norm import NORM_EPS
 from mdae.networks.unet import ResidualUNet, UNetConfig
@@ -71,7 +70,7 @@ def nnunet_weights(network: ResidualUNet, num_channels: int, *, t: float = 0.0) 
         )
     plain = network.at(t)
     encoder, decoder = plain.encoder, plain.decoder
-    inflate_stem(encoder, plain.stem, num_channels // own)
+    encoder.widen(num_channels // own)
     weights = {f"{ENCODER}{name}": value for name, value in encoder.state_dict().items()}
     weights |= {f"{DECODER}{name}": value for name, value in decoder.state_dict().items()}
     weights = {name: _z_first(value) for name, value in weights.items() if not name.startswith(HEADS)}

@@ -21,6 +21,7 @@ from mdae.data.resample import AxisMap, inside, resample
 from mdae.interop.backbone import Backbone
 from mdae.interop.raw import prepare_by
 from mdae.interop.vit import VisionTransformer
+from mdae.networks import StageEncoder
 
 NUM_SLICES = 32  # over a head of 200 mm at most: 6 mm or less apart
 AT_ONCE = 32  # slices in a batch
@@ -30,8 +31,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CONTRACT = Preprocessing(margin_mm=0.0)
 
 
-class SliceNetwork(nn.Module):
-    """Volumes of grey values in [0, 1] to the means of their axial slices' class tokens.
+class SliceNetwork(StageEncoder):
+    """Volumes of grey values in [0, 1] to their axial slices' class tokens, the only stage, (B, F, 1, 1, slices).
 
     A slice becomes an image as radiologists look at it, the nose up and the patient's right on the left, in three
     equal colours, normalised as ImageNet. Slices go through the network a few at a time; where gradients are wanted,
@@ -41,16 +42,18 @@ class SliceNetwork(nn.Module):
         encoder: of images.
     """
 
+    in_channels = 1
+    first_conv = "encoder.patch_embed.proj"
     mean: Tensor
     std: Tensor
 
     def __init__(self, encoder: VisionTransformer) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.widths = encoder, (encoder.sizes.width,)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
-    def forward(self, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B F"]:
+    def forward(self, x: Float[Tensor, "B C D H W"]) -> list[Tensor]:
         images = x.permute(0, 4, 1, 3, 2).flip(3, 4)  # (B, slices, C, rows, columns)
         parts = torch.split(images.flatten(0, 1), AT_ONCE)
         again = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters())
@@ -60,7 +63,11 @@ class SliceNetwork(nn.Module):
             else self._embed(part)
             for part in parts
         ]
-        return torch.cat(tokens).float().reshape(*images.shape[:2], -1).mean(dim=1)
+        by_slice = torch.cat(tokens).reshape(*images.shape[:2], -1)  # (B, slices, F)
+        return [by_slice.transpose(1, 2)[:, :, None, None]]
+
+    def groups(self) -> list[nn.Module]:
+        return self.encoder.groups()
 
     def _embed(self, grey: Float[Tensor, "N C rows columns"]) -> Float[Tensor, "N F"]:
         colours = (grey[:, :, None] - self.mean) / self.std  # (N, C, 3, rows, columns)
@@ -131,9 +138,6 @@ def slice_backbone(
         prepare=lambda entry: prepare_by(entry, CONTRACT),
         to_input=to_input,
         patch=(side, side, NUM_SLICES),
-        num_features=encoder.sizes.width,
-        stem="encoder.patch_embed.proj",
-        groups=encoder.groups(),
         source=source,
         spacing_mm=(1.0, 1.0, side / NUM_SLICES),  # a head's box is about as high as it is long
     )

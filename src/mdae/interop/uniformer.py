@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mdae.errors import ModelError
 from mdae.interop.vit import HEAD_CHANNELS, NORM_EPS, Attention, Mlp
+from mdae.networks import StageEncoder
 
 STAGES = (1, 2, 3, 4)
 BLOCK = re.compile(r"blocks([1-4])\.(\d+)\.")
@@ -128,32 +129,35 @@ class AttentionBlock(nn.Module):
         return tokens.transpose(1, 2).reshape(x.shape)  # type: ignore[no-any-return]
 
 
-class UniFormer(nn.Module):
-    """Volumes of one contrast to the means over the last stage's voxels.
+class UniFormer(StageEncoder):
+    """Volumes of one contrast to its last stage.
 
     Args:
         sizes: of the network.
     """
 
+    in_channels = 1
+    first_conv = "patch_embed1.proj"
+
     def __init__(self, sizes: UniFormerSizes) -> None:
         super().__init__()
-        in_channels = 1
+        before = 1
         for stage, width, depth, hidden, patch in zip(
             STAGES, sizes.widths, sizes.depths, sizes.hidden, sizes.patches, strict=True
         ):
             kind = ConvBlock if stage <= 2 else AttentionBlock
-            self.add_module(f"patch_embed{stage}", PatchEmbed3d(in_channels, width, patch))
+            self.add_module(f"patch_embed{stage}", PatchEmbed3d(before, width, patch))
             self.add_module(f"blocks{stage}", nn.Sequential(*[kind(width, hidden) for _ in range(depth)]))
-            in_channels = width
-        self.norm = nn.BatchNorm3d(in_channels)
-        self.num_features = in_channels
+            before = width
+        self.norm = nn.BatchNorm3d(before)
+        self.widths = (before,)
 
-    def forward(self, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B F"]:
-        """The features (B, F), float32; the network itself reads z first, then x and y."""
+    def forward(self, x: Float[Tensor, "B C D H W"]) -> list[Tensor]:
+        """The normalised last stage, in a list; the network itself reads z first, then x and y."""
         x = x.permute(0, 1, 4, 2, 3)
         for stage in STAGES:
             x = self.get_submodule(f"blocks{stage}")(self.get_submodule(f"patch_embed{stage}")(x))
-        return self.norm(x).float().mean(dim=(2, 3, 4))  # type: ignore[no-any-return]
+        return [self.norm(x).permute(0, 1, 3, 4, 2)]
 
     def groups(self) -> list[nn.Module]:
         """Its parts from input to output: the stages, each with its patch embedding, and the last normalisation."""

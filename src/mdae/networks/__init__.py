@@ -1,6 +1,6 @@
 """Networks behind one interface, by name and kind, their fold into plain ones, and saved models."""
 
-from mdae.networks.base import Network, NetworkConfig, SparseNetwork
+from mdae.networks.base import Network, NetworkConfig, SparseNetwork, StageEncoder
 from mdae.networks.registry import PRESETS, NetworkSpec, preset, register
 
 # Each registers its presets on import, in the order in which they are listed.
@@ -16,6 +16,7 @@ __all__ = [
     "NetworkConfig",
     "NetworkSpec",
     "SparseNetwork",
+    "StageEncoder",
     "preset",
     "primus",
     "register",

@@ -6,10 +6,9 @@ That file needs:
    and tuples of them, with `stride`. It is written into `config.json` beside the network's kind, and checks itself.
 2. **A class**, derived from `Network` and built by `(config, generator=...)`, that sets
 
-   - `config`; `widths` and `strides`, what its stages look like, finest first (a plain transformer has one stage);
-   - `encoder`, a module from volumes (B, C, D, H, W) to the list of stages, which is called by itself where time is
-     left out. Its `state_dict` is what other libraries get, so it holds nothing of time;
-   - `stem`, the name within `encoder` of its first convolution, whose input channels are the volume's;
+   - `config`; `strides`, voxels along each side that one voxel of each stage stands for, finest first;
+   - `encoder`, a `StageEncoder` (a plain transformer has one stage), which is called by itself where time is left out.
+     Its `state_dict` is what other libraries get, so it holds nothing of time;
    - `decoder` and `map_widths`, from stages to maps, coarsest first, the last of which `head` reads;
    - `head`, the last layer, to (B, C, D, H, W) at the input's resolution,
 
@@ -21,13 +20,17 @@ That file needs:
 4. **A call of `register` a preset**, with the patch that it is meant for. Presets of one class share a kind.
 
 All random weights are drawn from the generator, on the CPU. No sample of a batch sees another. Weights that are never
-trained are frozen in the constructor. `groups` and `decoder_groups` hold each weight of encoder and decoder once, in
-the order from input to output; by default each is one group.
+trained are frozen in the constructor. The encoder's `groups` and `decoder_groups` hold each weight once, in the order
+from input to output; by default each is one group.
 
 May be added: `recompute`, activations computed again in the backward pass; `largest_map`, for the guess of memory;
 `sparse_stages` (`SparseNetwork`), stages from visible voxels alone, without which SparK refuses the network.
 
-tests/contract/networks.py checks all of this of each preset, and docs/networks.md has a network in a file of one's own.
+`StageEncoder` is also what other people's encoders are here (`mdae.interop.third_party`), which restore nothing and
+know no time: features, fine-tuning and export ask it alone.
+
+tests/contract checks all of this of each preset and each third-party encoder, and docs/networks.md has a network in a
+file of one's own.
 """
 
 from __future__ import annotations
@@ -36,9 +39,10 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mdae.errors import ConfigError
@@ -85,26 +89,81 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(part) for part in value) if isinstance(value, list | tuple) else value
 
 
+class StageEncoder(nn.Module):
+    """Volumes (B, C, D, H, W) to the list of its stages, finest first, (B, widths[i], ...) each; without time.
+
+    A subclass sets the attributes and has `forward(x)`. What it gives of a sample depends on that sample alone.
+
+    Attributes:
+        in_channels: C, contrasts of a volume.
+        widths: channels of each stage, finest first.
+        first_conv: the name within it of its first convolution, whose input channels are the volume's (a 2D network
+            may take each contrast as several equal colours).
+    """
+
+    in_channels: int
+    widths: tuple[int, ...]
+    first_conv: str
+
+    @property
+    def num_features(self) -> int:
+        """F of `features`."""
+        return sum(self.widths)
+
+    def features(self, x: Batch) -> Float[Tensor, "B F"]:
+        """The means over the voxels of every stage side by side, finest first, float32."""
+        return torch.cat([stage.float().mean(dim=(2, 3, 4)) for stage in self(x)], dim=1)
+
+    def groups(self) -> list[nn.Module]:
+        """Its parts from input to output, for layer-wise learning rates; together they hold each weight once."""
+        return [self]
+
+    @torch.no_grad()
+    def widen(self, times: int) -> None:
+        """Take so many times as many contrasts: the first convolution's weights, repeated and divided by that number.
+
+        The widened encoder, given the same volume as every contrast, computes what it computed of that volume.
+        """
+        parent_name, _, name = self.first_conv.rpartition(".")
+        parent = self.get_submodule(parent_name)
+        setattr(parent, name, _widened(cast("nn.Conv2d | nn.Conv3d", getattr(parent, name)), times))
+        self.in_channels *= times
+
+
+def _widened(old: nn.Conv2d | nn.Conv3d, times: int) -> nn.Conv2d | nn.Conv3d:
+    wide = type(old)(
+        old.in_channels * times,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]  # what a convolution has, it takes
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
+    )
+    wide.weight.copy_(old.weight.repeat(1, times, *[1] * (old.weight.dim() - 2)) / times)
+    wide.weight.requires_grad_(old.weight.requires_grad)
+    if old.bias is not None and wide.bias is not None:
+        wide.bias.copy_(old.bias).requires_grad_(old.bias.requires_grad)
+    return wide
+
+
 class Network(nn.Module):
     """An encoder and a decoder, conditioned on time or not; the module's docstring tells what a subclass has.
 
     Attributes:
         config: what it was built of.
-        widths: channels of each stage, finest first.
         strides: voxels of the input along each side that one voxel of each stage stands for.
         map_widths: channels of each of the decoder's maps, coarsest first.
-        stem: the name within `encoder` of the first convolution.
-        encoder: volumes (B, C, D, H, W) to the list of stages, without time.
+        encoder: volumes to stages, without time.
         decoder: the module whose weights are the decoder's.
         head: the last map to the volume.
     """
 
     config: NetworkConfig
-    widths: tuple[int, ...]
     strides: tuple[int, ...]
     map_widths: tuple[int, ...]
-    stem: str
-    encoder: nn.Module
+    encoder: StageEncoder
     decoder: nn.Module
     head: nn.Module
 
@@ -141,6 +200,11 @@ class Network(nn.Module):
         return self.restore(x, t)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage, finest first."""
+        return self.encoder.widths
+
+    @property
     def in_channels(self) -> int:
         """Contrasts of a volume."""
         return self.config.in_channels
@@ -150,12 +214,8 @@ class Network(nn.Module):
         """Every side of an input must be a multiple of this."""
         return self.config.stride
 
-    def groups(self) -> list[nn.Module]:
-        """The encoder's parts from input to output, for layer-wise learning rates."""
-        return [self.encoder]
-
     def decoder_groups(self) -> list[nn.Module]:
-        """The decoder's parts likewise, without the head."""
+        """The decoder's parts from input to output, without the head, for layer-wise learning rates."""
         return [self.decoder]
 
     def parts(self) -> dict[str, dict[str, Tensor]]:

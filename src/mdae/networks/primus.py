@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mdae.errors import ConfigError
 from mdae.networks.attention import MLP_RATIO, Block, Tokens, angles
-from mdae.networks.base import Network, NetworkConfig, SparseFeatures
+from mdae.networks.base import Network, NetworkConfig, SparseFeatures, StageEncoder
 from mdae.networks.blocks import FiLM
 from mdae.networks.norm import Modulation
 from mdae.networks.registry import NetworkSpec, register
@@ -104,20 +104,18 @@ class Trunk(nn.Module):
             yield block
 
 
-class PrimusEncoder(nn.Module):
+class PrimusEncoder(StageEncoder):
     """Cubes to tokens to the only stage, (B, embed_dim, D / token, H / token, W / token).
 
     Attributes:
         config: the network it was built for.
-        widths: channels of each stage, finest first.
-        first: the name of the first convolution.
     """
 
-    first = "down_projection.proj"
+    first_conv = "down_projection.proj"
 
     def __init__(self, config: PrimusConfig) -> None:
         super().__init__()
-        self.config, self.widths = config, (config.embed_dim,)
+        self.config, self.in_channels, self.widths = config, config.in_channels, (config.embed_dim,)
         self.down_projection = Cubes(config)
         self.eva = Trunk(config)
 
@@ -213,7 +211,6 @@ class Primus(Network):
     encoder: PrimusEncoder
     decoder: nn.ModuleList
     film: FiLM | None
-    stem = PrimusEncoder.first
 
     def __init__(self, config: PrimusConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -221,7 +218,6 @@ class Primus(Network):
         self.strides = (config.token,)
         self.map_widths = config.decoder_widths[1:] or config.decoder_widths
         self.encoder = PrimusEncoder(config)
-        self.widths = self.encoder.widths
         pairs = zip(config.decoder_widths[:-1], config.decoder_widths[1:], strict=True)
         self.decoder = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose3d(a, b, 2, 2), VoxelNorm(b), nn.GELU()) for a, b in pairs
@@ -249,9 +245,6 @@ class Primus(Network):
 
     def new_head(self, channels: int) -> nn.Module:
         return nn.ConvTranspose3d(self.map_widths[-1], channels, 2, 2)
-
-    def groups(self) -> list[nn.Module]:
-        return self.encoder.groups()
 
     def decoder_groups(self) -> list[nn.Module]:
         return list(self.decoder)

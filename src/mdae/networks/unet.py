@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mdae.errors import ConfigError
-from mdae.networks.base import Network, NetworkConfig, SparseFeatures
+from mdae.networks.base import Network, NetworkConfig, SparseFeatures, StageEncoder
 from mdae.networks.blocks import ConvNorm, FiLM, InstanceNorm, ResidualBlock, Stack, Stage
 from mdae.networks.norm import CHANNELS_LAST, NEGATIVE_SLOPE, Modulation
 from mdae.networks.registry import NetworkSpec, register
@@ -64,20 +64,18 @@ class UNetConfig(NetworkConfig):
             )
 
 
-class ResidualEncoder(nn.Module):
+class ResidualEncoder(StageEncoder):
     """Stem and stages; plain unless modulations are given.
 
     Attributes:
         config: the network it was built for.
-        widths: channels of each stage, finest first.
-        first: the name of the first convolution.
     """
 
-    first = "stem.convs.0.conv"
+    first_conv = "stem.convs.0.conv"
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.config, self.widths = config, config.features
+        self.config, self.in_channels, self.widths = config, config.in_channels, config.features
         self.stem = Stack(config.in_channels, config.features[0])
         inputs = (config.features[0], *config.features[:-1])
         self.stages = nn.ModuleList(
@@ -171,12 +169,11 @@ class ResidualUNet(Network):
     encoder: ResidualEncoder
     decoder: Decoder
     film: FiLM | None
-    stem = ResidualEncoder.first
 
     def __init__(self, config: UNetConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.widths, self.map_widths = config.features, config.features[-2::-1]
+        self.map_widths = config.features[-2::-1]
         self.strides = tuple(2**stage for stage in range(len(config.features)))
         self.encoder = ResidualEncoder(config)
         self.decoder = Decoder(config)
@@ -225,9 +222,6 @@ class ResidualUNet(Network):
 
     def drop_head(self) -> None:
         self.decoder.seg_layers = nn.ModuleList()
-
-    def groups(self) -> list[nn.Module]:
-        return self.encoder.groups()
 
     def decoder_groups(self) -> list[nn.Module]:
         ups = zip(self.decoder.transpconvs, self.decoder.stages, strict=True)

@@ -15,10 +15,12 @@ from mdae.seeding import numpy_generator, torch_generator
 
 def test_its_features_are_of_the_volume_and_its_weights_of_the_seed():
     x = torch.randn((2, 1, 32, 32, 32), generator=torch_generator(0, "x"))
-    features = SmallCNN(0)(x)
+    features = SmallCNN(0).features(x)
     assert features.shape == (2, 128) and not torch.allclose(features[0], features[1])
-    assert not torch.allclose(SmallCNN(0)(x + 1), features), "brightness is not normalised away"
-    assert torch.equal(SmallCNN(0)(x), features) and not torch.equal(SmallCNN(1)(x), features)
+    assert not torch.allclose(SmallCNN(0).features(x + 1), features), "brightness is not normalised away"
+    assert torch.equal(SmallCNN(0).features(x), features) and not torch.equal(
+        SmallCNN(1).features(x), features
+    )
 
 
 def test_a_scan_becomes_its_middle_at_2_mm(cohort):

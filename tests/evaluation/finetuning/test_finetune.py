@@ -34,9 +34,10 @@ from mdae.evaluation.finetuning.finetune import (
 )
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
 from mdae.evaluation.finetuning.loop import Epoch, Finetuner, draw_rows
-from mdae.evaluation.finetuning.model import FinetuneModel, layerwise, widened
+from mdae.evaluation.finetuning.model import FinetuneModel, layerwise
 from mdae.evaluation.probing.estimators import LINEAR
-from mdae.interop.backbone import Backbone, PooledEncoder
+from mdae.interop.backbone import Backbone
+from mdae.networks import StageEncoder
 from mdae.networks.unet import ResidualUNet, UNetConfig
 from mdae.options import AugmentOptions
 from mdae.seeding import numpy_generator, torch_generator
@@ -65,7 +66,7 @@ class Volumes:
         return self.volumes[row]
 
 
-def backbone(network: nn.Module, stem: str, groups: list[nn.Module], num_features: int) -> Backbone:
+def backbone(network: StageEncoder) -> Backbone:
     def unused(*_: object) -> None:
         raise AssertionError("nothing is prepared here")
 
@@ -77,9 +78,6 @@ def backbone(network: nn.Module, stem: str, groups: list[nn.Module], num_feature
         prepare=unused,  # type: ignore[arg-type]
         to_input=unused,  # type: ignore[arg-type]
         patch=(SIDE, SIDE, SIDE),
-        num_features=num_features,
-        stem=stem,
-        groups=groups,
     )
 
 
@@ -87,11 +85,14 @@ def small() -> Backbone:
     """Our own encoder of two stages; 3 groups, 12 features."""
     config = UNetConfig(features=(4, 8), blocks=(1, 1))
     encoder = ResidualUNet(config, generator=torch_generator(0, "weights")).at(0.0).encoder
-    return backbone(PooledEncoder(encoder), "encoder.stem.convs.0.conv", [encoder.stem, *encoder.stages], 12)
+    return backbone(encoder)
 
 
-class Foreign(nn.Module):
+class Foreign(StageEncoder):
     """The manner of others: batch normalisation, dropout within, its first layers in no module of their own."""
+
+    in_channels, widths = 1, (5,)
+    first_conv = "conv1"
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,13 +103,15 @@ class Foreign(nn.Module):
             for parameter in self.parameters():
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(self.bn1(self.conv1(x))).mean(dim=(2, 3, 4))
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.body(self.bn1(self.conv1(x)))]
+
+    def groups(self) -> list[nn.Module]:
+        return [nn.ModuleList([self.conv1, self.bn1]), self.body]
 
 
 def foreign() -> Backbone:
-    network = Foreign()
-    return backbone(network, "conv1", [nn.ModuleList([network.conv1, network.bn1]), network.body], 5)
+    return backbone(Foreign())
 
 
 def striped(
@@ -245,7 +248,7 @@ def test_each_layer_moves_at_its_own_rate():
     for name, _ in made.network.named_parameters():
         if name.endswith("conv.bias"):
             continue  # before a normalisation it has no effect
-        rate = next(value for part, value in expected.items() if f"encoder.{part}." in name)
+        rate = next(value for part, value in expected.items() if name.startswith(f"{part}."))
         moved = float((after[f"network.{name}"] - before[f"network.{name}"]).abs().max())
         assert moved == pytest.approx(rate, rel=1e-2), name
     moved = float((after["head.weight"] - before["head.weight"]).abs().max())
@@ -277,14 +280,14 @@ def test_rates_warm_up_and_fall_to_nothing():
 
 
 def test_every_parameter_has_one_rate_and_matrices_alone_decay():
-    made = small()
-    head = nn.Linear(12, 1)
+    made = foreign().network
+    head = nn.Linear(5, 1)
     groups = layerwise(made, head, options(weight_decay=0.1))
     ids = [id(p) for group in groups for p in group["params"]]
-    assert sorted(ids) == sorted(id(p) for p in [*made.network.parameters(), *head.parameters()])
+    assert sorted(ids) == sorted(id(p) for p in [*made.parameters(), *head.parameters()])
     assert all((p.dim() > 1) == (group["weight_decay"] == 0.1) for group in groups for p in group["params"])
-    made.groups.pop()
-    with pytest.raises(ModelError, match="each parameter once"):
+    made.extra = nn.Linear(2, 2)
+    with pytest.raises(ModelError, match=r"each parameter once.*Foreign\.groups"):
         layerwise(made, head, options())
 
 
@@ -433,7 +436,7 @@ def test_one_contrast_is_the_network_itself_whatever_the_fusion():
     x = torch.from_numpy(volumes.volumes).float()
     model = FinetuneModel(small(), 1, "late", 4)
     with torch.no_grad():
-        assert torch.equal(model.features(x[:4]), small().network(x[:4]))
+        assert torch.equal(model.features(x[:4]), small().network.features(x[:4]))
     late, early = (
         fit_and_score(study(volumes, labels, options=options(fusion=fusion)), np.resize(PARTS, 20)).scores
         for fusion in ("late", "early")
@@ -445,7 +448,7 @@ def test_late_fusion_puts_features_of_each_contrast_side_by_side():
     x = torch.randn(3, 2, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     network = small().network
     with torch.no_grad():
-        expected = torch.cat([network(x[:, :1]), network(x[:, 1:])], dim=1)
+        expected = torch.cat([network.features(x[:, :1]), network.features(x[:, 1:])], dim=1)
         torch.testing.assert_close(FinetuneModel(small(), 2, "late", 4).features(x), expected)
 
 
@@ -454,13 +457,12 @@ def test_early_fusion_of_equal_contrasts_starts_from_the_same_features(make: Cal
     x = torch.randn(2, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     model = FinetuneModel(make(), 3, "early", 4)
     with torch.no_grad():
-        expected = make().network.eval()(x)
+        expected = make().network.eval().features(x)
         torch.testing.assert_close(
             model.features(x.expand(-1, 3, -1, -1, -1)), expected, rtol=1e-4, atol=1e-5
         )
-    wide = widened(make(), 3)
-    assert wide.network.get_submodule(wide.stem).in_channels == 3
-    assert layerwise(wide, nn.Linear(1, 1), options()), "the groups hold the old stem"
+    assert model.network.in_channels == 3
+    assert layerwise(model.network, nn.Linear(1, 1), options()), "the groups hold the old stem"
 
 
 def test_fewer_volumes_at_once_give_the_same():
@@ -613,16 +615,12 @@ def test_an_absurd_learning_rate_is_one_line(rates):
 
 def test_too_little_memory_is_one_line():
     class Greedy(Foreign):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> list[Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-
-    def greedy() -> Backbone:
-        network = Greedy()
-        return backbone(network, "conv1", [network], 5)
 
     volumes, labels = striped(20)
     with pytest.raises(ConfigError, match=r"does not hold 8 volumes.*--finetune.at-once 1") as error:
-        fit_and_score(study(volumes, labels, make_backbone=greedy), np.resize(PARTS, 20))
+        fit_and_score(study(volumes, labels, make_backbone=lambda: backbone(Greedy())), np.resize(PARTS, 20))
     assert one_line(error)
 
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from mdae.data.preprocess import PreparedScan
 from mdae.evaluation.features.encoder import Encoder
-from mdae.interop.backbone import Backbone, PooledEncoder
+from mdae.interop.backbone import Backbone
 from mdae.interop.raw import centred
 
 
 def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
     """One of our own encoders, ready to be fine-tuned."""
-    network, patch = encoder.folded, encoder.patch
+    patch = encoder.patch
 
     def to_input(prepared: PreparedScan) -> np.ndarray:
         return centred(prepared.data, patch, prepared.record.background)
@@ -20,14 +20,11 @@ def backbone_of(encoder: Encoder, name: str, identity: str) -> Backbone:
     return Backbone(
         name=name,
         identity=identity,
-        network=PooledEncoder(network.encoder),
+        network=encoder.network,
         preprocessing={"contract": encoder.contract.to_dict(), "fit": "middle window"},
         prepare=encoder.prepare,
         to_input=to_input,
         patch=patch,
-        num_features=encoder.num_features,
-        stem=f"encoder.{network.stem}",
-        groups=network.groups(),
         source="a model folder of mdae",
         pretraining=encoder.provenance.get("scans"),
         spacing_mm=encoder.contract.spacing_mm,

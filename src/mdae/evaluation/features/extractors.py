@@ -132,7 +132,7 @@ class BackboneExtractor:
     def features(self, prepared: PreparedScan) -> np.ndarray:
         volume = torch.from_numpy(self.backbone.to_input(prepared))[None, None].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.device)):
-            features = self.network(volume)
+            features = self.network.features(volume)
         return np.asarray(features[0].float().cpu().numpy())
 
 

@@ -16,6 +16,7 @@ from mdae.errors import ConfigError
 from mdae.evaluation.features.histogram import OF_NO_SCAN
 from mdae.interop.backbone import Backbone
 from mdae.interop.raw import centred, prepare_by
+from mdae.networks import StageEncoder
 from mdae.seeding import torch_generator
 from mdae.types import Shape3
 
@@ -25,12 +26,15 @@ PATCH: Shape3 = (96, 96, 96)
 CONTRACT = Preprocessing(spacing_mm=(2.0, 2.0, 2.0))
 
 
-class SmallCNN(nn.Module):
-    """Volumes (B, C, D, H, W) to features (B, 128).
+class SmallCNN(StageEncoder):
+    """Volumes of one contrast to its last stage, of 128 channels.
 
     Args:
         seed: of the weights.
     """
+
+    in_channels, widths = 1, WIDTHS[-1:]
+    first_conv = "layers.0.0"
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -45,10 +49,13 @@ class SmallCNN(nn.Module):
                 spread = (2 / module.weight[0].numel()) ** 0.5
                 nn.init.normal_(module.weight, 0.0, spread, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> list[Tensor]:
         for layer in self.layers:
             x = layer(x)
-        return x.float().mean(dim=(2, 3, 4))
+        return [x]
+
+    def groups(self) -> list[nn.Module]:
+        return list(self.layers)
 
 
 def is_cnn(spec: str) -> bool:
@@ -74,9 +81,6 @@ def small_cnn(spec: str) -> Backbone:
         prepare=functools.partial(prepare_by, contract=CONTRACT),
         to_input=to_input,
         patch=PATCH,
-        num_features=WIDTHS[-1],
-        stem="layers.0.0",
-        groups=list(network.layers),
         source="random weights",
         pretraining=OF_NO_SCAN,
         spacing_mm=CONTRACT.spacing_mm,

@@ -85,7 +85,7 @@ class Finetuner:
         self.targets, self.device = targets, device
         self.model = FinetuneModel(backbone, inputs.shape[1], options.fusion, options.at_once).to(device)
         self.optimiser = torch.optim.AdamW(
-            layerwise(self.model.backbone, self.model.head, options), lr=options.lr, fused=True
+            layerwise(self.model.network, self.model.head, options), lr=options.lr, fused=True
         )
         self.micro_batch = max(1, options.at_once // self.model.volumes_each)
         draws = 2 * math.ceil(len(train) / 2) if self.balanced else len(train)

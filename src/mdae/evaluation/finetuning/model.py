@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from mdae.errors import ModelError
 from mdae.evaluation.finetuning.config import FinetuneOptions, Fusion
 from mdae.evaluation.probing.estimators import Predictor
-from mdae.interop.backbone import Backbone, inflate_stem
+from mdae.interop.backbone import Backbone
+from mdae.networks import StageEncoder
 from mdae.tensors import Batch
 
 FLAT = 0.01  # of a feature's mean and of all features' spread: what varies less is not blown up when it comes to life
@@ -30,7 +30,7 @@ class FinetuneModel(nn.Module):
     numbers that no seed knows of. So a batch is exactly its scans, one by one.
 
     Args:
-        backbone: its network becomes part of this model.
+        backbone: its network becomes part of this model, and is widened for early fusion.
         num_contrasts: K of the inputs.
         fusion: "late", one pass a contrast, or "early", all contrasts into the first convolution.
         at_once: volumes that go through the network together. Where a subject has more, activations are computed again
@@ -42,13 +42,12 @@ class FinetuneModel(nn.Module):
 
     def __init__(self, backbone: Backbone, num_contrasts: int, fusion: Fusion, at_once: int) -> None:
         super().__init__()
-        if fusion == "early" and num_contrasts > 1:
-            backbone = widened(backbone, num_contrasts)
-        self.backbone = backbone
         self.network = backbone.network.eval().requires_grad_(True)
+        if fusion == "early" and num_contrasts > 1:
+            self.network.widen(num_contrasts)
         self.volumes_each = num_contrasts if fusion == "late" else 1
         self.at_once = at_once
-        self.num_features = backbone.num_features * self.volumes_each
+        self.num_features = self.network.num_features * self.volumes_each
         self.register_buffer("mean", torch.zeros(self.num_features))
         self.register_buffer("scale", torch.ones(self.num_features))
         # The probe fills it; from "meta", no weights are drawn of a global seed.
@@ -59,10 +58,10 @@ class FinetuneModel(nn.Module):
         volumes = x.flatten(0, 1).unsqueeze(1) if self.volumes_each > 1 else x
         parts = torch.split(volumes, self.at_once)
         if len(parts) > 1 and torch.is_grad_enabled():
-            rows = [checkpoint(self.network, part, use_reentrant=False) for part in parts]
+            rows = [checkpoint(self.network.features, part, use_reentrant=False) for part in parts]
         else:
-            rows = [self.network(part) for part in parts]
-        return torch.cat(rows).float().reshape(len(x), self.num_features)
+            rows = [self.network.features(part) for part in parts]
+        return torch.cat(rows).reshape(len(x), self.num_features)
 
     def outputs(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
         """The head's numbers (B,): log-odds of the positive class, or the standardised label.
@@ -105,23 +104,25 @@ def runs(length: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, length)) for first in range(0, length, size)]
 
 
-def layerwise(backbone: Backbone, head: nn.Module, options: FinetuneOptions) -> list[dict[str, Any]]:
+def layerwise(network: StageEncoder, head: nn.Module, options: FinetuneOptions) -> list[dict[str, Any]]:
     """The optimiser's groups: each with its parameters, its `peak` learning rate and its weight decay.
 
-    Group i of G of the backbone peaks at lr * layer_decay^(G - 1 - i), the head at head_lr.
+    Group i of G of the network peaks at lr * layer_decay^(G - 1 - i), the head at head_lr.
 
     Raises:
-        ModelError: the backbone's groups do not hold each of its parameters once.
+        ModelError: the network's groups do not hold each of its parameters once.
     """
-    listed = [id(parameter) for group in backbone.groups for parameter in group.parameters()]
-    if sorted(listed) != sorted(id(parameter) for parameter in backbone.network.parameters()):
+    parts = network.groups()
+    listed = [id(parameter) for part in parts for parameter in part.parameters()]
+    if sorted(listed) != sorted(id(parameter) for parameter in network.parameters()):
+        kind = type(network).__name__
         raise ModelError(
-            "its groups do not hold each parameter once", where=backbone.name, mend="mend Backbone.groups"
+            "its groups do not hold each parameter once", where=kind, mend=f"mend {kind}.groups()"
         )
-    last = len(backbone.groups) - 1
+    last = len(parts) - 1
     peaks = [options.lr * options.layer_decay ** (last - depth) for depth in range(last + 1)]
     groups = []
-    for module, peak in zip([*backbone.groups, head], [*peaks, options.head_lr], strict=True):
+    for module, peak in zip([*parts, head], [*peaks, options.head_lr], strict=True):
         for decayed in (True, False):  # matrices and convolutions; normalisations and biases
             groups.append(
                 {
@@ -131,18 +132,3 @@ def layerwise(backbone: Backbone, head: nn.Module, options: FinetuneOptions) -> 
                 }
             )
     return [group for group in groups if group["params"]]
-
-
-def widened(backbone: Backbone, num_contrasts: int) -> Backbone:
-    """The backbone with a first convolution of several contrasts in its network, changed in place, and its groups."""
-    network, stem = backbone.network, backbone.stem
-    old = network.get_submodule(stem)
-    inflate_stem(network, stem, num_contrasts)
-    new = network.get_submodule(stem)
-    groups = [new if group is old else group for group in backbone.groups]
-    for group in groups:
-        for module in list(group.modules()):
-            for name, child in module.named_children():
-                if child is old:  # a list of layers apart from the network itself
-                    setattr(module, name, new)
-    return replace(backbone, groups=groups)

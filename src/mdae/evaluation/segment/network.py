@@ -52,7 +52,7 @@ class MapNetwork(nn.Module):
     def groups(self) -> list[nn.Module]:
         """Its parts from input to output, for layer-wise learning rates."""
         (plain,) = self._whole
-        return [*plain.groups(), *plain.decoder_groups()]
+        return [*plain.encoder.groups(), *plain.decoder_groups()]
 
 
 class FrozenMaps:
