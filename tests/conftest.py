@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.location[0], len(LONGEST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_looks() -> Iterator[None]:
+    """Diagnostics look at eight crops, not at 64, which would be half of the time of a run of moments."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mdae.training.diagnostics.features.LOOKED_AT", 8)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,10 +44,12 @@ SHORTER = {
     "--subjects 40 --contrasts FLAIR --spacing-mm 3": "--subjects 12 --contrasts FLAIR --spacing-mm 8",
     "--subjects 8 --contrasts FLAIR --spacing-mm 3": "--subjects 2 --contrasts FLAIR --spacing-mm 8",
     "--spacing-mm 3 3 3": "--spacing-mm 8 8 8",
-    "segmenter --scans scans": "segmenter --scans scans --few.steps 0",
+    "segmenter --scans scans": "segmenter --scans scans --few.steps 0 --few.points 300",
     "segmenter --scans cohort": "segmenter --scans cohort --few.steps 0",
 }
 SLOW = (
+    "docs/evaluation.md",
+    "docs/objectives.md",
     "docs/predict.md",
     "docs/sweep.md",  # each of its runs is a process of its own
     "docs/tutorials/classification.md",

@@ -151,11 +151,11 @@ def test_killed_and_started_again_it_ends_with_the_same_table(spec, tmp_path):
 
 
 def test_two_workers_never_take_one_config(spec, tmp_path):
-    path, out = spec("seeds: [0, 1, 2]\n", tasks=False), tmp_path / "out"
+    path, out = spec("seeds: [0, 1]\n", tasks=False), tmp_path / "out"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         finished = pool.starmap(work, [(path, out / "runs", 1), (path, out / "runs", 1)])
-    assert sum(finished) == 3
-    assert len(list((out / "runs").glob(f"*/{DONE}"))) == 3
+    assert sum(finished) == 2
+    assert len(list((out / "runs").glob(f"*/{DONE}"))) == 2
 
 
 def test_a_run_that_somebody_works_on_is_left_to_him(spec, tmp_path):
@@ -208,6 +208,7 @@ def test_a_landscape_is_a_picture_with_its_uncertainty(spec, tmp_path):
     assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["sigma_max"]) == {0.5, 5.0}
 
 
+@pytest.mark.slow  # each job and each of their runs is a process of its own
 def test_workers_as_jobs(spec, tmp_path):
     path, out = spec("seeds: [0, 1]\n", tasks=False, steps=1), tmp_path / "out"
     options = {"timeout_min": "5"}

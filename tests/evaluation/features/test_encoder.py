@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_and_no_corruption_is_none(model, cohort, t
     assert np.array_equal(none.corrupted, none.clean) and none.errors()["mse_masked"] is None
 
 
-@pytest.mark.parametrize("name", ["RAS", "LPS", "oblique"])
+@pytest.mark.parametrize("name", [pytest.param("RAS", marks=pytest.mark.slow), "LPS", "oblique"])
 def test_a_point_comes_back_within_half_a_voxel(model, tmp_path, name):
     scan, spot = head_with_a_point(AFFINES[name])
     fine = load_model(model)

@@ -71,6 +71,7 @@ def null_scores(repeat: int, share: float) -> tuple[np.ndarray, np.ndarray, np.n
     return labels, scores, subjects
 
 
+@pytest.mark.slow  # benchmarks/coverage.py does it for hundreds
 def test_no_effect_is_reported_as_none():
     """Over repetitions, the interval of pure noise holds 0.5 as often as it should; unwidened it held 80 %."""
     found = [auroc(*null_scores(repeat, 0.5)).widened(cross_validation_widening(5)) for repeat in range(12)]
@@ -79,7 +80,7 @@ def test_no_effect_is_reported_as_none():
 
 def test_scores_of_several_folds_are_on_one_scale():
     """With noise and unequal classes the mean AUROC is 0.5; unbalanced fits fall below it."""
-    values = [auroc(*null_scores(repeat, 0.3)).value for repeat in range(20)]
+    values = [auroc(*null_scores(repeat, 0.3)).value for repeat in range(12)]
     assert np.mean(values) == pytest.approx(0.5, abs=0.03)
 
 

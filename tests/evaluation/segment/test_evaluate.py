@@ -172,6 +172,7 @@ def test_two_volumes_of_a_person_are_in_one_part_and_score_as_one(
     monkeypatch.setattr(few, fit, spy)
     monkeypatch.setattr(few._Study, "_scored", watch)
     options = {"modalities": ("FLAIR",), "subjects": tmp_path / "people.csv", "with_position": with_position}
+    options |= {"few": replace(QUICK, steps=0)}
     (result,) = run(tmp_path / "out", protocol=protocol, train_sizes=("1", "all"), draws=1, **options).results
     assert sorted(result.subjects) == sorted(set(PEOPLE.values())), "five people, not eight cases"
     assert all(not set(own) & {person for person, _ in out} for own, out in zip(learned, tested, strict=True))
