@@ -28,11 +28,22 @@ PAGES = {
     "docs/objectives.md": ["choose", "own"],
     "docs/evaluation.md": ["own"],
     "docs/sweep.md": ["sweep"],
+    "docs/training.md": ["one", "several", "plan", "begin", "longer"],
 }
 BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 
 # A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
+SMALL = "--network tiny --steps 3 --batch 2 --patch 16 16 16 --accelerator cpu"
 SHORTER = {
+    "run --network resenc-l --batch 4 --steps 250000": f"run {SMALL}",
+    "--nnodes 4 --nproc-per-node 8 --node-rank $NODE --master-addr first-machine --master-port 29500": (
+        "--standalone --nproc-per-node 2"
+    ),
+    "run --network resenc-l --batch 64 --steps 250000": f"run-of-two {SMALL}",
+    "run --network resenc-l --batch 32 --steps 250000 --dry-run": f"planned {SMALL} --dry-run",
+    "run --network resenc-l --init FROM": f"begun {SMALL} --init demo/run/model",
+    "run --steps 1000 --extend 500 2000": f"run {SMALL} --extend 2 2",
+    "run --steps 1000 --extend 500": f"run {SMALL} --extend 2",
     "mdae prepare scans store  ": "mdae prepare scans store --spacing-mm 4 4 4  ",  # at 1 mm, windows are thousands
     "steps: 1000, batch: 4}": "steps: 2, batch: 2, patch: [16, 16, 16]}",
     "mdae pretrain store run2 --steps 1000": "mdae pretrain store run2 --steps 3 --batch 2 --patch 16 16 16",
@@ -54,6 +65,7 @@ SLOW = (
     "docs/sweep.md",  # each of its runs is a process of its own
     "docs/tutorials/classification.md",
     "docs/tutorials/segmentation.md",
+    "docs/training.md",
 )
 
 
@@ -69,7 +81,7 @@ def write_masks(scans: Path, masks: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, model) -> Path:
+def folder(tmp_path_factory, model, store) -> Path:
     """A folder as the README's reader has it: scans, labels, masks of four, one scan, and the demo's model."""
     folder = tmp_path_factory.mktemp("readme")
     scans = synthesise(
@@ -81,6 +93,7 @@ def folder(tmp_path_factory, model) -> Path:
     shutil.copy(scans / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz", folder / "scan.nii.gz")
     write_masks(scans, folder / "masks")
     shutil.copytree(model, folder / "demo" / "run" / "model")
+    shutil.copytree(store, folder / "prepared")
     return folder
 
 
@@ -95,6 +108,8 @@ def test_every_block_runs(folder, page):
     assert [name for name, _, _ in blocks] == PAGES[page]
     for name in ("run", "store", "cohort"):  # each page begins anew
         shutil.rmtree(folder / name, ignore_errors=True)
+    if page == "docs/training.md":  # which begins where scans are prepared
+        shutil.copytree(folder / "prepared", folder / "store")
     bin_folder = Path(sys.executable).parent
     for name, language, text in blocks:
         for wanted, short in SHORTER.items():
