@@ -25,12 +25,14 @@ from mdae.errors import ConfigError, DataError, ModelError
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
 from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.nnunet.start import open_start
 from mdae.evaluation.online.watching import labelled_scans
 from mdae.interop.card import model_card
 from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model, save_model
 from mdae.objectives import build_objective
+from mdae.options import AugmentOptions
 from mdae.seeding import torch_generator
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
@@ -247,8 +249,11 @@ def test_a_task_of_several_modalities_is_told_from_one_pass(model_of_three, sess
     assert [result.modality for result in found.results] == ["all"] and found.seen_in_pretraining == 5 * 3
     kept = [np.load(path) for path in (tmp_path / "cache").rglob("*.npy")]
     assert len(kept) == 5 and all(features.shape == (120,) for features in kept)
-    with pytest.raises(ConfigError, match="takes no single scans"):
-        list(evaluate(replace(config, protocol="finetune")))
+    options = FinetuneOptions(epochs=1, augment=AugmentOptions())
+    (tuned,) = evaluate(replace(config, protocol="finetune", folds=2, repeats=1, finetune=options))
+    assert [result.modality for result in tuned.results] == ["all"] and tuned.seen_in_pretraining == 5 * 3
+    shapes = {np.load(path).shape for path in (tmp_path / "cache").rglob("*.npy")}
+    assert shapes == {(120,), (3, 16, 16, 16)}  # features and inputs of the three at once
 
 
 def test_nnu_net_is_given_the_channels_in_their_order(model_of_three, caplog):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdae.data.preprocess import UNKNOWN
 from mdae.options import AugmentOptions
 from mdae.tensors import Batch, Mask, constant
 from mdae.types import Shape3, Spacing
@@ -117,6 +118,11 @@ def apply(
         crops = _recoloured(augmentation, crops)
         crops = crops if known is None else crops.masked_fill(~known, 0.0)
     return crops, known
+
+
+def lacking(volumes: Batch) -> Tensor:
+    """Which channels (B, C, 1, 1, 1) of whole volumes (B, C, D, H, W) there are none of: `UNKNOWN` everywhere."""
+    return (volumes == UNKNOWN).flatten(2).all(dim=2)[:, :, None, None, None]
 
 
 def _turned(

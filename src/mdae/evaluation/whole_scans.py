@@ -19,7 +19,6 @@ from mdae.evaluation.features.cache import FeatureCache, default_folder
 from mdae.evaluation.features.clinical import CLINICAL, clinical_features, columns_of
 from mdae.evaluation.features.extractors import (
     Extractor,
-    channels_of,
     fingerprint_of,
     open_backbone,
     weights_of,
@@ -74,9 +73,8 @@ def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) ->
     protocol = protocol_of(task, config.protocol)
     modalities = config.modalities or task.modalities
     cache = FeatureCache(config.cache or default_folder(), extractor)
-    channels = channels_of(extractor)
-    cohort, parts, seen = embedded_cohort(task, modalities, cache, extractor.pretraining, config, channels)
-    views = (FUSED,) if channels else modalities  # all in one pass, or one after the other
+    cohort, parts, seen = embedded_cohort(task, modalities, cache, config)
+    views = (FUSED,) if extractor.channels else modalities  # all in one pass, or one after the other
     features = {name: np.stack([_known(cache, case.scans[name]) for case in cohort.cases]) for name in views}
     if len(views) > 1:
         features[FUSED] = np.concatenate([features[name] for name in views], axis=1)
@@ -140,9 +138,11 @@ def evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
     options = config.finetune.from_scratch() if backbone.scratch else config.finetune
     folder = config.cache or default_folder()
     cache = FeatureCache(folder, InputExtractor(backbone))
-    cohort, parts, seen = embedded_cohort(task, modalities, cache, backbone.pretraining, config)
-    views: dict[str, tuple[str, ...]] = {name: (name,) for name in modalities}
-    if len(modalities) > 1:
+    cohort, parts, seen = embedded_cohort(task, modalities, cache, config)
+    views: dict[str, tuple[str, ...]] = {
+        name: (name,) for name in ((FUSED,) if backbone.channels else modalities)
+    }
+    if len(views) > 1:
         views[FUSED] = tuple(modalities)
 
     def score(view: str) -> Scored:
@@ -188,9 +188,7 @@ def embedded_cohort(
     task: Task,
     modalities: Sequence[str],
     cache: FeatureCache,
-    pretraining: Mapping[str, Any] | None,
     config: EvaluateConfig,
-    channels: Sequence[str] = (),
 ) -> tuple[Cohort, np.ndarray | None, int | None]:
     """The cohort of whom every scan is in the cache, each person once; the part of each; what was pre-trained on.
 
@@ -204,6 +202,7 @@ def embedded_cohort(
         DataError: no scan can be embedded, or a split that cannot be used.
     """
     cohort = find_cohort(task, config.root, modalities, config.subjects)
+    channels, pretraining = cache.extractor.channels, cache.extractor.pretraining
     if channels:
         cohort = _as_sessions(cohort, modalities, channels)
         modalities = (FUSED,)

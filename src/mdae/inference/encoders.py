@@ -20,7 +20,7 @@ BUNDLED = "encoder"  # the folder of its copy within a fitted model's
 Row = dict[str, Any]
 
 
-def encoder_record(spec: str, name: str, identity: str, out: Path, *, bundled: bool, **settings: str) -> Row:
+def encoder_record(spec: str, name: str, identity: str, out: Path, *, bundled: bool, **settings: Any) -> Row:
     """What is kept of an encoder.
 
     Args:
@@ -29,7 +29,7 @@ def encoder_record(spec: str, name: str, identity: str, out: Path, *, bundled: b
         identity: what tells its weights from others'.
         out: the fitted model's folder; a path is kept as seen from there.
         bundled: whether a copy lies in it.
-        settings: how it sees scans.
+        settings: how it sees scans, JSON-able: `channels` if several at once.
     """
     place = os.path.relpath(spec, out) if Path(spec).exists() else spelled_out(spec)
     if is_hub_name(place):

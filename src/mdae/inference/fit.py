@@ -67,7 +67,11 @@ def _encoder(config: FitConfig, extractor: Extractor | None, labelled: Labelled)
     """What the record says of whose features they are."""
     if extractor is None:
         return {"name": Path(config.encoder).name, "columns": labelled.columns}
-    settings = {"window": getattr(extractor, "window", "slide"), "pool": getattr(extractor, "pool", "mean")}
+    settings = {
+        "window": getattr(extractor, "window", "slide"),
+        "pool": getattr(extractor, "pool", "mean"),
+        "channels": list(extractor.channels),
+    }
     return encoder_record(
         config.encoder, extractor.name, extractor.identity, config.out, bundled=config.bundle, **settings
     )

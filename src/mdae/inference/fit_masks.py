@@ -10,14 +10,15 @@ import numpy as np
 
 from mdae.data.ahead import ahead
 from mdae.data.preprocess import PreparedScan
+from mdae.data.stack import JOINT
 from mdae.errors import ConfigError, DataError, ScanError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.extractors import is_own, model_name
-from mdae.evaluation.features.session import require_single
-from mdae.evaluation.nnunet.dataset import read_labels, require_same_grid
+from mdae.evaluation.features.session import shown
+from mdae.evaluation.nnunet.dataset import read_labels
 from mdae.evaluation.nnunet.labels import LabelScheme, remapped
 from mdae.evaluation.segment.segmenter import FittedSegmenter, fit_segmenter
-from mdae.evaluation.segment.volumes import LabelledVolume, labelled
+from mdae.evaluation.segment.volumes import LabelledVolume, labelled, on_mask
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, cross_validation_widening
 from mdae.evaluation.statistics.overlap import dice
 from mdae.evaluation.statistics.scores import mean_scores
@@ -49,9 +50,8 @@ def fit_masks(config: FitConfig) -> FittedMasks:
         raise ConfigError(
             f"no voxels of {config.encoder} can be read", mend="give a model folder of mdae pretrain"
         )
-    masks = find_masks(config)
     model = load_model(config.encoder)
-    require_single(model.channels)
+    masks = find_masks(config, model.channels)
     encoder = Encoder(model, resolve_device(config.device))
     cases, read = _read_all(masks, encoder, config)
     scheme = masks.scheme({int(value) for _, mask in read for value in np.unique(mask)})
@@ -73,6 +73,7 @@ def fit_masks(config: FitConfig) -> FittedMasks:
             file_identity(local_folder(config.encoder) / WEIGHTS),
             config.out,
             bundled=config.bundle,
+            channels=list(model.channels),
         ),
         "labels": {"names": names, "values": values},
         "expected": _expected(segmenter, subjects, model, names, config),
@@ -101,11 +102,8 @@ def _read_all(masks: Masks, encoder: Encoder, config: FitConfig) -> tuple[list[C
 
     def load(case: Case) -> Read:
         mask, affine = read_labels(case)
-        scans = [encoder.prepare(case.scans[name]) for name in masks.contrasts]
-        for name, scan in zip(masks.contrasts, scans, strict=True):
-            shape, own = scan.record.source_shape, np.array(scan.record.source_affine)
-            require_same_grid(case.scans[name], shape, own, mask, affine)
-        return scans, mask
+        entries = shown(case.scans, masks.contrasts, encoder.channels)
+        return [on_mask(encoder.read(entry), entry, mask, affine) for entry in entries], mask
 
     kept, read, first = [], [], None
     with Progress("reading", len(masks.cases)) as progress:
@@ -160,7 +158,9 @@ def _who(subjects: Sequence[LabelledVolume], read: Sequence[Read], names: Sequen
         "num_rows": len(subjects),
         "subjects_by_label": with_class,
         "subjects": manifest(people, slow=True),
-        "scans": manifest(scan.record.content for scans, _ in read for scan in scans),
+        "scans": manifest(
+            own for scans, _ in read for scan in scans for own in scan.record.content.split(JOINT)
+        ),
     }
 
 

@@ -7,7 +7,7 @@ does on new subjects. The encoder itself lies in the folder `encoder` if it was 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import numpy as np
 
 from mdae.data.catalogue import ScanEntry
 from mdae.data.preprocess import PreparedScan
+from mdae.data.stack import JOINT, lacks
 from mdae.errors import DataError
 from mdae.evaluation.features.extractors import Extractor
+from mdae.evaluation.features.session import PreparedSession, shown
 from mdae.inference.encoders import open_encoder
 from mdae.inference.heads import HEADS, Head, Row
 from mdae.inference.novelty import Novelty
@@ -25,6 +27,7 @@ from mdae.inference.record import misfit, write_fitted
 from mdae.networks.saved import overlap
 from mdae.notices import hearing
 
+SEEN = "the model was fitted on this very scan"
 Scans = str | Path | ScanEntry | Mapping[str, str | Path | ScanEntry]
 
 
@@ -89,6 +92,11 @@ class FittedModel:
         return tuple(self.about["contrasts"])
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """The contrasts that the encoder sees at once, of which a subject may lack some; none if one by one."""
+        return channels_of(self.about)
+
+    @property
     def columns(self) -> list[str] | None:
         """The columns of a table of features that it was fitted on; None if scans are embedded."""
         columns = self.about["encoder"].get("columns")
@@ -126,27 +134,30 @@ class FittedModel:
     def predict(self, scan: Scans) -> Prediction:
         """What is said of a raw scan; of several contrasts, of a mapping from contrasts to scans.
 
+        An encoder that sees them at once takes those that there are of its channels.
+
         Raises:
             ScanError: a file that cannot be read or is unfit.
             DataError: not the contrasts that were fitted on, or a model that was fitted on a table.
             ModelError: the encoder is not where it was, or not the one that was fitted on.
         """
-        features, notes = self.features(*self.prepare(entries_of(scan, self.contrasts)))
+        entries = entries_of(scan, self.contrasts, some=bool(self.channels))
+        features, notes = self.features(*self.prepare(entries))
         return self.predict_features(features[None], [notes])[0]
 
     def prepare(self, entries: Mapping[str, ScanEntry]) -> tuple[list[PreparedScan], list[str]]:
         """A subject's scans by contrast, prepared, and what was warned of; may run in threads."""
-        with hearing() as notes:
-            prepared = [self.extractor.prepare(entries[name]) for name in self.contrasts]
-        return prepared, notes
+        return prepared_together(
+            shown(entries, self.contrasts, self.channels), self.extractor.prepare, self.channels
+        )
 
     def features(
         self, prepared: Sequence[PreparedScan], notes: Sequence[str]
     ) -> tuple[np.ndarray, list[str]]:
         """The features (F,) of prepared scans side by side, and what is to be said of them."""
         said = list(notes)
-        if overlap(self.about["fitted_on"]["scans"], [scan.record.content for scan in prepared]):
-            said.append("the model was fitted on this very scan")
+        if is_known(prepared, self.about):
+            said.append(SEEN)
         return np.concatenate([self.extractor.features(scan) for scan in prepared]), said
 
     @functools.cached_property
@@ -155,12 +166,33 @@ class FittedModel:
         return open_encoder(self.about["encoder"], self.folder, self.encoder, self.device)
 
 
-def entries_of(scan: Scans, contrasts: tuple[str, ...]) -> dict[str, ScanEntry]:
-    """The scans of a subject by contrast; raises `DataError` for others than a model wants."""
-    given = scan if isinstance(scan, Mapping) else {contrasts[0]: scan}
-    if set(given) != set(contrasts):
+def channels_of(about: Row) -> tuple[str, ...]:
+    """The channels of the encoder of a fitted model's record."""
+    return tuple(map(str, about["encoder"].get("channels", ())))
+
+
+def prepared_together(
+    entries: Sequence[ScanEntry], prepare: Callable[[ScanEntry], PreparedScan], channels: Sequence[str]
+) -> tuple[list[PreparedScan], list[str]]:
+    """Scans, prepared, and what was warned of, with what a session lacks."""
+    with hearing() as notes:
+        prepared = [prepare(entry) for entry in entries]
+    sessions = [own.records for own in prepared if isinstance(own, PreparedSession)]
+    return prepared, [*notes, *(note for records in sessions for note in lacks(channels, records))]
+
+
+def is_known(prepared: Sequence[PreparedScan], about: Row) -> bool:
+    """Whether a fitted model was fitted on any of these scans."""
+    contents = [own for scan in prepared for own in scan.record.content.split(JOINT)]
+    return bool(overlap(about["fitted_on"]["scans"], contents))
+
+
+def entries_of(scan: Scans, contrasts: tuple[str, ...], *, some: bool) -> dict[str, ScanEntry]:
+    """The scans of a subject by contrast; raises `DataError` for others than a model wants, all of them or some."""
+    given = scan if isinstance(scan, Mapping) else {} if some else {contrasts[0]: scan}
+    if not given or not set(given) <= set(contrasts) or (len(given) < len(contrasts) and not some):
         raise DataError(
-            f"scans of {', '.join(contrasts)} of a subject are wanted, all together",
+            f"scans of {', '.join(contrasts)} of a subject are wanted, {'any of them' if some else 'all'} together",
             mend="give predict() a mapping from contrast to scan",
         )
     return {

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,11 @@ import pandas as pd
 from mdae.data.catalogue import ScanEntry
 from mdae.data.columns import TEXT, folded, with_columns
 from mdae.data.sources import PARTICIPANTS, list_source
+from mdae.data.stack import JOINT
 from mdae.data.tables import SUFFIXES, attach_labels, read_table
 from mdae.errors import DataError
 from mdae.evaluation.features.cache import FeatureCache, default_folder
+from mdae.evaluation.features.session import session_entry, sessions_of
 from mdae.evaluation.probing.probe import feature_matrix
 from mdae.inference.config import FitConfig
 from mdae.text import counted
@@ -40,7 +42,7 @@ class Labelled:
         values: (N,) of the label's column.
         events: (N,) of the event's column; None if there is none.
         label, event: the columns.
-        contrasts: whose features stand side by side.
+        contrasts: whose features stand side by side, or which the encoder saw at once.
         contents: hashes of the scans' voxels, none of a table's.
         columns: the features' names in a table; None if scans were embedded.
     """
@@ -123,7 +125,13 @@ def gather(config: FitConfig, extractor: Extractor | None) -> Labelled:
     joined = attach_labels(rows, table, label, where)
     if event:
         joined = attach_labels(joined, table.drop(columns="split", errors="ignore"), event, where)
-    contrasts = _contrasts(joined, config, where)
+    channels = () if extractor is None else extractor.channels
+    if channels:
+        wanted = [entry for entry in entries if entry.contrast in (config.contrasts or (entry.contrast,))]
+        joined, entries = _sessions(joined, wanted, channels, [label, *filter(None, [event])], where)
+        contrasts: tuple[str, ...] = (JOINT.join(channels),)
+    else:
+        contrasts = _contrasts(joined, config, where)
     joined = joined[joined["contrast"].isin(contrasts)]
     if extractor is None:
         columns = [name for name in rows.columns if name[:1] == "f" and name[1:].isdigit()]
@@ -139,8 +147,8 @@ def gather(config: FitConfig, extractor: Extractor | None) -> Labelled:
         events=kept[event] if event else None,
         label=label,
         event=event,
-        contrasts=contrasts,
-        contents=[content for content in contents if content],
+        contrasts=channels or contrasts,
+        contents=[own for content in contents for own in content.split(JOINT) if own],
         columns=columns,
     )
 
@@ -166,6 +174,42 @@ def _scans(config: FitConfig, where: Path, table: pd.DataFrame) -> tuple[pd.Data
     rows = [(e.scan_id, e.subject, e.session, e.contrast, str(e.path)) for e in entries]
     names = pd.DataFrame(rows, columns=["scan", "subject", "session", "contrast", "path"])
     return names.assign(entry=range(len(entries))), entries
+
+
+def _sessions(
+    joined: pd.DataFrame,
+    entries: Sequence[ScanEntry],
+    channels: Sequence[str],
+    labels: Sequence[str],
+    where: Path,
+) -> tuple[pd.DataFrame, list[ScanEntry]]:
+    """A row a session any scan of which has a label, and its scans as one entry, with all that are channels.
+
+    Raises:
+        DataError: no such session, or one whose scans have different labels.
+    """
+    sessions, others = sessions_of(entries, channels, where)
+    if others:
+        logger.warning("left out: %s, e.g. %s", counted(len(others), "scan"), others[0].reason)
+    rows: list[dict[str, Any]] = []
+    joint: list[ScanEntry] = []
+    by_session = dict(iter(joined.groupby(["subject", "session"], sort=False)))
+    for own in sessions:
+        entry = session_entry(own, channels)
+        found = by_session.get((entry.subject, entry.session))
+        if found is None:
+            continue
+        if len(found[list(labels)].drop_duplicates()) > 1:
+            raise DataError(
+                f"scans of one session of {entry.subject} with different labels",
+                where=where,
+                mend="give a session one label, as its scans are seen together",
+            )
+        rows.append({**found.iloc[0], "contrast": entry.contrast, "entry": len(joint)})
+        joint.append(entry)
+    if not joint:
+        raise DataError(f"no labelled session with a scan of {', '.join(channels)}", where=where)
+    return pd.DataFrame(rows), joint
 
 
 def _contrasts(joined: pd.DataFrame, config: FitConfig, where: Path) -> tuple[str, ...]:
@@ -218,7 +262,7 @@ def _copies(contents: np.ndarray, joined: pd.DataFrame) -> np.ndarray:
     subjects = joined["subject"].astype(str)
     return np.array(
         [
-            bool(content) and first.setdefault(content, subject) != subject
+            any(first.setdefault(own, subject) != subject for own in content.split(JOINT) if own)
             for content, subject in zip(contents, subjects, strict=True)
         ]
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdae.data.catalogue import ScanEntry
+from mdae.data.contrasts import by_channel
 from mdae.data.formats import is_scan, scan_stem
 from mdae.data.mask_names import mask_name, visit_name
 from mdae.data.sources import list_source
@@ -44,8 +45,12 @@ def is_masks(labels: Path) -> bool:
     return is_nnunet_raw(labels) or any(is_scan(path) for path in labels.rglob("*"))
 
 
-def find_masks(config: FitConfig) -> Masks:
+def find_masks(config: FitConfig, channels: tuple[str, ...] = ()) -> Masks:
     """The cases that LABELS and the scans come to.
+
+    Args:
+        config: what was asked for.
+        channels: the contrasts that the encoder sees at once, of which a case may lack some.
 
     Raises:
         DataError: no mask with a scan, or a choice between contrasts.
@@ -59,8 +64,13 @@ def find_masks(config: FitConfig) -> Masks:
         if config.subjects is not None:
             cases = _of_people(cases, config.subjects, config.labels)
     else:
-        cases, contrasts = _two_folders(config)
-    cases = [_of_contrasts(case, contrasts) for case in cases if set(contrasts) <= set(case.scans)]
+        cases, contrasts = _two_folders(config, channels)
+    if channels:
+        contrasts = channels
+        named = [_of_channels(case, config.contrasts, channels) for case in cases]
+        cases = [case for case in named if case.scans]
+    else:
+        cases = [_of_contrasts(case, contrasts) for case in cases if set(contrasts) <= set(case.scans)]
     if not cases:
         raise DataError(
             f"no mask with a scan of {', '.join(contrasts)}",
@@ -83,15 +93,24 @@ def _of_contrasts(case: Case, contrasts: Sequence[str]) -> Case:
     return replace(case, scans={name: case.scans[name] for name in contrasts})
 
 
-def _two_folders(config: FitConfig) -> tuple[list[Case], tuple[str, ...]]:
-    """The cases of a folder of masks and one of scans."""
+def _of_channels(case: Case, contrasts: Sequence[str], channels: Sequence[str]) -> Case:
+    """The case with those of its scans, or of these contrasts of it, that a channel takes, by channel."""
+    named = by_channel([name for name in case.scans if not contrasts or name in contrasts], channels)
+    return replace(case, scans={channel: case.scans[name] for channel, name in named.items()})
+
+
+def _two_folders(config: FitConfig, channels: tuple[str, ...]) -> tuple[list[Case], tuple[str, ...]]:
+    """The cases of a folder of masks and one of scans; of channels, with all scans of their session."""
     if config.scans is None:
         raise DataError("masks without their scans", where=config.labels, mend="name the scans with --scans")
     masks = {path: mask_name(path) for path in sorted(config.labels.rglob("*")) if is_scan(path)}
     listed = list_source(config.scans, subjects=config.subjects).entries
     entries = [entry for entry in listed if entry.path not in masks and not entry.slices]
-    contrasts = _contrasts(entries, config)
+    contrasts = channels or _contrasts(entries, config)
     by_name, by_visit = _index(entries)
+    sessions: dict[tuple[str, str], dict[str, ScanEntry]] = {}
+    for entry in entries:
+        sessions.setdefault((entry.subject, entry.session), {}).setdefault(entry.contrast, entry)
     cases: dict[str, Case] = {}
     missing = []
     for path, name in masks.items():
@@ -101,7 +120,8 @@ def _two_folders(config: FitConfig) -> tuple[list[Case], tuple[str, ...]]:
             continue
         first = next(iter(scans.values()))
         key = f"{first.subject}\0{first.session}\0{name}"
-        cases[key] = Case(first.subject, dict(scans), mask=path)
+        own = sessions[first.subject, first.session] if channels else scans
+        cases[key] = Case(first.subject, dict(own), mask=path)
     if not cases:
         raise DataError(
             f"none of {len(masks)} masks has the name of one of {len(entries)} scans, "

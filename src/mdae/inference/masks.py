@@ -15,13 +15,12 @@ from mdae.data.io import write_nifti
 from mdae.data.preprocess import PreparedScan
 from mdae.errors import ModelError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
+from mdae.evaluation.features.session import PreparedSession, shown
 from mdae.evaluation.segment.segmenter import FittedSegmenter
 from mdae.evaluation.segment.volumes import components, native_probabilities, volumes_ml
 from mdae.inference.encoders import open_network
-from mdae.inference.fitted import Scans, entries_of
+from mdae.inference.fitted import SEEN, Scans, channels_of, entries_of, is_known, prepared_together
 from mdae.inference.record import misfit, write_fitted
-from mdae.networks.saved import overlap
-from mdae.notices import hearing
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,11 @@ class FittedMasks:
         """Which scans of a subject it wants, in order."""
         return tuple(self.about["contrasts"])
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The contrasts that the network sees at once, of which a subject may lack some; none if one by one."""
+        return channels_of(self.about)
+
     def save(self, folder: Path) -> None:
         """Write the folder."""
         tensors, about = self.segmenter.state()
@@ -105,34 +109,36 @@ class FittedMasks:
     def predict(self, scan: Scans) -> Segmentation:
         """Segment a raw scan; of several contrasts, of a mapping from contrasts to scans.
 
+        A network that sees them at once takes those that there are of its channels.
+
         Raises:
             ScanError: a file that cannot be read or is unfit.
             DataError: not the contrasts that were fitted on.
         """
-        return self.segment(*self.prepare(entries_of(scan, self.contrasts)))
+        return self.segment(*self.prepare(entries_of(scan, self.contrasts, some=bool(self.channels))))
 
     def prepare(self, entries: Mapping[str, ScanEntry]) -> tuple[list[PreparedScan], list[str]]:
         """A subject's scans by contrast, prepared, and what was warned of; may run in threads."""
-        with hearing() as notes:
-            prepared = [self.preparing.prepare(entries[name]) for name in self.contrasts]
-        return prepared, notes
+        return prepared_together(
+            shown(entries, self.contrasts, self.channels), self.preparing.read, self.channels
+        )
 
     def segment(self, prepared: Sequence[PreparedScan], notes: Sequence[str] = ()) -> Segmentation:
-        """The segmentation of prepared scans on the voxels of the first one's file."""
-        record, said = prepared[0].record, list(notes)
-        if overlap(self.about["fitted_on"]["scans"], [scan.record.content for scan in prepared]):
-            said.append("the model was fitted on this very scan")
+        """The segmentation on the voxels of the first scan's file, or of the one that gave its session the grid."""
+        first, said = prepared[0], list(notes)
+        if is_known(prepared, self.about):
+            said.append(SEEN)
         probabilities = self.segmenter.probabilities(list(prepared))
-        native = native_probabilities(probabilities, record)
+        native = native_probabilities(probabilities, first.record)
         values = tuple(int(value) for value in self.about["labels"]["values"])
         kind = np.uint8 if max(values) < 256 else np.uint16
         return Segmentation(
             labels=np.array(values, dtype=kind)[native.argmax(axis=0)],
-            affine=np.array(record.source_affine),
+            affine=np.array(first.record.source_affine),
             values=values,
             names=tuple(self.segmenter.labels),
             probabilities=native,
-            seen=prepared[0].data,
+            seen=first.first if isinstance(first, PreparedSession) else first.data,
             seen_labels=probabilities.argmax(axis=0),
             warnings=tuple(said),
         )

@@ -88,7 +88,7 @@ def _of_scans(model: FittedModel | FittedMasks, config: PredictConfig, out: Path
     """Predict scan after scan; what an earlier start noted is not done again."""
     if resolve_device(config.device).type == "cpu":
         settle_threads()
-    visits, aside = find_visits(config.scans, model.contrasts)
+    visits, aside = find_visits(config.scans, model.contrasts, model.channels)
     assert model.folder is not None
     maker = _identity(model.folder, config)
     with (

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from torch import Tensor, nn
 
+from mdae.data.preprocess import UNKNOWN
 from mdae.data.sources import discover
 from mdae.errors import ConfigError, DataError, MDAEError, ModelError, ScanError, TrainingError
 from mdae.evaluation.features.backbone import backbone_of
@@ -463,6 +465,35 @@ def test_early_fusion_of_equal_contrasts_starts_from_the_same_features(make: Cal
         )
     assert model.network.in_channels == 3
     assert layerwise(model.network, nn.Linear(1, 1), options()), "the groups hold the old stem"
+
+
+def several() -> Backbone:
+    """Pre-trained on two contrasts at once."""
+    network = small().network
+    network.widen(2)
+    return replace(backbone(network), channels=("T1w", "FLAIR"))
+
+
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_an_encoder_of_several_contrasts_sees_them_in_one_pass(fusion):
+    x = torch.randn(3, 2, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    model = FinetuneModel(several(), 2, fusion, 4)
+    with torch.no_grad():
+        assert torch.equal(model.features(x), several().network.features(x))
+    assert model.num_features == 12
+
+
+def test_a_contrast_that_is_lacking_stays_so_whatever_the_augmentation():
+    volumes, labels = striped(10, contrasts=2)
+    volumes.volumes[3, 1] = UNKNOWN
+    bright = AugmentOptions(gain=0.5, shift=0.5, gamma=0.5, rotate_deg=10.0)
+    tuner = finetuner(several(), volumes, labels, augment=bright)
+    x = torch.from_numpy(volumes.volumes).float()
+    changed = tuner._augmented(x, 1, range(10))
+    assert (changed[3, 1] == UNKNOWN).all()
+    others = [own for row in range(10) for own in changed[row, : 1 if row == 3 else 2]]
+    assert all((own != UNKNOWN).all() for own in others)
+    assert len(tuner.fit()[0]) > 1
 
 
 def test_fewer_volumes_at_once_give_the_same():

@@ -86,13 +86,13 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(data, affine).as_reoriented(left), path)
 
 
-def model(folder: Path) -> Path:
-    """A tiny model whose conditioning and norms are no identity, so that a fold shows."""
-    network = PRESETS["tiny"].new()
+def model(folder: Path, channels: tuple[str, ...] = ()) -> Path:
+    """A tiny model, of several contrasts if they are named; no conditioning and norm is an identity: a fold shows."""
+    network = PRESETS["tiny"].new(in_channels=max(1, len(channels)))
     with torch.no_grad():
         for index, parameter in enumerate(network.parameters()):
             noise = torch.randn(parameter.shape, generator=torch_generator(0, "w", index))
             parameter.add_(0.05 * noise)
     contract = Preprocessing(spacing_mm=(SPACING, SPACING, SPACING))
-    save_model(folder, SavedModel(network, contract, PATCH, provenance={}))
+    save_model(folder, SavedModel(network, contract, PATCH, provenance={}, channels=channels))
     return folder

@@ -20,10 +20,11 @@ CONTRACT = Preprocessing(crop="none", intensity=ZScore("box"))
 LABELS = ("background", "left", "right")
 
 
-def model(patch: Shape3 = (16, 16, 16)) -> SavedModel:
-    """Untrained, with blocks that are no identity."""
-    network = preset("tiny").new(torch_generator(0, "weights")).eval()
-    return SavedModel(network, CONTRACT, patch, provenance={})
+def model(patch: Shape3 = (16, 16, 16), channels: tuple[str, ...] = ()) -> SavedModel:
+    """Untrained, of one contrast or of several at once."""
+    generator = torch_generator(0, "weights")
+    network = preset("tiny").new(generator, in_channels=max(1, len(channels))).eval()
+    return SavedModel(network, CONTRACT, patch, provenance={}, channels=channels)
 
 
 def scan(

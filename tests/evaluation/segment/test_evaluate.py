@@ -20,6 +20,7 @@ from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.results.schema import Evaluation
 from mdae.evaluation.segment import evaluate as few
 from mdae.evaluation.segment.config import FewLabelOptions
+from mdae.evaluation.segment.encoders import open_source
 from mdae.evaluation.segment.scoring import label_names, score_voxels
 from mdae.options import AugmentOptions
 from mdae.tasks.layouts import read_cases
@@ -71,6 +72,24 @@ def test_every_subject_is_scored_once_in_every_view(data, evaluation):
     assert result.encoder == "position" and result.seen_in_pretraining == 0
     assert cell.protocol == "voxels" and len(cell.values["dice"]) == SUBJECTS
     assert "NaN" not in next(out.glob("*.json")).read_text()
+
+
+@pytest.mark.parametrize("protocol", ["voxels", "segment"])
+def test_an_encoder_of_several_contrasts_is_asked_of_all_at_once(run, data, tmp_path, protocol):
+    model = made.model(tmp_path / "model", channels=("flair", "t1"))  # in another order and spelling
+    rows = ["case_01,train", "case_02,val", "case_03,test"]
+    (tmp_path / "split.csv").write_text("\n".join(["subject,split", *rows]) + "\n")
+    options = {"protocol": protocol, "split": tmp_path / "split.csv"}
+    (found,) = run(tmp_path / "out", encoder=str(model), **options).results
+    assert found.modality == "all" and found.subjects == ["case_03"] and found.values["dice"][0] > 0
+    source, case = open_source(str(model), "cpu"), read_cases("nnunet", data)[0]
+    for modalities, files in ((("T1w", "FLAIR"), ["0001", "0000"]), (("T1w",), [None, "0000"])):
+        (session,) = few._load(case, source, modalities).scans
+        shown = [None if own is None else own.source[-11:-7] for own in session.records]
+        assert shown == files and session.data.shape[0] == 2
+    with pytest.raises(ConfigError, match="scans of T1w for a model of PD, FLAIR"):
+        other = made.model(tmp_path / "other", channels=("PD", "FLAIR"))
+        run(tmp_path / "out", encoder=str(other), modalities=("T1w",))
 
 
 @pytest.mark.parametrize("protocol", ["voxels", "segment"])

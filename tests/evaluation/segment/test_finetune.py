@@ -115,6 +115,16 @@ def test_contrast_context_and_labels_are_turned_alike():
     assert x[:, 0][organs].mean() > x[:, 0][~organs].mean() + 1, "organs are bright"
 
 
+def test_a_contrast_that_is_lacking_stays_so_whatever_the_augmentation():
+    own = example(0)
+    data = np.concatenate([own.own.volume.data, np.zeros_like(own.own.volume.data)])
+    volume = replace(own.own.volume, data=data, background=(*own.own.volume.background, 0.0))
+    both = replace(own, own=replace(own.own, volume=volume))
+    bright = replace(SHORT, augment=AugmentOptions(gain=0.5, shift=0.5, gamma=0.5))
+    x, _, _ = PatchSampler([both], (16, 16, 16), bright, 0, torch.device("cpu"))(0)
+    assert not x[:, 1].any() and x[:, 0].any()
+
+
 def test_patches_are_around_labels_as_often_as_wanted():
     hit = {}
     for share in (0.0, 1.0):

@@ -11,6 +11,8 @@ from mdae.evaluation.segment.fitted import network_of, voxel_features
 from mdae.evaluation.segment.network import MapNetwork, SegmentationNetwork
 from mdae.evaluation.segment.segmenter import draw_points
 from mdae.evaluation.segment.volumes import Volume, labelled
+from mdae.evaluation.voxel_probe.context import NUM_SCALES
+from mdae.evaluation.voxel_probe.features import features_at
 from mdae.evaluation.voxel_probe.regression import fit_readout
 from tests.evaluation.segment import made
 
@@ -35,9 +37,9 @@ def test_maps_are_the_pretrained_networks_own():
     torch.testing.assert_close(maps[-1], last)
 
 
-@pytest.mark.parametrize("contrasts", [1, 2])
-def test_at_step_0_it_is_the_readout(contrasts):
-    model = made.model()
+@pytest.mark.parametrize(("contrasts", "channels"), [(1, ()), (2, ()), (2, ("T1w", "FLAIR"))])
+def test_at_step_0_it_is_the_readout(contrasts, channels):
+    model = made.model(channels=channels)
     make = two_contrasts if contrasts == 2 else lambda n: labelled(f"p{n}", *made.scan(n, shape=(16, 16, 16)))
     subjects = [make(n) for n in range(2)]
     features = voxel_features(model, context=True, device="cpu")
@@ -50,6 +52,20 @@ def test_at_step_0_it_is_the_readout(contrasts):
     every = np.stack(np.indices(volume.shape), axis=-1).reshape(-1, 3)
     expected = readout.scores(features.at(volume, every)).T.reshape(3, 16, 16, 16)
     np.testing.assert_allclose(scores, expected, atol=2e-3)
+
+
+def test_contrasts_that_are_seen_at_once_have_features_together_and_intensities_each():
+    subject, points = two_contrasts(0), np.array([[3, 4, 5], [8, 8, 8]])
+    one = voxel_features(made.model(), context=True, device="cpu").at(subject.volume, points)
+    both = voxel_features(made.model(channels=("T1w", "FLAIR")), context=True, device="cpu")
+    found, width = both.at(subject.volume, points), both.num_encoder
+    expected = features_at(both.encoder, subject.volume.data, subject.volume.background, points)
+    assert found.shape == (2, both.number(2)) and np.array_equal(found[:, :width], expected)
+    apart = [
+        one[:, width : width + NUM_SCALES],
+        one[:, 2 * width + NUM_SCALES :],
+    ]  # of each contrast, and the place
+    np.testing.assert_array_equal(found[:, width:], np.concatenate(apart, axis=1))
 
 
 def test_early_layers_learn_slower_and_every_weight_once():

@@ -56,6 +56,7 @@ class CustomExtractor:
 
     precision = "its own"
     pretraining: dict[str, Any] | None = None
+    channels: tuple[str, ...] = ()
 
     def __init__(self, made: Any, name: str, identity: str, where: Path) -> None:
         self.made, self.where = made, where

@@ -67,6 +67,11 @@ class Encoder:
             )
 
     @property
+    def in_channels(self) -> int:
+        """Contrasts that it sees at once."""
+        return self.folded.in_channels
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each stage, finest first."""
         return self.folded.widths
@@ -107,6 +112,18 @@ class Encoder:
             ConfigError: a model of single scans, none of its channels, or others than its channels.
         """
         return prepare_session(scans, self.channels, self.prepare)
+
+    def read(self, entry: ScanEntry) -> PreparedScan:
+        """Prepare a scan, or the scans of a session (`session_entry`), whichever the model takes.
+
+        Raises:
+            ScanError: an unfit scan.
+            ConfigError: a single scan for a model of several contrasts.
+        """
+        if self.channels and entry.together:
+            return self.prepare_session({scan.contrast: scan for scan in entry.together})
+        require_single(self.channels)
+        return self.prepare(entry)
 
     def embed(
         self,

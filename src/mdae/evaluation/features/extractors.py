@@ -21,7 +21,7 @@ from mdae.evaluation.features.clinical import CLINICAL
 from mdae.evaluation.features.custom import CustomExtractor, is_custom, open_custom
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.histogram import BASELINE, OF_NO_SCAN, Histogram
-from mdae.evaluation.features.session import background_of, require_single
+from mdae.evaluation.features.session import background_of
 from mdae.evaluation.features.small_cnn import CNN, is_cnn, small_cnn
 from mdae.evaluation.features.table import FeatureTable
 from mdae.interop.backbone import Backbone
@@ -49,6 +49,7 @@ class Extractor(Protocol):
         precision: the arithmetic of its features, which differ a little from one to another.
         pretraining: salted hashes of the scans that it was pre-trained on (`mdae.networks.saved.manifest`); None if
             nobody knows.
+        channels: the contrasts that it sees at once, in order; none if it sees one scan at a time.
     """
 
     name: str
@@ -56,9 +57,13 @@ class Extractor(Protocol):
     identity: str
     precision: str
     pretraining: dict[str, Any] | None
+    channels: tuple[str, ...]
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
-        """Read and prepare a scan; may run in threads. Raises `ScanError` for an unfit one."""
+        """Read and prepare a scan, or the scans of a session for an encoder of several channels.
+
+        May run in threads. Raises `ScanError` for an unfit one.
+        """
 
     def features(self, prepared: PreparedScan) -> np.ndarray:
         """The features (F,), float32, of a prepared scan."""
@@ -86,23 +91,15 @@ class EncoderExtractor:
         self.identity = identity
         about = [identity, encoder.contract.to_dict(), list(encoder.patch), window, pool]
         self.fingerprint = _digest(json.dumps(about))
-        self.pretraining = encoder.provenance.get("scans")
+        self.pretraining, self.channels = encoder.provenance.get("scans"), encoder.channels
         self.precision = precision_on(encoder.device)
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
-        if self.encoder.channels and entry.together:
-            return self.encoder.prepare_session({scan.contrast: scan for scan in entry.together})
-        require_single(self.encoder.channels)
-        return self.encoder.prepare(entry)
+        return self.encoder.read(entry)
 
     def features(self, prepared: PreparedScan) -> np.ndarray:
         background = background_of(prepared)
         return self.encoder.embed_volume(prepared.data, background, window=self.window, pool=self.pool)
-
-
-def channels_of(extractor: Extractor) -> tuple[str, ...]:
-    """The contrasts that an encoder sees at once, in order; none if it sees one scan at a time."""
-    return extractor.encoder.channels if isinstance(extractor, EncoderExtractor) else ()
 
 
 class BackboneExtractor:
@@ -114,6 +111,7 @@ class BackboneExtractor:
     """
 
     pretraining: dict[str, Any] | None = None
+    channels: tuple[str, ...] = ()
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self.backbone, self.device, self.name = backbone, device, backbone.name
@@ -225,7 +223,6 @@ def open_backbone(spec: str) -> Backbone:
     if is_third_party(spec):
         return open_third_party(spec)
     encoder, name, identity = _own_encoder(spec, "cpu")
-    require_single(encoder.channels)  # fine-tuning widens a model of one contrast by itself
     return backbone_of(encoder, name, identity)
 
 

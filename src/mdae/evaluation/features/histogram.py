@@ -25,6 +25,7 @@ class Histogram:
     name = BASELINE
     pretraining: dict[str, Any] | None = OF_NO_SCAN
     precision = "32"
+    channels: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.contract = Preprocessing()

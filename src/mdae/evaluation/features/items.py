@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from mdae.data.catalogue import ScanEntry
-from mdae.data.contrasts import by_channel
 from mdae.data.folder import Choice, common_folder
 from mdae.data.formats import is_scan
 from mdae.data.names import INSIDE, plain_name
@@ -25,6 +24,7 @@ from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.features.extractors import Extractor
+from mdae.evaluation.features.session import sessions_of
 from mdae.text import printable
 
 logger = logging.getLogger(__name__)
@@ -157,28 +157,8 @@ def _raw_items(
     """
     if not (isinstance(encoder, Encoder) and encoder.channels):
         return [_raw(entry, encoder) for entry in entries], []
-    named = by_channel(dict.fromkeys(entry.contrast for entry in entries), encoder.channels)
-    channel_of = {name: channel for channel, name in named.items()}
-    sessions: dict[tuple[str, str], dict[str, ScanEntry]] = {}
-    others = []
-    for entry in sorted(entries, key=lambda entry: entry.scan_id):
-        own = sessions.setdefault((entry.subject, entry.session), {})
-        channel = channel_of.get(entry.contrast)
-        if channel is None or channel in own:
-            why = f"a second {entry.contrast}" if channel else f"{entry.contrast or 'no contrast'}"
-            reason = f"{why}, and the model's channels are {', '.join(encoder.channels)}"
-            others.append(SetAside(printable(entry.path), reason, "nothing, if that is so"))
-        else:
-            own[channel] = entry
-    if not any(sessions.values()):
-        there = sorted({entry.contrast for entry in entries if entry.contrast})
-        raise DataError(
-            f"no scan of {', '.join(encoder.channels)} there, but of {', '.join(there) or 'no named contrast'}",
-            where=source,
-            mend="name files by contrast as BIDS does (sub-01_T1w.nii.gz), or give a table with a column contrast",
-        )
-    in_order = [{name: own[name] for name in encoder.channels if name in own} for own in sessions.values()]
-    return [_session(own, encoder) for own in in_order if own], others
+    sessions, others = sessions_of(entries, encoder.channels, source)
+    return [_session(own, encoder) for own in sessions], others
 
 
 def _session(scans: dict[str, ScanEntry], encoder: Encoder) -> Item:

@@ -11,8 +11,10 @@ import numpy as np
 from mdae.data.catalogue import ScanEntry, sessions_together
 from mdae.data.contrasts import by_channel
 from mdae.data.preprocess import UNKNOWN, PreparedRecord, PreparedScan
+from mdae.data.set_aside import SetAside
 from mdae.data.stack import JOINT, lacks
-from mdae.errors import ConfigError
+from mdae.errors import ConfigError, DataError
+from mdae.text import printable
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class PreparedSession(PreparedScan):
 
     background: tuple[float, ...]
     records: tuple[PreparedRecord | None, ...]
+
+    @property
+    def first(self) -> np.ndarray:
+        """The first channel that there is, (D, H, W)."""
+        place = next(index for index, record in enumerate(self.records) if record is not None)
+        return np.asarray(self.data[place])
 
 
 def background_of(prepared: PreparedScan) -> float | tuple[float, ...]:
@@ -81,6 +89,51 @@ def prepare_session(
         background=tuple(UNKNOWN if own is None else own.record.background for own in found),
         records=tuple(None if own is None else own.record for own in found),
     )
+
+
+def sessions_of(
+    entries: Sequence[ScanEntry], channels: Sequence[str], source: Path
+) -> tuple[list[dict[str, ScanEntry]], list[SetAside]]:
+    """The scans of each session that are a model's channels, by channel; and those that are none.
+
+    Args:
+        entries: of a source.
+        channels: the contrasts that the model wants, in order.
+        source: for errors.
+
+    Raises:
+        DataError: no scan of a contrast that the model takes.
+    """
+    named = by_channel(dict.fromkeys(entry.contrast for entry in entries), channels)
+    channel_of = {name: channel for channel, name in named.items()}
+    sessions: dict[tuple[str, str], dict[str, ScanEntry]] = {}
+    others = []
+    for entry in sorted(entries, key=lambda entry: entry.scan_id):
+        own = sessions.setdefault((entry.subject, entry.session), {})
+        channel = channel_of.get(entry.contrast)
+        if channel is None or channel in own:
+            why = f"a second {entry.contrast}" if channel else f"{entry.contrast or 'no contrast'}"
+            reason = f"{why}, and the model's channels are {', '.join(channels)}"
+            others.append(SetAside(printable(entry.path), reason, "nothing, if that is so"))
+        else:
+            own[channel] = entry
+    if not any(sessions.values()):
+        there = sorted({entry.contrast for entry in entries if entry.contrast})
+        raise DataError(
+            f"no scan of {', '.join(channels)} there, but of {', '.join(there) or 'no named contrast'}",
+            where=source,
+            mend="name files by contrast as BIDS does (sub-01_T1w.nii.gz), or give a table with a column contrast",
+        )
+    in_order = [{name: own[name] for name in channels if name in own} for own in sessions.values()]
+    return [own for own in in_order if own], others
+
+
+def shown(
+    scans: Mapping[str, ScanEntry], contrasts: Sequence[str], channels: Sequence[str]
+) -> list[ScanEntry]:
+    """What an encoder is shown of a subject's scans: these contrasts one by one, or all at once as its channels."""
+    some = {name: scans[name] for name in contrasts if name in scans}
+    return [session_entry(some, channels)] if channels else list(some.values())
 
 
 def session_entry(scans: Mapping[str, ScanEntry], channels: Sequence[str]) -> ScanEntry:

@@ -36,6 +36,7 @@ class FeatureTable:
 
     precision = "its own"
     pretraining: dict[str, Any] | None = None
+    channels: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         table = with_columns(read_table(path), ("path", "subject", "contrast"))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -43,16 +43,16 @@ class InputExtractor:
         backbone: whose preprocessing.
     """
 
-    pretraining: dict[str, Any] | None = None
     precision = "16"
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.name = backbone, f"inputs of {backbone.name}"
+        self.pretraining, self.channels = backbone.pretraining, backbone.channels
         about = f"inputs 1 {fingerprint_of(backbone)}"
         self.fingerprint, self.identity = hashlib.sha256(about.encode()).hexdigest(), backbone.identity
 
     def prepare(self, entry: ScanEntry) -> PreparedScan:
-        """The scan with the fitted input (D, H, W) as its data; the fitting too is done in the caller's thread.
+        """The scan with its fitted input as data, (D, H, W), or (C, D, H, W) of a session; made in the caller's thread.
 
         Raises:
             ScanError: an unfit scan, or an input that is not finite in float16.
@@ -65,7 +65,7 @@ class InputExtractor:
         return replace(prepared, data=fitted)
 
     def features(self, prepared: PreparedScan) -> np.ndarray:
-        """The input (D, H, W), float16."""
+        """The input, float16."""
         return prepared.data
 
 
@@ -73,7 +73,8 @@ class CachedInputs:
     """Inputs in files of a `FeatureCache`.
 
     Args:
-        paths: (N, K) of them, as `FeatureCache.path` gives: their names tell network, preprocessing and scan.
+        paths: of each row's, of one contrast each or of all, as `FeatureCache.path` gives: their names tell network,
+            preprocessing and scan.
 
     Raises:
         DataError: a file that is gone or unlike the others, when it is read.
@@ -83,11 +84,12 @@ class CachedInputs:
         self.paths = paths
         names = "\n".join(" ".join(path.name for path in row) for row in paths)
         self.fingerprint = hashlib.sha256(names.encode()).hexdigest()
-        d, h, w = self._open(paths[0][0]).shape
-        self.shape = (len(paths), len(paths[0]), d, h, w)
+        k, d, h, w = self[0].shape
+        self.shape = (len(paths), k, d, h, w)
 
     def __getitem__(self, row: int, /) -> np.ndarray:
-        return np.stack([self._open(path) for path in self.paths[row]])
+        files = [self._open(path) for path in self.paths[row]]
+        return np.concatenate([own.reshape(-1, *own.shape[-3:]) for own in files])
 
     def _open(self, path: Path) -> np.ndarray:
         """Mapped, and closed with the last reference: thousands at a time would be too many open files."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdae.data import augment
+from mdae.data.preprocess import UNKNOWN
 from mdae.devices import uses_bf16
 from mdae.errors import TrainingError
 from mdae.evaluation.finetuning.config import FinetuneOptions
@@ -184,10 +185,9 @@ class Finetuner:
         if not options.any:
             return x
         drawn = augment.draw(options, self._generators("augmentation", epoch, draws))
-        spacing = self.backbone.spacing_mm
-        return augment.apply(drawn, x, None, options=options, patch=self.backbone.patch, spacing_mm=spacing)[
-            0
-        ]
+        how = {"options": options, "patch": self.backbone.patch, "spacing_mm": self.backbone.spacing_mm}
+        turned, _ = augment.apply(drawn, x, None, **how)  # type: ignore[arg-type]
+        return turned.masked_fill(augment.lacking(x), UNKNOWN)
 
     def _dropout(self, epoch: int, draws: range) -> Tensor | None:
         p = self.options.dropout

@@ -32,7 +32,8 @@ class FinetuneModel(nn.Module):
     Args:
         backbone: its network becomes part of this model, and is widened for early fusion.
         num_contrasts: K of the inputs.
-        fusion: "late", one pass a contrast, or "early", all contrasts into the first convolution.
+        fusion: "late", one pass a contrast, or "early", all contrasts into the first convolution; an encoder that was
+            pre-trained on all of them at once takes them so either way.
         at_once: volumes that go through the network together. Where a subject has more, activations are computed again
             on the way back rather than kept.
     """
@@ -43,9 +44,9 @@ class FinetuneModel(nn.Module):
     def __init__(self, backbone: Backbone, num_contrasts: int, fusion: Fusion, at_once: int) -> None:
         super().__init__()
         self.network = backbone.network.eval().requires_grad_(True)
-        if fusion == "early" and num_contrasts > 1:
-            self.network.widen(num_contrasts)
-        self.volumes_each = num_contrasts if fusion == "late" else 1
+        if fusion == "early" and num_contrasts > self.network.in_channels:
+            self.network.widen(num_contrasts // self.network.in_channels)
+        self.volumes_each = num_contrasts // self.network.in_channels
         self.at_once = at_once
         self.num_features = self.network.num_features * self.volumes_each
         self.register_buffer("mean", torch.zeros(self.num_features))
@@ -54,8 +55,8 @@ class FinetuneModel(nn.Module):
         self.head = nn.Linear(self.num_features, 1, device="meta").to_empty(device="cpu")
 
     def features(self, x: Batch) -> Tensor:
-        """The features (B, F) or (B, K F), float32, of the contrasts (B, K, D, H, W)."""
-        volumes = x.flatten(0, 1).unsqueeze(1) if self.volumes_each > 1 else x
+        """The features, float32, of the contrasts (B, K, D, H, W): (B, F) of all at once, (B, K F) one by one."""
+        volumes = x.reshape(len(x) * self.volumes_each, self.network.in_channels, *x.shape[2:])
         parts = torch.split(volumes, self.at_once)
         if len(parts) > 1 and torch.is_grad_enabled():
             rows = [checkpoint(self.network.features, part, use_reentrant=False) for part in parts]

@@ -14,7 +14,6 @@ from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.extractors import OF_VOXELS, POSITION, is_own, own_model
-from mdae.evaluation.features.session import require_single
 from mdae.evaluation.nnunet.start import NO_SCANS
 from mdae.evaluation.segment.features import VoxelFeatures
 from mdae.evaluation.segment.fitted import voxel_features
@@ -58,9 +57,14 @@ class Source:
             return voxel_features(self.model, context, self.device)
         return VoxelFeatures(None, place=self.name != INTENSITIES, intensities=self.name != PLACE)
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The contrasts that the network sees at once, in order; none if it sees them one by one."""
+        return () if self.model is None else self.model.channels
+
     def prepare(self, scan: ScanEntry) -> PreparedScan:
-        """Read and prepare a raw scan; raises `ScanError` for an unfit one."""
-        return prepare_by(scan, self.contract) if self._encoder is None else self._encoder.prepare(scan)
+        """Read and prepare a raw scan, or the scans of a session; raises `ScanError` for an unfit one."""
+        return prepare_by(scan, self.contract) if self._encoder is None else self._encoder.read(scan)
 
 
 def open_source(spec: str, device: str = "auto") -> Source:
@@ -86,7 +90,6 @@ def open_source(spec: str, device: str = "auto") -> Source:
             mend=f"--protocol voxels and segment are for encoders of mdae pretrain, untrained: and {POSITION}",
         )
     model, name, identity = own_model(spec)
-    require_single(model.channels)
     fingerprint = _digest(identity, model.contract, list(model.patch))
     pretraining = model.provenance.get("scans")
     encoder = Encoder(model, where)

@@ -17,12 +17,14 @@ from nibabel.affines import voxel_sizes
 from scipy.special import softmax
 
 from mdae.data.ahead import ahead
+from mdae.data.stack import JOINT
 from mdae.errors import DataError, ScanError
 from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts, within_split
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
 from mdae.evaluation.features.extractors import weights_of
-from mdae.evaluation.nnunet.dataset import label_scheme, read_labels, require_same_grid
+from mdae.evaluation.features.session import shown
+from mdae.evaluation.nnunet.dataset import label_scheme, read_labels
 from mdae.evaluation.nnunet.labels import LabelScheme, remapped
 from mdae.evaluation.probing.cross_validation import folds_by_subject
 from mdae.evaluation.results.schema import Evaluation, result_of_draws
@@ -37,6 +39,7 @@ from mdae.evaluation.segment.volumes import (
     Volume,
     labelled,
     native_probabilities,
+    on_mask,
     only,
     volume_of,
 )
@@ -136,18 +139,19 @@ class _Loaded:
 
     @property
     def seen(self) -> _Seen:
-        return _Seen(
-            {int(value) for value in np.unique(self.mask)}, [one.record.content for one in self.scans]
-        )
+        contents = [own for one in self.scans for own in one.record.content.split(JOINT)]
+        return _Seen({int(value) for value in np.unique(self.mask)}, contents)
+
+    def of(self, contrasts: tuple[int, ...]) -> list[Any]:
+        """The scans of some contrasts; a session is one scan of all."""
+        return self.scans if len(self.scans) == 1 else [self.scans[index] for index in contrasts]
 
 
 def _load(case: Case, source: Source, modalities: Sequence[str]) -> _Loaded:
     """Read a case; raises `ScanError` for anything of it that does not do."""
     mask, affine = read_labels(case)
-    scans = [source.prepare(case.scans[name]) for name in modalities]
-    for name, scan in zip(modalities, scans, strict=True):
-        shape, own = scan.record.source_shape, np.array(scan.record.source_affine)
-        require_same_grid(case.scans[name], shape, own, mask, affine)
+    entries = shown(case.scans, modalities, source.channels)
+    scans = [on_mask(source.prepare(entry), entry, mask, affine) for entry in entries]
     return _Loaded(mask, affine, scans)
 
 
@@ -185,7 +189,9 @@ class _Study:
     @property
     def views(self) -> dict[str, tuple[int, ...]]:
         """Which contrasts are looked at together: all, and by `voxels` each alone before."""
-        everything = tuple(range(len(self.modalities)))
+        everything = tuple(range(len(self.source.channels or self.modalities)))
+        if self.source.channels:
+            return {FUSED: everything}
         if len(everything) == 1:
             return {self.modalities[0]: everything}
         alone = {name: (index,) for index, name in enumerate(self.modalities)}
@@ -306,7 +312,7 @@ class _Study:
         mask = remapped(loaded.mask, self.scheme, where=case.mask)
         x, y, z = (float(side) for side in voxel_sizes(loaded.affine))
         for view, contrasts in self.views.items():
-            scans = [loaded.scans[index] for index in contrasts]
+            scans = loaded.of(contrasts)
             places = list(fits[view])
             called = self._probabilities(list(fits[view].values()), volume_of(scans))
             for place, probabilities in zip(places, called, strict=True):

@@ -1,6 +1,7 @@
 """What is known of a voxel, side by side: an encoder's maps, the intensities around it, and where it is.
 
-Numbers are ordered so: for each contrast the encoder's features and the intensities, then the place, once.
+Numbers are ordered so: for each contrast the encoder's features and the intensities, then the place, once. An encoder
+that sees several contrasts at once has features of them together, after which the intensities of each follow.
 """
 
 from __future__ import annotations
@@ -42,7 +43,23 @@ class VoxelFeatures:
 
     def number(self, num_contrasts: int) -> int:
         """F, of volumes of so many contrasts."""
-        return num_contrasts * (self.num_encoder + self._num_scales) + (NUM_POSITION if self.place else 0)
+        return len(self._starts(num_contrasts)) * self._width + (NUM_POSITION if self.place else 0)
+
+    @property
+    def _at_once(self) -> int:
+        """Contrasts that the encoder sees together."""
+        return 1 if self.encoder is None else self.encoder.in_channels
+
+    @property
+    def _width(self) -> int:
+        """Features of what is seen together."""
+        return self.num_encoder + self._at_once * self._num_scales
+
+    def _passes(self, volume: Volume) -> Iterator[Volume]:
+        """The contrasts of a volume that are seen together."""
+        for first in range(0, len(volume.data), self._at_once):
+            some = slice(first, first + self._at_once)
+            yield Volume(volume.data[some], volume.background[some], volume.spacing_mm)
 
     @property
     def _num_scales(self) -> int:
@@ -52,10 +69,10 @@ class VoxelFeatures:
         """The features (P, F), float32, at voxels (P, 3) of a volume."""
         where = tuple(points.T)
         parts = []
-        for data, background in zip(volume.data, volume.background, strict=True):
+        for own in self._passes(volume):
             if self.encoder is not None:
-                parts.append(features_at(self.encoder, data, background, points))
-            if self.intensities:
+                parts.append(features_at(self.encoder, own.data, own.background, points))
+            for data in own.data if self.intensities else ():
                 scales = scale_maps(data, volume.spacing_mm, by_place=self.place)
                 parts += [one[where][:, None] for one in scales]
         if self.place:
@@ -66,10 +83,9 @@ class VoxelFeatures:
         """Linear functions (K, D, H, W), float32, of the features at every voxel, by weights (K, F)."""
         total = self.linear_of_context(volume, weights)
         if self.encoder is not None:
-            for own, data, background in zip(
-                self.of_encoder(weights, len(volume.data)), volume.data, volume.background, strict=True
-            ):
-                total += read_out(self.encoder, data, background, own)
+            parts = self.of_encoder(weights, len(volume.data))
+            for kernel, own in zip(parts, self._passes(volume), strict=True):
+                total += read_out(self.encoder, own.data, own.background, kernel)
         return total
 
     def linear_of_context(self, volume: Volume, weights: np.ndarray) -> np.ndarray:
@@ -82,14 +98,17 @@ class VoxelFeatures:
         return total
 
     def of_encoder(self, weights: np.ndarray, num_contrasts: int) -> list[np.ndarray]:
-        """The columns of weights (K, F) that are the encoder's, (K, features) for each contrast."""
-        width = self.num_encoder + self._num_scales
-        return [weights[:, c * width : c * width + self.num_encoder] for c in range(num_contrasts)]
+        """The columns of weights (K, F) that are the encoder's, (K, features) for each of its passes."""
+        return [weights[:, first : first + self.num_encoder] for first in self._starts(num_contrasts)]
+
+    def _starts(self, num_contrasts: int) -> list[int]:
+        """The first column of each pass."""
+        return [number * self._width for number in range(num_contrasts // self._at_once)]
 
     def _context_columns(self, num_contrasts: int) -> list[int]:
-        width, scales = self.num_encoder + self._num_scales, range(self._num_scales)
-        own = [c * width + self.num_encoder + scale for c in range(num_contrasts) for scale in scales]
-        return [*own, *range(num_contrasts * width, self.number(num_contrasts))]
+        starts, beside = self._starts(num_contrasts), range(self.num_encoder, self._width)
+        own = [first + place for first in starts for place in beside]
+        return [*own, *range(len(starts) * self._width, self.number(num_contrasts))]
 
     def _context_maps(self, volume: Volume) -> Iterator[np.ndarray]:
         for data in volume.data if self.intensities else ():

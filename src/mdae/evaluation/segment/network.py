@@ -2,7 +2,7 @@
 
 Every map, the encoder's and the decoder's, is brought to the voxels by trilinear interpolation. A linear head commutes
 with that: it acts on the coarse maps, and a number a label is interpolated instead of hundreds of features. Contrasts
-go through the network one by one, as it was pre-trained, and their maps stand side by side before the head.
+go through the network one by one or together, as it was pre-trained, and their maps stand side by side before the head.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class MapNetwork(nn.Module):
     """The maps of encoder and decoder, folded at t = 0.
 
     Args:
-        model: of one contrast; it stays as it is.
+        model: it stays as it is.
 
     Attributes:
+        in_channels: contrasts that it sees at once.
         widths: channels of each map.
         patch: the window that it was pre-trained on.
     """
@@ -39,12 +40,13 @@ class MapNetwork(nn.Module):
         plain.drop_head()  # of the pre-training's own output
         self.encoder, self.decoder = plain.encoder, plain.decoder
         self._whole = (plain,)  # in a tuple, so that its weights have one name
+        self.in_channels = plain.in_channels
         self.widths: tuple[int, ...] = (*plain.widths, *plain.map_widths)
         self.patch: Shape3 = model.patch
         self.requires_grad_(True)
 
     def forward(self, x: Batch) -> list[Tensor]:
-        """The maps of windows (B, 1, D, H, W): the encoder's, finest first, then the decoder's, coarsest first."""
+        """The maps of windows (B, C, D, H, W): the encoder's, finest first, then the decoder's, coarsest first."""
         (plain,) = self._whole
         stages = plain.stages(x)
         return [*stages, *plain.maps(stages)]
@@ -66,7 +68,7 @@ class FrozenMaps:
     def __init__(self, model: SavedModel, device: str | torch.device) -> None:
         self.device = torch.device(device)
         self.network = MapNetwork(model).eval().to(self.device)
-        self.patch = self.network.patch
+        self.patch, self.in_channels = self.network.patch, self.network.in_channels
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -75,7 +77,7 @@ class FrozenMaps:
 
     @torch.inference_mode()
     def stages(self, windows: Tensor) -> list[Tensor]:
-        """The maps of windows (B, 1, D, H, W), on the device; bf16 if that is a GPU."""
+        """The maps of windows (B, C, D, H, W), on the device; bf16 if that is a GPU."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.device)):
             return list(self.network(windows.to(self.device)))
 
@@ -97,7 +99,7 @@ class SegmentationNetwork(nn.Module):
     Args:
         model: pre-trained.
         num_labels: K.
-        num_contrasts: C.
+        num_contrasts: C, a multiple of those that the network sees at once.
 
     Attributes:
         weight: (K, C * sum(widths)), of maps divided by `scale`, so that one learning rate fits all.
@@ -109,20 +111,21 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, model: SavedModel, num_labels: int, num_contrasts: int) -> None:
         super().__init__()
         self.maps = MapNetwork(model)
-        width = num_contrasts * sum(self.maps.widths)
+        width = num_contrasts // self.maps.in_channels * sum(self.maps.widths)
         self.weight = nn.Parameter(torch.zeros(num_labels, width))
         self.bias = nn.Parameter(torch.zeros(num_labels))
         self.register_buffer("scale", torch.ones(width))
 
     def forward(self, x: Batch) -> Tensor:
         """The scores (B, K, D, H, W), float32, of contrasts (B, C, D, H, W)."""
-        batch, contrasts = x.shape[:2]
-        maps = self.maps(x.reshape(batch * contrasts, 1, *x.shape[2:]))
-        kernels = (self.weight / self.scale).view(len(self.weight), contrasts, -1)
+        batch, at_once = len(x), self.maps.in_channels
+        passes = x.shape[1] // at_once
+        maps = self.maps(x.reshape(batch * passes, at_once, *x.shape[2:]))
+        kernels = (self.weight / self.scale).view(len(self.weight), passes, -1)
         total = self.bias.view(1, -1, 1, 1, 1).expand(batch, -1, *x.shape[2:])
         coarse: dict[torch.Size, Tensor] = {}  # of maps of one resolution together: one interpolation for all
         for kernel, own in zip(torch.split(kernels, list(self.maps.widths), dim=2), maps, strict=True):
-            side_by_side = own.float().view(batch, -1, *own.shape[2:])  # contrast by contrast, as the weights
+            side_by_side = own.float().view(batch, -1, *own.shape[2:])  # pass by pass, as the weights
             read = torch.einsum("kc,bcdhw->bkdhw", kernel.flatten(1), side_by_side)
             before = coarse.get(own.shape[2:])
             coarse[own.shape[2:]] = read if before is None else before + read
@@ -138,9 +141,9 @@ class SegmentationNetwork(nn.Module):
         """Let the head be a readout.
 
         Args:
-            weights: (K, sum(widths)) for each contrast.
+            weights: (K, sum(widths)) for each pass.
             biases: (K,).
-            scale: (sum(widths),) for each contrast, by how much the features vary.
+            scale: (sum(widths),) for each pass, by how much the features vary.
         """
         wide = torch.from_numpy(np.concatenate(scale)).float()
         self.scale.copy_(torch.where(wide > 0, wide, torch.ones_like(wide)))

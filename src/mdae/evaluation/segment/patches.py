@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mdae.data import augment
+from mdae.data.preprocess import UNKNOWN
 from mdae.evaluation.segment.config import FewLabelOptions
 from mdae.evaluation.segment.volumes import UNLABELLED, LabelledVolume
 from mdae.seeding import numpy_generator, torch_generator
@@ -53,6 +54,7 @@ class PatchSampler:
         self.spacing: Spacing = examples[0].own.volume.spacing_mm
         self.margin = augment.margin(options.augment, patch, self.spacing)
         self.labelled = [_places_of_labels(example.own.labels) for example in examples]
+        self.lacking = [augment.lacking(torch.from_numpy(own.own.volume.data)[None])[0] for own in examples]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Contrasts (B, C, *patch), context (B, K, *patch) and the labels' shares (B, K, *patch) of a step."""
@@ -60,7 +62,9 @@ class PatchSampler:
         order = [self._example(step * batch + row) for row in range(batch)]
         parts = [self._read(number, step * batch + row) for row, number in enumerate(order)]
         x, context, target = (torch.stack(part).to(self.device) for part in zip(*parts, strict=True))
-        return self._augmented(x, context, target, step)
+        x, context, target = self._augmented(x, context, target, step)
+        none = torch.stack([self.lacking[number] for number in order]).to(self.device)
+        return x.masked_fill(none, UNKNOWN), context, target
 
     def _example(self, draw: int) -> int:
         """Every example once an epoch, in an order of its own."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
+from mdae.data.catalogue import ScanEntry
+from mdae.data.label_file import same_grid
 from mdae.data.native import UNLABELLED as UNLABELLED
 from mdae.data.native import labels_on_grid, to_native
 from mdae.data.preprocess import PreparedRecord, PreparedScan
 from mdae.data.resample import AxisMap, inside, resample
+from mdae.errors import ScanError
+from mdae.evaluation.features.session import PreparedSession
 from mdae.types import Shape3, Spacing, shape3
 
 ML = 1000.0  # cubic millimetres
@@ -54,16 +58,16 @@ class LabelledVolume:
 
 
 def volume_of(scans: PreparedScan | Sequence[PreparedScan]) -> Volume:
-    """Prepared contrasts of a subject, the others brought to the first one's grid."""
+    """Prepared contrasts of a subject, the others brought to the first one's grid; or a session, which has all."""
     listed = [scans] if isinstance(scans, PreparedScan) else list(scans)
     first = listed[0]
-    data = np.stack([first.data, *(_on_grid(scan, first) for scan in listed[1:])])
+    if isinstance(first, PreparedSession):
+        data, background = first.data, first.background
+    else:
+        data = np.stack([first.data, *(_on_grid(scan, first) for scan in listed[1:])])
+        background = tuple(scan.record.background for scan in listed)
     x, y, z = (float(side) for side in voxel_sizes(first.affine))
-    return Volume(
-        np.ascontiguousarray(data, dtype=np.float32),
-        tuple(scan.record.background for scan in listed),
-        (x, y, z),
-    )
+    return Volume(np.ascontiguousarray(data, dtype=np.float32), background, (x, y, z))
 
 
 def only(own: LabelledVolume, contrasts: tuple[int, ...]) -> LabelledVolume:
@@ -89,6 +93,29 @@ def _on_grid(scan: PreparedScan, other: PreparedScan) -> np.ndarray:
     moved = resample(scan.data, (x, y, z), order=1)
     held = inside(x)[:, None, None] & inside(y)[None, :, None] & inside(z)
     return np.where(held, moved, np.float32(scan.record.background))
+
+
+def on_mask(scan: PreparedScan, entry: ScanEntry, mask: np.ndarray, affine: np.ndarray) -> PreparedScan:
+    """The scan with a record that leads to the mask's voxels: of a session, that of a contrast which lies on them.
+
+    Args:
+        scan: prepared from the entry.
+        entry: for errors.
+        mask: (D, H, W), as it lies in its file.
+        affine: its.
+
+    Raises:
+        ScanError: it lies on another grid than the mask.
+    """
+    records = scan.records if isinstance(scan, PreparedSession) else (scan.record,)
+    for record in records:
+        if record is not None and same_grid(
+            record.source_shape, np.array(record.source_affine), mask, affine
+        ):
+            return replace(scan, record=replace(record, content=scan.record.content, notes=scan.record.notes))
+    raise ScanError(
+        f"{entry.contrast} on another grid than the mask", where=entry.path, mend="resample one to the other"
+    )
 
 
 def labelled(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mdae.evaluation.features.maps import Stages
 from mdae.evaluation.features.sliding_window import (
     AT_ONCE,
     Fill,
@@ -25,23 +26,22 @@ from mdae.evaluation.features.sliding_window import (
 from mdae.types import Shape3
 
 
-class MapSource(Protocol):
-    """A frozen network whose maps are read, such as an `Encoder`.
+class MapSource(Stages, Protocol):
+    """A frozen network whose maps are read.
 
     Attributes:
-        patch: the window that it sees.
-        device: where it computes.
+        device: where it computes, and where its maps are.
+        in_channels: contrasts that it sees at once.
         widths: channels of each map.
     """
 
-    patch: Shape3
     device: torch.device
 
     @property
-    def widths(self) -> tuple[int, ...]: ...
+    def in_channels(self) -> int: ...
 
-    def stages(self, windows: Tensor) -> list[Tensor]:
-        """The maps of windows (B, C, D, H, W), each (B, C, d, h, w), on the device."""
+    @property
+    def widths(self) -> tuple[int, ...]: ...
 
 
 @torch.inference_mode()
