@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mdae.data.preprocess import Preprocessing
-from mdae.errors import ConfigError
+from mdae.errors import ConfigError, ModelError
 from mdae.interop import nnssl_primus
 from mdae.interop.begin import begin_with
 from mdae.interop.configs import ExportConfig
@@ -64,6 +64,18 @@ def test_blocks_without_scales_add_all_that_they_say(exported):
     left = {name: value for name, value in saved.items() if "gamma" not in name}
     found = nnssl_primus.primus_weights(left)
     assert torch.equal(found["eva.blocks.1.gamma_2"], torch.ones(36))
+
+
+@pytest.mark.parametrize("name", ["register_tokens", "encoder.register_tokens"])
+def test_register_tokens_are_refused_by_name(exported, name):
+    _, folder = exported
+    saved = torch.load(folder / "checkpoint_final.pth", weights_only=True)
+    saved["network_weights"][name] = torch.zeros(1, 4, 36)
+    torch.save(saved, folder / "checkpoint_final.pth")
+    for read in (lambda: load_nnssl(folder, "theirs"), lambda: read_initial(str(folder))):
+        with pytest.raises(ModelError, match="a Primus with 4 register tokens") as caught:
+            read()
+        assert "\n" not in str(caught.value) and caught.value.mend
 
 
 def test_sizes_that_nnssl_has_no_name_for_are_refused(tmp_path):

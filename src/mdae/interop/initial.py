@@ -187,8 +187,8 @@ def _of_primus(checkpoint: Checkpoint, plan: AdaptationPlan, place: str) -> Init
             where=where,
             mend="give one trained on axes z, y, x",
         )
-    weights = primus_weights(checkpoint.weights, plan.encoder_key, plan.stem_key)
     try:
+        weights = primus_weights(checkpoint.weights, plan.encoder_key, plan.stem_key)
         config = primus_config(weights, plan.kind, plan.patch)
     except KeyError as error:
         raise ModelError(f"not a {plan.kind}: no {error}", where=where, mend=_MEND) from error

@@ -25,6 +25,7 @@ SIZES = {  # by nnssl's name: width, blocks, heads
     "PrimusL": (1056, 24, 16),
 }
 BLOCK = re.compile(r"eva\.blocks\.(\d+)\.")
+REGISTERS = "register_tokens"
 ADDED = ("gamma_1", "gamma_2")  # 1 where nnssl's trainer did without
 
 
@@ -59,7 +60,14 @@ def primus_config(weights: Mapping[str, Tensor], kind: str, patch: Shape3) -> Pr
 def primus_weights(
     weights: Mapping[str, Tensor], encoder_key: str = ENCODER, stem_key: str = STEM
 ) -> dict[str, Tensor]:
-    """The encoder's weights under the library's names, with a scale of 1 for what blocks add where there is none."""
+    """The encoder's weights under the library's names, with a scale of 1 for what blocks add where there is none.
+
+    Raises:
+        ConfigError: register tokens, which every other token attends to and which lie beside the encoder.
+    """
+    if registers := [name for name in weights if name.rpartition(".")[2] == REGISTERS]:
+        number = weights[registers[0]].shape[-2]
+        raise ConfigError(f"a Primus with {number} register tokens, and only one without can be had here")
     found = {}
     for name, value in weights.items():
         for key, own in ((encoder_key, ENCODER), (stem_key, STEM)):
