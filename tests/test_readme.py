@@ -23,6 +23,7 @@ PAGES = {
     "README.md": ["segment", "pretrain", "use", "python"],
     "docs/predict.md": ["table", "masks", "python"],
     "docs/tutorials/classification.md": ["scans", "encoder", "fit", "predict", "python"],
+    "docs/tutorials/few-labels.md": ["people", "commands", "figure"],
     "docs/tutorials/segmentation.md": ["scans", "encoder", "fit", "predict", "python"],
     "docs/data.md": ["look", "split", "options", "store"],
     "docs/objectives.md": ["choose", "own"],
@@ -35,6 +36,8 @@ BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 # A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
 SMALL = "--network tiny --steps 3 --batch 2 --patch 16 16 16 --accelerator cpu"
 SHORTER = {
+    "--steps 2000 --lr 2e-3": "--steps 3 --lr 2e-3",
+    "--train-sizes 1 2 4 8 16 32 all": "--train-sizes 1 2 --draws 1",
     "run --network resenc-l --batch 4 --steps 250000": f"run {SMALL}",
     "--nnodes 4 --nproc-per-node 8 --node-rank $NODE --master-addr first-machine --master-port 29500": (
         "--standalone --nproc-per-node 2"
@@ -64,6 +67,7 @@ SLOW = (
     "docs/predict.md",
     "docs/sweep.md",  # each of its runs is a process of its own
     "docs/tutorials/classification.md",
+    "docs/tutorials/few-labels.md",
     "docs/tutorials/segmentation.md",
     "docs/training.md",
 )
@@ -103,11 +107,14 @@ def marks(page: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=marks(page)) for page in PAGES])
-def test_every_block_runs(folder, page):
+def test_every_block_runs(folder, page, request):
     blocks = BLOCK.findall((ROOT / page).read_text())
     assert [name for name, _, _ in blocks] == PAGES[page]
     for name in ("run", "store", "cohort"):  # each page begins anew
         shutil.rmtree(folder / name, ignore_errors=True)
+    if page == "docs/tutorials/few-labels.md":
+        real = request.getfixturevalue("real_scans") / "hippocampus"
+        (folder / "Dataset004_Hippocampus").symlink_to(real.resolve())
     if page == "docs/training.md":  # which begins where scans are prepared
         shutil.copytree(folder / "prepared", folder / "store")
     bin_folder = Path(sys.executable).parent

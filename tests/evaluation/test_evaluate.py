@@ -28,6 +28,7 @@ from mdae.evaluation.features.extractors import Histogram, open_extractor
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.probing.cross_validation import cross_validate, folds_by_subject, hold_out
 from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
+from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.results.schema import Evaluation, results_table
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.evaluation.statistics.scores import classification_scores
@@ -160,6 +161,9 @@ def test_regression_is_scored_as_regression(tmp_path):
     (evaluation,) = evaluate(config)
     assert evaluation.results[0].scores["pearson_r"].value > 0.7, "age brightens the piece"
     assert evaluation.results[0].scores["mae"].value < 5
+    (result,), (cell,) = evaluation.results, read_results([tmp_path])
+    assert cell.ranked is not None and np.array_equal(cell.ranked, result.ranked)
+    assert np.corrcoef(cell.labels, cell.ranked)[0, 1] == pytest.approx(result.scores["pearson_r"].value)
 
 
 def test_fine_tuning_is_a_protocol_like_the_others(run, tmp_path):

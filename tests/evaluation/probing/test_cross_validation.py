@@ -163,3 +163,35 @@ def test_numbers_on_one_scale_do_not_know_how_a_fold_was_held_back():
         cross_validate(LINEAR, raw[:, None], (raw > 0).astype(int), np.arange(12), folds=2, repeats=1).ranked
         is None
     )
+
+
+def test_the_choice_is_the_best_mean_over_inner_folds():
+    """A slow reading; weak and strong penalties both win somewhere."""
+    won = set()
+    for repeat in range(4):
+        x, y, names = study(repeat, features=4 if repeat % 2 else 50)
+        parts = list(folds_by_subject(y, names, 4, key(7, "inner") % 2**32))
+        means = [
+            np.mean(
+                [area(y[test], LINEAR.fit(x[train], y[train], strength)(x[test])) for train, test in parts]
+            )
+            for strength in LINEAR.candidates
+        ]
+        won.add(choose(LINEAR, x, y, names, 7))
+        assert choose(LINEAR, x, y, names, 7) == LINEAR.candidates[int(np.argmax(means))]
+    assert len(won) > 1
+
+
+def test_too_few_for_inner_folds_take_the_middle_candidate():
+    x, y, names = study(0, number=12)
+    alone = (np.arange(12) == 3).astype(int)
+    assert choose(LINEAR, x, alone, names, 0) == LINEAR.candidates[2]
+    assert choose(LINEAR, x, y, np.zeros(12), 0) == LINEAR.candidates[2], "all scans are of one subject"
+
+
+def test_numbers_on_one_scale_go_with_their_rows():
+    x, _, names = study(0)
+    scored = cross_validate(RIDGE, x, x[:, 0] + x[:, 1], names, repeats=1)
+    rows = np.array([5, 2, 40])
+    assert scored.ranked is not None and np.array_equal(scored.among(rows).ranked, scored.ranked[rows])
+    assert cross_validate(LINEAR, x, (x[:, 0] > 0).astype(int), names, repeats=1).among(rows).ranked is None

@@ -72,8 +72,10 @@ def test_more_scans_of_the_same_subjects_do_not_narrow_the_interval():
 
 
 def test_a_widened_interval_stays_possible():
-    wide = Estimate(0.9, 0.8, 0.95).widened(2.0)
+    wide = Estimate(0.9, 0.8, 0.97).widened(2.0)
     assert (wide.value, wide.low, wide.high) == pytest.approx((0.9, 0.7, 1.0))
+    assert Estimate(0.1, 0.02, 0.2).widened(2.0).low == 0.0
+    assert Estimate(-0.9, -0.97, -0.5).widened(2.0, bounds=(-1.0, 1.0)).low == -1.0
     assert cross_validation_widening(5) == pytest.approx(1.5)
 
 

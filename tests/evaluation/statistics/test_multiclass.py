@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_auc_score
 
 from mdae.errors import DataError
-from mdae.evaluation.statistics.multiclass import multiclass_figures, multiclass_scores
+from mdae.evaluation.statistics.multiclass import confusion, multiclass_figures, multiclass_scores
 from mdae.evaluation.statistics.scores import classification_figures
 from mdae.seeding import numpy_generator
 
@@ -23,6 +23,7 @@ def test_they_equal_scikit_learns_with_intervals_about_them():
     assert found["balanced_accuracy"].value == pytest.approx(
         balanced_accuracy_score(labels, said.argmax(axis=1))
     )
+    assert confusion(labels, said) == confusion_matrix(labels, said.argmax(axis=1)).tolist()
     assert all(0 < figure.low < figure.value < figure.high < 1 for figure in found.values())
     with pytest.raises(DataError, match="a class has 1 subject:"):
         multiclass_scores(labels, said, said, np.where(labels == 0, "one", np.arange(60).astype(str)))

@@ -140,6 +140,9 @@ def test_a_perfect_score_has_an_interval_too():
     assert auroc(labels, labels, np.arange(26), widening=1.5).low < found.low
     assert auroc(labels, -labels, np.arange(26)).high == pytest.approx(1 - 0.025 ** (1 / 6))
     assert furthest_from_perfect(1000) < 0.005
+    numbers = np.arange(12.0)
+    opposite = regression_scores(numbers, -numbers, np.arange(12))["pearson_r"]
+    assert (opposite.value, opposite.low, opposite.high) == (-1, -1, -1), "an error of 0, and no range to stretch"
 
 
 def test_r_squared_of_six_has_an_interval_that_json_can_hold():

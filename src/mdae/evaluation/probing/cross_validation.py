@@ -134,7 +134,8 @@ class Scored:
 
     def among(self, rows: np.ndarray) -> Scored:
         """Of some of the rows."""
-        return Scored(self.scores[rows], self.probabilities[rows], self.chosen)
+        ranked = None if self.ranked is None else self.ranked[rows]
+        return Scored(self.scores[rows], self.probabilities[rows], self.chosen, ranked=ranked)
 
 
 def cross_validate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +53,7 @@ def judge(
                 labels=labels.tolist(),
                 predictions=scored.scores[tested].tolist(),
                 probabilities=scored.probabilities[tested].tolist() if task.num_classes else [],
+                ranked=[] if scored.ranked is None else scored.ranked[tested].tolist(),
                 widening=widening,
             )
         )
@@ -77,11 +78,9 @@ def figures_of(
         return classification_scores(labels, scores, probabilities, people, widening=widening, seed=seed)
     if task.num_classes:
         return multiclass_scores(labels, scores, probabilities, people, widening=widening, seed=seed)
-    kinds: Mapping[str, Callable[..., dict[str, Estimate]]] = {
-        "regression": regression_scores,
-        "survival": survival_scores,
-    }
-    return kinds[task.kind](labels, scores, people, widening=widening, seed=seed)
+    if task.kind == "survival":
+        return survival_scores(labels, scores, people, widening=widening, seed=seed)
+    return regression_scores(labels, scores, people, ranked=scored.ranked, widening=widening, seed=seed)
 
 
 def _too_few(task: Task, labels: np.ndarray, parts: np.ndarray | None, folds: int) -> str:

@@ -112,7 +112,7 @@ def figures_of(cell: Cell) -> dict[str, Weighted]:
     elif cell.task.num_classes:
         figures = multiclass_figures(*said)
     elif cell.task.kind == "regression":
-        figures = regression_figures(cell.labels, cell.predictions)
+        figures = regression_figures(cell.labels, cell.predictions, cell.ranked)
     elif cell.task.kind == "survival":
         figures = {"concordance": lambda w: concordance(cell.labels, cell.predictions, w)}
     else:

@@ -35,6 +35,7 @@ class Cell:
         subjects: (N,) names, each once.
         labels, predictions: (N,); NaN where a task has none. Predictions of K > 2 classes: (N, K).
         probabilities: (N,) of the positive class, (N, K) of several, or (0,).
+        ranked: (N,) numbers on one scale in all folds, for correlation, or None.
         attributes: (N,) sex, age band or site, by name; "" where it is not known.
         values: (N,) figures that each subject has of its own, by name; NaN where it has none.
         widening: how much larger standard errors are than those over subjects.
@@ -60,6 +61,7 @@ class Cell:
     labels: np.ndarray
     predictions: np.ndarray
     probabilities: np.ndarray
+    ranked: np.ndarray | None = None
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
     widening: float = 1.0
@@ -100,6 +102,7 @@ class Cell:
             labels=self.labels[rows],
             predictions=self.predictions[rows],
             probabilities=self.probabilities[rows] if len(self.probabilities) else self.probabilities,
+            ranked=None if self.ranked is None else self.ranked[rows],
             values={name: values[rows] for name, values in self.values.items()},
             attributes={name: values[rows] for name, values in self.attributes.items()},
         )
@@ -188,6 +191,7 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         probabilities=_column(result, "probabilities", number)
         if result.get("probabilities")
         else np.empty(0),
+        ranked=_column(result, "ranked", number) if result.get("ranked") else None,
         values={name: _of_length(values, number) for name, values in result.get("values", {}).items()},
         attributes=_attributes(content.get("attributes", {}), subjects),
         widening=float(result.get("widening", 1.0)),
