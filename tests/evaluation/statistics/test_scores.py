@@ -142,7 +142,7 @@ def test_a_perfect_score_has_an_interval_too():
     assert furthest_from_perfect(1000) < 0.005
     numbers = np.arange(12.0)
     opposite = regression_scores(numbers, -numbers, np.arange(12))["pearson_r"]
-    assert (opposite.value, opposite.low, opposite.high) == (-1, -1, -1), "an error of 0, and no range to stretch"
+    assert (opposite.value, opposite.low, opposite.high) == (-1, -1, -1), "no range to stretch"
 
 
 def test_r_squared_of_six_has_an_interval_that_json_can_hold():
