@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -155,6 +156,25 @@ def test_killed_and_resumed_from_pretrained_weights_to_scores_of_unseen_subjects
     world.evaluate()
     moved = largest_step(resumed, {**resumed, **export})
     assert largest_step(resumed, world.weights()) < 0.01 * moved, "as if it had never been killed"
+
+
+def test_a_model_of_several_contrasts_starts_with_its_channels_in_their_order(world, tmp_path):
+    """The data set has T1w before FLAIR, the model FLAIR before T1w: nnU-Net is shown FLAIR first."""
+    world.model = made.model(tmp_path / "run" / "model", channels=("FLAIR", "T1w"))
+    start, seen = open_start(str(world.model)), world.watch()
+    world.evaluate()
+    export = start.weights(2)
+    assert start.network.in_channels == 2 and start.in_order(made.CHANNELS) == ("FLAIR", "T1w")
+    assert all(torch.equal(seen.first[name], value) for name, value in export.items())
+    stem = start.network.at(0.0).encoder.stem.convs[0].conv.weight
+    assert torch.equal(export["encoder.stem.convs.0.conv.weight"], stem.detach().transpose(2, 4))
+    raw = (world.folder / "results" / "nnunet").rglob("raw/*/dataset.json")
+    (about,) = (one for path in raw if (one := json.loads(path.read_text()))["channel_names"]["0"] == "FLAIR")
+    for case_id, files in about["dataset"].items():
+        assert [Path(path).name for path in files["images"]] == [
+            f"{case_id}_{n}.nii.gz" for n in ("0001", "0000")
+        ]
+    assert largest_step(encoders(world.weights()), export) > 1e-4, "the encoder has moved"
 
 
 def check_scores(evaluation: Evaluation) -> None:
