@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.common import save, show
@@ -26,6 +27,10 @@ from mdae.data.sampling import CropDataset
 from mdae.data.store import Store
 from mdae.data.synth import SynthConfig, synthesise
 from mdae.data.tables import attach_labels, read_table
+from mdae.evaluation.configs import EmbedConfig
+from mdae.evaluation.features.embed import embed_items
+from mdae.evaluation.features.encoder import Encoder
+from mdae.evaluation.features.items import list_items
 from mdae.evaluation.probing.cross_validation import cross_validate
 from mdae.evaluation.probing.estimators import LINEAR
 from mdae.evaluation.probing.probe import feature_matrix
@@ -33,7 +38,6 @@ from mdae.evaluation.statistics.intervals import auroc
 from mdae.networks.saved import SavedModel, load_model
 from mdae.objectives import squared_error_terms
 from mdae.options import ObjectiveOptions
-from mdae.report.demo import features_by_pool
 from mdae.seeding import torch_generator
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
@@ -83,6 +87,16 @@ def judged_errors(model: SavedModel, config: PretrainConfig) -> dict[str, float]
             terms = squared_error_terms(prediction, clean, corrupted.mask)
             errors[name].append(float(terms.masked if name == "inpaint" else terms.visible))
     return {name: statistics.mean(values) for name, values in errors.items()}
+
+
+def features_by_pool(model: SavedModel, store: Path) -> dict[str, pd.DataFrame]:
+    """The features of a prepared store by pooling: means and maxima of the same maps."""
+    encoder = Encoder(model)
+    config = EmbedConfig(model="", scans=(store,), pool="both")
+    table = embed_items(encoder, list_items(store, encoder), config).table
+    names = [name for name in table.columns if name[1:].isdigit()]
+    half = len(names) // 2
+    return {"mean": table.drop(columns=names[half:]), "max": table.drop(columns=names[:half])}
 
 
 def probed(model: SavedModel, cohort: Path, store: Path) -> dict[str, float]:

@@ -93,7 +93,11 @@ def test_help_and_version(capsys):
         (("reconstruct", "{model}", "{tmp}/bad/cut.nii.gz", "{tmp}/out", "--t", "7"), "outside"),
         (("synth", "{tmp}/bad"), "not a made-up cohort"),
         (("synth", "{tmp}/new", "--contrasts", "PET"), "no contrast PET"),
-        (("demo", "{tmp}/demo", "--subjects", "3"), "too few to probe"),
+        (("demo", "{tmp}/demo", "--made-up", "1"), "too few to pre-train on"),
+        (
+            ("demo", "{tmp}/demo", "--masks", "{tmp}/empty"),
+            "--masks, --subjects or --contrasts without scans",
+        ),
         (("demo", "{tmp}/demo", "--source", "{tmp}/empty"), r"no scan to take there"),
     ],
 )

@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from mdae.files import atomic_write
+
+GRID = "#e5eaef"
+Curve = tuple[str, Any, str, Mapping[int, tuple[float, float, float]]]  # as `curve_panel` draws it
 
 
 def middle_slices(volume: np.ndarray) -> list[np.ndarray]:
@@ -50,6 +56,30 @@ def side_by_side(slices: Sequence[np.ndarray]) -> np.ndarray:
     low = min(float(image.min()) for image in slices)
     padded = [np.pad(image, ((0, height - image.shape[0]), (0, 2)), constant_values=low) for image in slices]
     return np.concatenate(padded, axis=1)
+
+
+def curve_panel(axis: Axes, lines: Sequence[Curve], title: str) -> None:
+    """A figure against the number of labelled subjects, with bands.
+
+    Args:
+        axis: to draw on.
+        lines: each a name, a colour, a style, and at every number of subjects the value and both ends of its interval.
+        title: of the panel.
+    """
+    for name, colour, style, points in lines:
+        sizes = list(points)
+        values, lows, highs = zip(*points.values(), strict=True)
+        axis.plot(sizes, values, style, color=colour, marker="o", markersize=3.5, label=name)
+        axis.fill_between(sizes, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    sizes = sorted({size for *_, points in lines for size in points})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel("labelled subjects", fontsize=8)
+    axis.set_title(title, fontsize=10)
+    axis.grid(color=GRID, linewidth=0.8)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def to_png(figure: Figure, *, dpi: int = 100) -> bytes:

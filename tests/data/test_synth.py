@@ -108,6 +108,14 @@ def test_displacements_are_as_large_as_wanted(tmp_path):
     assert 0.02 < (usual != still).mean() < 0.7 * (far != still).mean()
 
 
+def test_noise_is_as_strong_as_wanted(tmp_path):
+    for noise in (0.05, 0.15):
+        make_subject(config(tmp_path / str(noise), noise=(noise, noise), lesion_fraction=0.0), 1)
+    weak, strong = (voxels(tmp_path / str(noise), 1, "T1w").astype(float) for noise in (0.05, 0.15))
+    bright = weak > 700
+    assert (strong - weak)[bright].std() == pytest.approx(100, rel=0.2), "the same draw, scaled"
+
+
 def test_a_subject_depends_on_seed_and_number_alone(tmp_path):
     few, many = (synthesise(config(tmp_path / str(n), subjects=n, workers=w)) for n, w in ((2, 1), (4, 2)))
     other = synthesise(config(tmp_path / "other", subjects=2, seed=1))
@@ -175,6 +183,7 @@ def test_other_options_in_the_same_folder_are_refused(tmp_path):
         {"lesion_load": 2.0},
         {"lesion_load": float("nan")},
         {"spacing_mm": 50.0},
+        {"noise": (0.2, 0.1)},
         {"seed": -1},
         {"workers": -1},
     ],

@@ -26,7 +26,7 @@ CONTRASTS: dict[str, tuple[float, float, float, float]] = {
 TISSUE_SPREAD = 0.07  # relative, of each tissue's mean between subjects and contrasts
 TEXTURE, TEXTURE_MM = 0.03, 4.0  # within tissue: relative amplitude, and how smooth
 BIAS, BIAS_MM = 0.08, 60.0  # the coil's shading: log amplitude, and how smooth
-NOISE = (0.02, 0.05)  # Rician, between scans
+NOISE = (0.02, 0.05)  # Rician, between scans, unless another is wanted
 WARP_MM = 2.5  # standard deviation of the displacements, unless others are wanted
 TISSUES = {1: "grey matter", 2: "white matter", 3: "deep grey matter", 4: "ventricles"}
 DEEP_MM = (
@@ -229,7 +229,13 @@ def smooth_field(shape: tuple[int, ...], step: float, rng: np.random.Generator) 
 
 
 def draw_contrast(
-    anatomy: Anatomy, contrast: str, spacing_mm: float, seed: int, subject: int, lesion_load: float
+    anatomy: Anatomy,
+    contrast: str,
+    spacing_mm: float,
+    seed: int,
+    subject: int,
+    lesion_load: float,
+    noise_between: tuple[float, float] = NOISE,
 ) -> np.ndarray:
     """One scan of a subject, (D, H, W) int16: tissues coloured, shaded and noisy, 0 outside the brain."""
     rng = numpy_generator(seed, f"contrast {contrast}", subject)
@@ -237,7 +243,7 @@ def draw_contrast(
     means = np.array(tissue_means) * (1 + TISSUE_SPREAD * rng.standard_normal(3))
     image = np.tensordot(means.astype(np.float32), anatomy.tissues, axes=1)
     shape = image.shape
-    noise = rng.uniform(*NOISE)
+    noise = rng.uniform(*noise_between)
     texture = 1 + TEXTURE * smooth_field(shape, max(1.0, TEXTURE_MM / spacing_mm), rng)
     bias = np.exp(BIAS * smooth_field(shape, BIAS_MM / spacing_mm, rng))
     real, imaginary = noise * rng.standard_normal((2, *shape), dtype=np.float32)

@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 
 from mdae.data.anatomy import (
     CONTRASTS,
+    NOISE,
     TISSUES,
     WARP_MM,
     draw_anatomy,
@@ -52,6 +53,8 @@ class SynthConfig:
     """Voxel spacing."""
     warp_mm: float = WARP_MM
     """How far anatomy is displaced from the template's, a standard deviation; at more than 8 it folds."""
+    noise: tuple[float, float] = NOISE
+    """Standard deviation of the noise of the cleanest and of the noisiest scan; white matter in T1w is about 1."""
     seed: int = 0
     """Everything random follows from it."""
     workers: int = 0
@@ -71,6 +74,8 @@ class SynthConfig:
             raise ConfigError(f"a spacing of {self.spacing_mm} mm", mend="give 0.5 to 8")
         if not 0 <= self.warp_mm <= 8:
             raise ConfigError(f"displacements of {self.warp_mm} mm", mend="give 0 to 8")
+        if not 0 <= self.noise[0] <= self.noise[1] <= 1:
+            raise ConfigError(f"noise of {self.noise}", mend="give two numbers in order, of 0 to 1")
         if self.seed < 0 or self.workers < 0:
             raise ConfigError("a negative seed or number of workers", mend="give 0 or more")
 
@@ -107,7 +112,7 @@ def synthesise(config: SynthConfig) -> Path:
 def _claim(config: SynthConfig) -> None:
     """Describe the cohort in its folder, or check that it is the one described there."""
     options = {k: v for k, v in asdict(config).items() if k not in ("out", "subjects", "workers")}
-    options["contrasts"] = list(config.contrasts)
+    options |= {"contrasts": list(config.contrasts), "noise": list(config.noise)}
     path = config.out / "dataset_description.json"
     if path.exists():
         try:
@@ -179,7 +184,9 @@ def make_subject(config: SynthConfig, subject: int) -> None:
     anatomy = draw_anatomy(template, config.seed, subject, lesions, config.warp_mm)
     name = f"sub-{subject:04d}"
     for contrast in config.contrasts:
-        image = draw_contrast(anatomy, contrast, config.spacing_mm, config.seed, subject, config.lesion_load)
+        image = draw_contrast(
+            anatomy, contrast, config.spacing_mm, config.seed, subject, config.lesion_load, config.noise
+        )
         write_nifti(config.out / name / "anat" / f"{name}_{contrast}.nii.gz", image, template.affine)
     write_nifti(tissue_labels(config.out, name), anatomy.labels, template.affine)
     mask = np.zeros(template.gm.shape, dtype=bool) if anatomy.lesion is None else anatomy.lesion > 0

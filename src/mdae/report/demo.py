@@ -1,55 +1,64 @@
-"""`mdae demo`: from nothing (or a folder of scans) to a page that shows what the method does."""
+"""`mdae demo`: from nothing, or from scans and a few masks, to a page that says what pre-training saves of labels."""
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from mdae.data.prepare import PrepareConfig, prepare
-from mdae.data.preprocess import Preprocessing
 from mdae.data.stack import read
 from mdae.data.store import Store
-from mdae.data.synth import SynthConfig, synthesise
-from mdae.data.tables import attach_labels, read_table
-from mdae.evaluation.configs import EmbedConfig
-from mdae.evaluation.features.embed import embed_items
-from mdae.evaluation.features.encoder import Encoder
-from mdae.evaluation.features.items import list_items
-from mdae.evaluation.probing.cross_validation import cross_validate
-from mdae.evaluation.probing.estimators import LINEAR
-from mdae.evaluation.probing.probe import feature_matrix
-from mdae.evaluation.statistics.intervals import auroc, average_precision, cross_validation_widening
-from mdae.evaluation.statistics.tests import delong
+from mdae.evaluation.features.extractors import own_model
+from mdae.files import atomic_write, write_json
 from mdae.inference.restore import Reconstruction, restore
-from mdae.networks import preset
 from mdae.networks.saved import SavedModel, load_model
 from mdae.options import ObjectiveOptions
 from mdae.report.config import DemoConfig
-from mdae.report.figures import forest_figure, landscape_figure, loss_figure, steps_figure
+from mdae.report.few_labels import (
+    ALONE,
+    BESIDE,
+    DRAWS,
+    POINTS,
+    PRETRAINED,
+    TRIVIAL,
+    UNTRAINED,
+    LabelledContrast,
+    curves_of,
+    read_contrast,
+)
+from mdae.report.figures import (
+    curves_figure,
+    landscape_figure,
+    loss_figure,
+    segmentations_figure,
+    steps_figure,
+)
+from mdae.report.labelled import Labelled, made_up, own
 from mdae.report.page import Page
-from mdae.seeding import torch_generator
+from mdae.report.savings import COLUMNS, Savings
+from mdae.text import counted
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from mdae.training.run import open_run
 from mdae.version import __version__
 
-PRETRAINING_SHARE = 0.3  # of the made-up subjects; the others are probed
-SEEN, UNSEEN = ("T1w", "T2w"), "FLAIR"
-PREPROCESSING = Preprocessing(spacing_mm=(2.0, 2.0, 2.0))  # coarse: made for two cores
-PATCH = (32, 32, 32)  # small windows, many of them: a lesion is small
-BLOCK = (8, 8, 8)  # 16 mm, as 16 voxels are at 1 mm
+PATCH = (32, 32, 32)  # small windows, many of them
+BLOCK = (8, 8, 8)  # a quarter of them
+WHAT = "One network inpaints what is masked and denoises what is visible, and so learns without labels."
+COLOURS = {PRETRAINED: ("#D55E00", "-"), UNTRAINED: ("#0072B2", "--"), TRIVIAL: ("#999999", ":")}
 RATIOS, TIMES = (0.25, 0.5, 0.75, 0.95), (0.0, 0.1, 0.3, 1.0)
-FOLDS = 5
-WIDENING = cross_validation_widening(FOLDS)
-HISTOGRAM = np.linspace(-4, 4, 41)
 
 
 @dataclass
@@ -58,41 +67,41 @@ class Clock:
 
     parts: dict[str, float] = field(default_factory=dict)
 
-    def timed(self, name: str, work: Callable[[], object]) -> None:
-        """Do `work` and note its seconds."""
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the seconds of what is done within to a part."""
         started = time.monotonic()
-        work()
-        self.parts[name] = time.monotonic() - started
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + time.monotonic() - started
 
 
 def demo(config: DemoConfig) -> Path:
     """Run the demo and return the page. Interrupted and repeated, it goes on where it was.
 
     Raises:
-        MDAEError: as its parts do, e.g. `DataError` for a source without scans.
+        MDAEError: as its parts do, e.g. `DataError` for a source without scans or masks of too few subjects.
     """
-    clock, out = Clock(), config.out
-    store, training = out / "store", _training(config)
-    if config.source is None:
-        clock.timed("making up subjects", lambda: _make_cohorts(config))
-    source = config.source or out / "cohort" / "pretraining"
-    clock.timed(
-        "preparing",
-        lambda: prepare(PrepareConfig(source=source, store=store, preprocessing=PREPROCESSING)),
-    )
-    clock.timed("pre-training", lambda: pretrain(training))
+    clock, training = Clock(), _training(config)
+    with clock.timing("making up subjects" if config.source is None else "looking at scans"):
+        data = made_up(config) if config.source is None else own(config, config.source)
+    with clock.timing("preparing"):
+        contrasts = [
+            read_contrast(task, data) for task in data.tasks
+        ]  # before minutes of training: may be unfit
+        prepare(PrepareConfig(source=data.source, store=training.store, preprocessing=data.preprocessing))
+    with clock.timing("pre-training"):
+        pretrain(training)
     model = load_model(training.out / "model")
-    page = Page(
-        "Masked-Diffusion Autoencoders, in five minutes",
-        "One network inpaints what is masked and denoises what is visible, learns without labels, "
-        "and its encoder is then used on a clinical question.",
-    )
-    clock.timed("reconstructing", lambda: _show_method(page, model, training))
+    if contrasts:
+        with clock.timing("segmenting"):
+            page = _savings_page(config, data, contrasts, model, training)
+    else:
+        page = Page("Masked-Diffusion Autoencoders on your scans", WHAT)
+    with clock.timing("reconstructing"):
+        _show_method(page, model, training)
     _show_losses(page, training)
-    if config.source is None:
-        clock.timed("probing", lambda: _show_probe(page, config, model, training))
-    _show_rest(page, config, clock)
-    path = out / "index.html"
+    _show_rest(page, config, data, clock)
+    path = config.out / "index.html"
     page.save(path)
     return path
 
@@ -106,27 +115,85 @@ def _training(config: DemoConfig) -> PretrainConfig:
         patch=PATCH,
         lr=2e-3,
         val_every=max(1, config.steps // 8),
-        val_fraction=0.15,
+        val_fraction=0.1,
         checkpoint_every=max(1, config.steps // 4),
-        picture_every=max(1, config.steps // 2),
+        picture_every=0,
         seed=config.seed,
         options=ObjectiveOptions(block=BLOCK),
     )
 
 
-def _make_cohorts(config: DemoConfig) -> None:
-    """Two cohorts without a subject in common: one to pre-train on, without labels, and one to probe."""
-    first = round(PRETRAINING_SHARE * config.subjects)
-    cohort = config.out / "cohort"
-    synthesise(SynthConfig(out=cohort / "pretraining", subjects=first, contrasts=SEEN, seed=2 * config.seed))
-    synthesise(
-        SynthConfig(
-            out=cohort / "probing",
-            subjects=config.subjects - first,
-            contrasts=(SEEN[-1], UNSEEN),
-            seed=2 * config.seed + 1,
-        )
+# -- what it is good for ----------------------------------------------------------------------------------------
+
+
+def _savings_page(
+    config: DemoConfig,
+    data: Labelled,
+    contrasts: Sequence[LabelledContrast],
+    model: SavedModel,
+    training: PretrainConfig,
+) -> Page:
+    """A page that begins with what labels were saved; the numbers behind it as tables."""
+    untrained, _, _ = own_model(f"untrained:{training.out / 'model'}:{training.seed}")
+    models = {PRETRAINED: model, UNTRAINED: untrained}
+    curves = [own for one in contrasts for own in curves_of(one, models, data.sizes, config.seed)]
+    store = Store.open(training.store)
+    savings = Savings(curves, {scan.contrast for scan in store.scans})
+    with atomic_write(config.out / "few_labels.csv") as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *savings.rows()])
+    write_json(config.out / "few_labels.json", savings.to_dict([own.subject for own in contrasts[0].tested]))
+    structures = ", ".join(contrasts[0].labels[1:])
+    page = Page(
+        savings.headline(),
+        f"{structures[0].upper()}{structures[1:]} of {len(data.tested)} subjects, segmented by a frozen network whose "
+        f"linear readout learned from {', '.join(map(str, data.sizes))} labelled others; pre-trained for "
+        f"{config.steps} steps on {len(store.scans)} scans without labels, or not at all.",
     )
+    page.points([savings.sentence(one, readout) for one in savings.contrasts for readout in (ALONE, BESIDE)])
+    page.figure(
+        _curves(savings),
+        f"Mean Dice of {len(data.tested)} test subjects; bands are 95 % intervals over them and {DRAWS} draws of "
+        "labelled subjects. Place and intensities: no network at all.",
+    )
+    page.figure(
+        _segmentations(savings, contrasts),
+        f"The first test subject, after {counted(data.sizes[-1], 'labelled subject')}, {BESIDE}.",
+    )
+    header, lines, strong = savings.table()
+    page.table(header, lines, strong=strong)
+    page.note(
+        "Dice is the mean over structures. * and coloured rows: decided, p < 0.05 after Holm's correction for all "
+        "differences in this table; anything else is undecided. Differences pair draws and test subjects. One seed of "
+        f"pre-training: another may do better or worse. Readouts learn from {POINTS} voxels of a structure and subject."
+    )
+    return page
+
+
+def _curves(savings: Savings) -> Figure:
+    """A panel a contrast and readout."""
+    panels = {}
+    for contrast, readout in itertools.product(savings.contrasts, (ALONE, BESIDE)):
+        lines = []
+        for encoder, (colour, style) in COLOURS.items():
+            found = {size: savings.at(contrast, encoder, readout, size) for size in savings.sizes}
+            points = {size: (own.value, own.low, own.high) for size, own in found.items()}
+            lines.append((encoder, colour, style, points))
+        panels[f"{contrast}, {savings.familiar(contrast)}\n{readout}"] = lines
+    return curves_figure(panels)
+
+
+def _segmentations(savings: Savings, contrasts: Sequence[LabelledContrast]) -> Figure:
+    """The first test subject in every contrast: the truth, and what each encoder makes of it."""
+    rows = {}
+    for contrast in contrasts:
+        own = contrast.tested[0]
+        curves = {encoder: savings.curve(contrast.name, encoder, BESIDE) for encoder in COLOURS}
+        maps = {
+            f"{encoder}, Dice {curve.means(savings.sizes[-1])[0, 0]:.2f}": curve.shown
+            for encoder, curve in curves.items()
+        }
+        rows[contrast.name] = own.volume.data[0], {"truth": own.labels, **maps}
+    return segmentations_figure(rows, contrasts[0].labels)
 
 
 # -- what the method does ---------------------------------------------------------------------------------------
@@ -142,7 +209,7 @@ def _show_method(page: Page, model: SavedModel, training: PretrainConfig) -> Non
         return restore(model, volume, ratio, t, training.seed)
 
     page.section(
-        "Two corruptions at once",
+        "How it learns: two corruptions at once",
         "Blocks of the volume are hidden (set to 0) and diffusion noise is added to what stays visible. From that, the "
         "network predicts the clean volume everywhere. This subject was not trained on.",
     )
@@ -169,110 +236,20 @@ def _show_losses(page: Page, training: PretrainConfig) -> None:
     )
 
 
-# -- what it is good for ----------------------------------------------------------------------------------------
-
-
-def _show_probe(page: Page, config: DemoConfig, model: SavedModel, training: PretrainConfig) -> None:
-    """Lesion against none, on subjects that pre-training never saw, by trained and untrained features."""
-    cohort, store = config.out / "cohort" / "probing", config.out / "probe-store"
-    prepare(PrepareConfig(source=cohort, store=store, preprocessing=PREPROCESSING))
-    trained, untrained = features_by_pool(model, store), features_by_pool(_untrained(model, training), store)
-    tables = {
-        **{f"pre-trained, {pool}": table for pool, table in trained.items()},
-        **{f"untrained, {pool}": table for pool, table in untrained.items()},
-        "intensity histogram": _histograms(store),
-    }
-    labels = read_table(cohort / "participants.tsv")
-    rows, forest = [], []
-    for contrast, kind in ((SEEN[-1], "seen in pre-training"), (UNSEEN, "never seen")):
-        scores = {
-            name: _scores(table, labels, contrast, cohort, config.seed) for name, table in tables.items()
-        }
-        for name, (y, score, subjects) in scores.items():
-            area = auroc(y, score, subjects, widening=WIDENING, seed=config.seed)
-            precision = average_precision(y, score, subjects, widening=WIDENING, seed=config.seed)
-            twin = scores.get(name.replace("pre-trained", "untrained")) if "pre-trained" in name else None
-            gain = "" if twin is None else _gain(y, score, twin[1])
-            rows.append([f"{contrast} ({kind})", name, str(area), str(precision), gain])
-            forest.append((f"{contrast}: {name}", area.value, area.low, area.high))
-    table = pd.DataFrame(rows, columns=["contrast", "features", "auroc", "ap", "auroc_gain_over_untrained"])
-    table.to_csv(config.out / "probe.csv", index=False)
-    count = len(labels)
-    page.section(
-        "Is there a lesion? A linear probe on frozen features",
-        f"{count} subjects that pre-training never saw, half of them with white-matter lesions. Logistic regression by "
-        "cross-validation over subjects, its penalty chosen within each training part. Features are the means (what is "
-        "everywhere) or the maxima (what is somewhere) of the encoder's maps over windows.",
-    )
-    header = ["contrast", "features", "AUROC [95 %]", "AP [95 %]", "AUROC gain over untrained"]
-    page.table(header, rows, strong=[i for i, row in enumerate(rows) if "pre-trained" in row[1]])
-    page.figure(
-        forest_figure(forest, label="AUROC, 95 % interval over subjects", line=0.5, limits=(0.2, 1.0)),
-        "Intervals resample subjects, widened for the refitting of cross-validation. The dotted line is chance.",
-    )
-    page.note(
-        "A few minutes on two cores with a tiny network show that the method runs, not how well it does: read "
-        "overlapping intervals as undecided."
-    )
-
-
-def _untrained(model: SavedModel, training: PretrainConfig) -> SavedModel:
-    """The same network with the weights that pre-training started from."""
-    generator = torch_generator(training.seed, "weights")
-    network = preset(training.network).new(generator).eval()
-    return SavedModel(network, model.contract, model.patch)
-
-
-def features_by_pool(model: SavedModel, store: Path) -> dict[str, pd.DataFrame]:
-    """The features of a prepared store by pooling: means and maxima of the same maps."""
-    encoder = Encoder(model)
-    config = EmbedConfig(model="", scans=(store,), pool="both")
-    table = embed_items(encoder, list_items(store, encoder), config).table
-    names = [name for name in table.columns if name[1:].isdigit()]
-    half = len(names) // 2
-    return {"mean": table.drop(columns=names[half:]), "max": table.drop(columns=names[:half])}
-
-
-def _histograms(store: Path) -> pd.DataFrame:
-    """A baseline that any encoder has to beat: how often each intensity occurs in the head."""
-    opened = Store.open(store)
-    rows = []
-    for scan in opened.scans:
-        volume = opened.read(scan).astype(np.float32)
-        head = volume[volume > scan.background + 0.25]
-        shares = np.histogram(head, bins=HISTOGRAM, density=True)[0]
-        about = {"scan": scan.scan_id, "subject": scan.subject, "contrast": scan.contrast}
-        rows.append({**about, **{f"f{i:04d}": share for i, share in enumerate(shares)}})
-    return pd.DataFrame(rows)
-
-
-def _scores(
-    table: pd.DataFrame, labels: pd.DataFrame, contrast: str, where: Path, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, cross-validated scores and subjects of one contrast, in the order of the subjects."""
-    rows = attach_labels(table[table["contrast"] == contrast], labels, "lesion", where).sort_values("subject")
-    y, subjects = rows["lesion"].to_numpy(dtype=np.int64), rows["subject"].to_numpy(dtype=str)
-    return (
-        y,
-        cross_validate(LINEAR, feature_matrix(rows), y, subjects, folds=FOLDS, repeats=3, seed=seed).scores,
-        subjects,
-    )
-
-
-def _gain(labels: np.ndarray, scores: np.ndarray, other: np.ndarray) -> str:
-    """The paired difference in AUROC, signed, with its interval by DeLong as on a leaderboard; one scan a subject."""
-    gain, _ = delong(labels, scores, other, widening=WIDENING)
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
-def _show_rest(page: Page, config: DemoConfig, clock: Clock) -> None:
-    """What it took, and what to do next."""
-    page.section("On your own scans", "The same steps on a folder of NIfTI or a BIDS tree:")
+def _show_rest(page: Page, config: DemoConfig, data: Labelled, clock: Clock) -> None:
+    """What to do next, and what it took."""
+    if data.tasks:
+        page.section("Any other encoder", "The same subjects and labels are a task of `mdae evaluate`:")
+        page.commands(
+            f"mdae evaluate --encoder {config.out}/run/model --task {data.tasks[0]} --split {data.split} "
+            "--protocol voxels --train-sizes " + " ".join(map(str, data.sizes))
+        )
+    page.section("On your own scans", "A folder of scans and one of masks of a few of them, and longer:")
     page.commands(
+        "mdae demo OUT --source SCANS --masks MASKS\n"
         "mdae prepare SCANS store\n"
         "mdae pretrain store run --network small --steps 20000\n"
-        "mdae embed run/model SCANS --out features.csv\n"
-        "mdae probe features.csv labels.csv --label diagnosis"
+        "mdae fit run/model MASKS segmenter --scans SCANS"
     )
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.parts.items())
     page.note(

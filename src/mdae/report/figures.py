@@ -1,4 +1,4 @@
-"""The demo's figures: the corruptions step by step, reconstructions over mask and noise, loss curves."""
+"""The demo's figures: labels saved, segmentations, corruptions step by step, reconstructions, loss curves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,63 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from mdae.figures import Curve, curve_panel
 from mdae.inference.restore import Reconstruction
 
 COLOURS = {"masked": "#c2410c", "visible": "#0b6e8f"}
+
+
+def curves_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Dice against the number of labelled subjects: a panel a title."""
+    figure = Figure(figsize=(2.7 * len(panels) + 0.6, 3.3), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        curve_panel(axis, lines, title)
+    axes[0].set_ylabel("Dice of test subjects", fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
+    return figure
+
+
+def segmentations_figure(
+    rows: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], names: Sequence[str]
+) -> Figure:
+    """An axial slice of a scan, and segmentations of it in colours beside.
+
+    Args:
+        rows: by contrast the scan (D, H, W) and by title its segmentations, of the labels' numbers.
+        names: of the numbers from 0, the background.
+    """
+    columns = 1 + max(len(maps) for _, maps in rows.values())
+    figure = Figure(figsize=(2.3 * columns, 2.7 * len(rows) + 0.4), layout="constrained")
+    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for axes, (contrast, (scan, maps)) in zip(
+        figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True
+    ):
+        low, high = np.percentile(scan, [1, 99.5])
+        place = _fullest(next(iter(maps.values())), len(names))
+        for axis, (title, labels) in zip(axes, {contrast: np.zeros_like(scan), **maps}.items(), strict=True):
+            axis.imshow(np.rot90(scan[:, :, place]), cmap="gray", vmin=low, vmax=high)
+            flat = np.rot90(labels[:, :, place]).astype(int)
+            painted = np.array(
+                [(0, 0, 0, 0), *((*colours[(n - 1) % 10], 0.75) for n in range(1, len(names)))]
+            )
+            axis.imshow(painted[flat], interpolation="nearest")
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+    patches = [Patch(color=colours[(n - 1) % 10], label=name) for n, name in enumerate(names) if n]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    return figure
+
+
+def _fullest(labels: np.ndarray, number: int) -> int:
+    """The axial slice that shows most of every label: of the one that it shows the smallest share of."""
+    counts = np.stack([(labels == label).sum(axis=(0, 1)) for label in range(1, number)])
+    return int((counts / counts.max(axis=1, keepdims=True).clip(1)).min(axis=0).argmax())
 
 
 def axial(volume: np.ndarray) -> np.ndarray:

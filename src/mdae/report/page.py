@@ -68,6 +68,10 @@ class Page:
         )
         self.parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
+    def points(self, items: Sequence[str]) -> None:
+        """Sentences, one below the other."""
+        self.parts.append("<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
+
     def note(self, text: str) -> None:
         """A paragraph in small print."""
         self.parts.append(f"<p><small>{html.escape(text)}</small></p>")

@@ -6,6 +6,8 @@ that sees several contrasts at once has features of them together, after which t
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +23,8 @@ from mdae.evaluation.voxel_probe.context import (
     scale_maps,
 )
 from mdae.evaluation.voxel_probe.features import MapSource, features_at, read_out
+
+AT_ONCE = 8  # maps of context in one product
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,12 @@ class VoxelFeatures:
 
     def linear_of_context(self, volume: Volume, weights: np.ndarray) -> np.ndarray:
         """The part of `linear` that intensities and place contribute."""
-        total = np.zeros((len(weights), *volume.shape), dtype=np.float32)
-        places = self._context_columns(len(volume.data))
-        for column, one in zip(places, self._context_maps(volume), strict=True):
-            for number, weight in enumerate(weights[:, column].astype(np.float32)):
-                total[number] += weight * one
-        return total
+        total = np.zeros((len(weights), math.prod(volume.shape)), dtype=np.float32)
+        maps = zip(self._context_columns(len(volume.data)), self._context_maps(volume), strict=True)
+        while some := list(itertools.islice(maps, AT_ONCE)):
+            side_by_side = np.stack([np.broadcast_to(one, volume.shape).ravel() for _, one in some])
+            total += weights[:, [column for column, _ in some]].astype(np.float32) @ side_by_side
+        return total.reshape(len(weights), *volume.shape)
 
     def of_encoder(self, weights: np.ndarray, num_contrasts: int) -> list[np.ndarray]:
         """The columns of weights (K, F) that are the encoder's, (K, features) for each of its passes."""

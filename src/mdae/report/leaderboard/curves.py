@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.curve import CurvePoint, curve_difference
 from mdae.evaluation.statistics.intervals import Estimate
+from mdae.figures import curve_panel
 from mdae.report.leaderboard.comparison import Leaderboard, headline_metric, mark
-from mdae.report.leaderboard.figures import COLUMNS, GRID, UNDECIDED, colours, metric_label, shown_name
+from mdae.report.leaderboard.figures import COLUMNS, colours, metric_label, shown_name
 
 Lines = list[list[str]]
 CSV_COLUMNS = (
@@ -54,35 +54,14 @@ def curve_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
     for axis in grid[len(modalities) :]:
         axis.set_axis_off()
     for axis, modality in zip(grid, modalities, strict=False):
-        sizes: set[int] = set()
+        drawn = []
         for cell in (cell for cell in cells if cell.modality == modality):
             metric = headline_metric(cell, leaderboard.metric)
-            points = [(point.size, point.scores[metric]) for point in cell.curve if metric in point.scores]
-            at, found = [size for size, _ in points], [estimate for _, estimate in points]
-            sizes.update(at)
-            style = "--" if mark(cell.encoder) else "-"
-            shade = colour[cell.encoder]
-            axis.plot(
-                at,
-                [e.value for e in found],
-                style,
-                color=shade,
-                marker="o",
-                markersize=3.5,
-                label=cell.encoder,
-            )
-            axis.fill_between(
-                at, [e.low for e in found], [e.high for e in found], color=shade, alpha=0.15, linewidth=0
-            )
+            known = {point.size: point.scores[metric] for point in cell.curve if metric in point.scores}
+            points = {size: (own.value, own.low, own.high) for size, own in known.items()}
+            drawn.append((cell.encoder, colour[cell.encoder], "--" if mark(cell.encoder) else "-", points))
             axis.set_ylabel(metric_label(metric), fontsize=8)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(sorted(sizes), [str(size) for size in sorted(sizes)], fontsize=8)
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlabel("labelled subjects", fontsize=8)
-        axis.set_title(modality, fontsize=10)
-        axis.grid(color=GRID, linewidth=0.8)
-        axis.tick_params(labelsize=8, color=UNDECIDED)
-        axis.spines[["top", "right"]].set_visible(False)
+        curve_panel(axis, drawn, modality)
     handles = {line.get_label(): line for axis in grid for line in axis.get_lines()}
     names = [shown_name(leaderboard, str(name)) for name in handles]
     figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
