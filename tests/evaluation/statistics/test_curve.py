@@ -41,6 +41,14 @@ def test_seeds_are_drawn_anew_as_well():
     assert estimate.value == pytest.approx(0.1) and p < 1e-3, "what seeds share is no error of a difference"
 
 
+def test_widening_is_of_the_error_over_subjects_alone():
+    rng = numpy_generator(1, "dice")
+    of_subjects, of_draws = rng.uniform(0.6, 0.7, (1, 30)), rng.uniform(0.6, 0.7, (30, 1))
+    for values, wider in ((of_subjects + np.zeros((4, 1)), 1.5), (of_draws + np.zeros((1, 6)), 1.0)):
+        (once, _), (more, _) = (curve_difference(values, 0 * values, widening=w) for w in (1.0, 1.5))
+        assert more.high - more.value == pytest.approx(wider * (once.high - once.value))
+
+
 def test_figures_that_nobody_has_count_for_nothing():
     values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, np.nan]])
     assert curve_estimate(values).value == pytest.approx(0.6)
