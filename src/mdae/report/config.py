@@ -30,7 +30,7 @@ class DemoConfig:
     """Of your own scans: in which contrasts to segment, each by itself. Not needed where there is one."""
     made_up: int = 32
     """Made-up subjects to pre-train on; those who are labelled and tested are others."""
-    steps: int = 600
+    steps: int = 560
     """Optimiser steps of pre-training."""
     seed: int = 0
     """Everything random follows from it."""
