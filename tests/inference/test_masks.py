@@ -27,6 +27,7 @@ from mdae.inference.masks import FittedMasks
 from mdae.inference.predict import predict
 from mdae.networks.saved import overlap, save_model
 from mdae.options import AugmentOptions
+from mdae.progress import Progress
 from tests.evaluation.segment import made
 
 READOUT = FewLabelOptions(steps=0, points=100)
@@ -95,13 +96,16 @@ def test_what_is_to_be_expected_is_told_without_an_interval_of_four(folder):
     assert known and "P8" not in known and subjects["scrypt"] >= 2**12
 
 
-def test_fine_tuning_tells_what_to_expect_by_its_own_folds(folder, tmp_path):
+def test_fine_tuning_tells_what_to_expect_by_its_own_folds(folder, tmp_path, monkeypatch):
+    told: list[tuple[int, str]] = []
+    monkeypatch.setattr(Progress, "update", lambda self, done, note="": told.append((done, note)))
     few = FewLabelOptions(steps=2, batch=1, looks=1, points=60, overlap=0.0, augment=AugmentOptions())
     model = mdae.fit(folder / "model", folder / "masks", tmp_path / "out", scans=folder / "scans", few=few)
     assert "2-fold" in model.about["expected"]["how"] and "chose the step" in model.about["expected"]["how"]
     notes = model.about["expected"]["scores"]
     assert notes["dice"]["value"] == pytest.approx(model.segmenter.notes["best_dice"])
     assert set(notes) == {"dice", "dice_label_2", "dice_label_4"} and model.segmenter.held_out.shape == (4, 2)
+    assert any(done == 2 and "fold" in note for done, note in told), "how far it is can be seen"
 
 
 def test_python_says_what_the_command_writes(folder, tmp_path):

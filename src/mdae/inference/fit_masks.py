@@ -17,7 +17,7 @@ from mdae.evaluation.features.extractors import is_own, model_name
 from mdae.evaluation.features.session import shown
 from mdae.evaluation.nnunet.dataset import read_labels
 from mdae.evaluation.nnunet.labels import LabelScheme, remapped
-from mdae.evaluation.segment.segmenter import FittedSegmenter, fit_segmenter
+from mdae.evaluation.segment.segmenter import FittedSegmenter, fit_segmenter, shown_steps
 from mdae.evaluation.segment.volumes import LabelledVolume, labelled, on_mask
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, cross_validation_widening
 from mdae.evaluation.statistics.overlap import dice
@@ -33,6 +33,7 @@ from mdae.networks.saved import WEIGHTS, SavedModel, load_model, manifest
 from mdae.progress import Progress
 from mdae.seeding import numpy_generator
 from mdae.tasks.layouts import Case
+from mdae.text import counted
 
 logger = logging.getLogger(__name__)
 Read = tuple[list[PreparedScan], np.ndarray]
@@ -90,7 +91,11 @@ def _fit(
     subjects: Sequence[LabelledVolume], model: SavedModel, names: Sequence[str], config: FitConfig
 ) -> FittedSegmenter:
     device = resolve_device(config.device)
-    return fit_segmenter(subjects, model, config.few, names, seed=config.seed, device=device)
+    people = counted(len({own.subject for own in subjects}), "subject")
+    with shown_steps(f"fitting from {people}", config.few) as told:
+        return fit_segmenter(
+            subjects, model, config.few, names, seed=config.seed, device=device, on_step=told
+        )
 
 
 def _read_all(masks: Masks, encoder: Encoder, config: FitConfig) -> tuple[list[Case], list[Read]]:

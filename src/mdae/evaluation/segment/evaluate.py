@@ -33,7 +33,13 @@ from mdae.evaluation.segment.encoders import Source, open_source
 from mdae.evaluation.segment.features import VoxelFeatures
 from mdae.evaluation.segment.fitted import stacked
 from mdae.evaluation.segment.scoring import Figures, label_names, score_voxels
-from mdae.evaluation.segment.segmenter import FittedSegmenter, draw_points, fit_points, fit_segmenter
+from mdae.evaluation.segment.segmenter import (
+    FittedSegmenter,
+    draw_points,
+    fit_points,
+    fit_segmenter,
+    shown_steps,
+)
 from mdae.evaluation.segment.volumes import (
     LabelledVolume,
     Volume,
@@ -288,11 +294,7 @@ class _Study:
     ) -> FittedSegmenter:
         options, config = options_of(self.config), self.config
         title = f"{view} from {counted(draw.size, 'subject')}"
-        with Progress(f"fitting {title}", options.steps, unit="steps") as progress:
-
-            def told(what: str) -> Any:
-                return lambda done, note: progress.update(done, f"{what} · {note}")
-
+        with shown_steps(f"fitting {title}", options) as told:
             return fit_segmenter(
                 [only(own, contrasts) for own in learned],
                 self.source.model,

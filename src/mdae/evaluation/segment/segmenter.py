@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from mdae.evaluation.segment.patches import Example
 from mdae.evaluation.segment.volumes import UNLABELLED, LabelledVolume
 from mdae.evaluation.voxel_probe.regression import Points, Readout, fit_readout
 from mdae.networks.saved import SavedModel
+from mdae.progress import Progress
 from mdae.seeding import key, numpy_generator
 
 __all__ = ["FittedSegmenter", "draw_points", "fit_points", "fit_segmenter"]
@@ -62,6 +64,15 @@ class _Study:
         )
         seed, tell = key(self.seed, f"few labels {what}") % 2**32, self.on_step(what)
         return finetune(network, learned, chosen, self.options, seed=seed, until=until, on_step=tell)
+
+
+@contextmanager
+def shown_steps(
+    title: str, options: FewLabelOptions
+) -> Iterator[Callable[[str], Callable[[int, str], None]]]:
+    """A line that says how far fine-tuning is, told by the `on_step` of `fit_segmenter` that this gives."""
+    with Progress(title, options.steps, unit="steps") as progress:
+        yield lambda what: lambda done, note: progress.update(done, f"{what} · {note}")
 
 
 def fit_segmenter(
