@@ -19,12 +19,11 @@ from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import save_png
-from recipes.few_labels import BASELINES, KEY, RESULTS, read_rows
+from recipes.few_labels import BASELINES, KEY, RESULTS, VERSION, read_rows
 from recipes.page import PAGE, filled, markdown
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
 ALL = 100  # labelled train subjects
-SHOWN_VERSION = 1  # of the readout, of which there are most rows
 STEPS = 300  # of pre-training, in the main comparison
 SURE = 0.05
 SIZES = ("1", "4", "16", "all")  # of the tables
@@ -33,6 +32,7 @@ NAMES = {
     "mdae": "MDAE",
     "mae": "MAE",
     "dsm": "DSM",
+    "mdae-masked": "MDAE, masked loss",
     "diffmae": "DiffMAE",
 }
 PANELS = {
@@ -44,6 +44,7 @@ PANELS = {
 LINES = {
     "mdae": ("#D55E00", "-"),
     "mae": ("#0072B2", "-"),
+    "dsm": ("#009E73", "-"),
     "untrained": ("#000000", "--"),
     "position": ("#999999", ":"),
 }
@@ -62,7 +63,7 @@ class Study:
     """
 
     def __init__(self, rows: pd.DataFrame) -> None:
-        self.rows = rows = rows[rows.version == SHOWN_VERSION]
+        self.rows = rows = rows[rows.version == VERSION]
         self.subjects = [name for name in rows.columns if name not in (*KEY, "dice")]
         self.sizes = sorted(rows.labelled.unique(), key=number)
 
