@@ -13,19 +13,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
-from mdae.figures import save_png
+from mdae.figures import curve_panel, save_png
 from recipes.few_labels import BASELINES, KEY, RESULTS, VERSION, read_rows
-from recipes.page import PAGE, filled, markdown
+from recipes.page import PAGE, SURE, filled, markdown, signed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
 ALL = 100  # labelled train subjects
 STEPS = 300  # of pre-training, in the main comparison
-SURE = 0.05
 SIZES = ("1", "4", "16", "all")  # of the tables
 NAMES = {
     "position": "place and intensities",
@@ -126,7 +124,7 @@ def dice_table(study: Study, readout: str, sizes: Sequence[str], steps: int = ST
     for encoder in study.encoders(readout, steps):
         found = [study.values(encoder, readout, size, steps) for size in sizes]
         seeds = max((len(one) for one in found if one is not None), default=0)
-        cells = ["" if one is None else shown(curve_estimate(one)) for one in found]
+        cells = ["" if one is None else str(curve_estimate(one)) for one in found]
         rows.append([NAMES.get(encoder, encoder), "" if encoder in BASELINES else str(seeds), *cells])
     return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
 
@@ -143,10 +141,12 @@ def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str], ste
     for name in names:
         cells = []
         for size in sizes:
-            one = known.get((name, size))
-            told = sure.get((name, size), 1.0) < SURE and study.pairs(name, other, readout, size, steps) > 1
-            strong = "**" if told else ""  # one seed tells nothing of others
-            cells.append("" if one is None else signed(one[0], strong))
+            if (one := known.get((name, size))) is None:
+                cells.append("")
+                continue
+            several = study.pairs(name, other, readout, size, steps) > 1  # one seed tells nothing of others
+            gain, told = one[0], several and sure[name, size] < SURE
+            cells.append(signed(gain.value, gain.low, gain.high, sure=told))
         rows.append([NAMES.get(name, name), str(study.pairs(name, other, readout, sizes[0], steps)), *cells])
     return markdown([f"less {NAMES.get(other, other)}", "seeds", *map(_labelled, sizes)], rows)
 
@@ -159,20 +159,10 @@ def growth_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
         for steps in budgets:
             found = [study.values(encoder, readout, size, int(steps)) for size in sizes]
             if any(one is not None for one in found):
-                cells = ["" if one is None else shown(curve_estimate(one)) for one in found]
+                cells = ["" if one is None else str(curve_estimate(one)) for one in found]
                 seeds = max(len(one) for one in found if one is not None)
                 rows.append([f"{NAMES[encoder]}, {steps:,} steps", str(seeds), *cells])
     return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
-
-
-def shown(estimate: Estimate) -> str:
-    """A mean with its interval."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def signed(estimate: Estimate, strong: str = "") -> str:
-    """A difference with its interval."""
-    return f"{strong}{estimate.value:+.3f}{strong} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def _labelled(size: str) -> str:
@@ -185,23 +175,14 @@ def picture(study: Study) -> Figure:
     figure = Figure(figsize=(4.3 * len(panels) + 1.5, 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, readout in zip(axes, panels, strict=True):
+        lines = []
         for encoder, (colour, style) in LINES.items():
-            points = {size: study.values(encoder, readout, size) for size in study.common(readout)}
-            known = {number(size): curve_estimate(one) for size, one in points.items() if one is not None}
-            at, found = list(known), list(known.values())
-            label = NAMES.get(encoder, encoder)
-            axis.plot(
-                at, [e.value for e in found], style, color=colour, marker="o", markersize=4, label=label
-            )
-            low, high = [e.low for e in found], [e.high for e in found]
-            axis.fill_between(at, low, high, color=colour, alpha=0.13, linewidth=0)
-        axis.set_xscale("log", base=2)
+            found = {size: study.values(encoder, readout, size) for size in study.common(readout)}
+            known = {number(size): curve_estimate(one) for size, one in found.items() if one is not None}
+            points = {at: (own.value, own.low, own.high) for at, own in known.items()}
+            lines.append((NAMES.get(encoder, encoder), colour, style, points))
+        curve_panel(axis, [line for line in lines if line[-1]], PANELS[readout])
         axis.set_xticks([number(size) for size in study.sizes], [_labelled(size) for size in study.sizes])
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlabel("labelled subjects")
-        axis.set_title(PANELS[readout], fontsize=10)
-        axis.grid(color="#e5e5e5", linewidth=0.8)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Dice, test subjects")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)

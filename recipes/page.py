@@ -45,7 +45,12 @@ def differences(summary: pd.DataFrame, protocol: str) -> str:
 
 def _difference(row: object) -> str:
     low, value, high = (getattr(row, f"difference{end}") for end in ("_low", "", "_high"))
-    strong = "**" if getattr(row, "p_holm", 1.0) < SURE else ""
+    return signed(value, low, high, sure=getattr(row, "p_holm", 1.0) < SURE)
+
+
+def signed(value: float, low: float, high: float, *, sure: bool = False) -> str:
+    """A difference with its interval, in bold if it is sure."""
+    strong = "**" if sure else ""
     return f"{strong}{value:+.3f}{strong} [{low:+.3f}, {high:+.3f}]"
 
 
@@ -58,7 +63,7 @@ def real(table: pd.DataFrame) -> str:
     rows = [["**untrained**: average precision", *own]]
     for variant in order[order != "untrained"]:
         found = [cells[variant, name] for name in modalities]
-        rows.append([variant, *(f"{own.gain:+.3f} [{own.low:+.3f}, {own.high:+.3f}]" for own in found)])
+        rows.append([variant, *(signed(own.gain, own.low, own.high) for own in found)])
     return markdown(["less untrained", *("together" if name == "all" else name for name in modalities)], rows)
 
 

@@ -33,11 +33,6 @@ def _numbers(estimate: Estimate) -> list[float]:
     return [estimate.value, estimate.low, estimate.high]
 
 
-def signed(gain: Estimate) -> str:
-    """A difference with its interval."""
-    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-
-
 class Savings:
     """The curves, compared.
 
@@ -98,7 +93,7 @@ class Savings:
         other = self.at(contrast, UNTRAINED, readout, many).value
         said = f"with {counted(few, 'labelled subject')} the pre-trained network reaches Dice {own:.2f}, "
         if saved:
-            said += f"the untrained one {other:.2f} with {many} (difference {signed(saved[2])})"
+            said += f"the untrained one {other:.2f} with {many} (difference {saved[2].signed()})"
         else:
             said += f"the untrained one {other:.2f}: no label is saved"
         most = self.sizes[-1]
@@ -141,7 +136,7 @@ class Savings:
             gains = [self.gains[contrast, readout, other, size] for other in (UNTRAINED, TRIVIAL)]
             if gains[0][1] < SURE:
                 strong.append(len(lines))
-            marked = [signed(gain) + (" *" if p < SURE else "") for gain, p in gains]
+            marked = [gain.signed() + (" *" if p < SURE else "") for gain, p in gains]
             lines.append([contrast, readout, str(size), *values, *marked])
         return header, lines, strong
 

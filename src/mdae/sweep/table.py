@@ -191,18 +191,13 @@ _HEADER = (
 def _shown(row: Row) -> list[str]:
     """A row for a person to read."""
     difference = row.difference
-    signed = (
-        ""
-        if difference is None
-        else f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-    )
     return [
         row.variant,
         str(row.num_seeds),
         str(row.num_subjects),
         str(row.estimate),
         f"{row.seed_sd:.3f}" if row.num_seeds > 1 else "-",
-        signed,
+        "" if difference is None else difference.signed(),
         "" if row.p_holm is None else f"{row.p_holm:.3f}",
     ]
 

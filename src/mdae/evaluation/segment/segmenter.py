@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -118,18 +118,9 @@ def fit_segmenter(
     study = _Study(model, features, options, len(labels), contrasts, seed, device, on_step)
     readout, network = study.start(points, chosen)
     tuned = _tuned(study, network, readout, points, subjects, val)
-    about = {"subjects": len({own.subject for own in subjects}), "volumes": len(subjects), **tuned.notes}
-    return FittedSegmenter(
-        labels=tuple(labels),
-        num_contrasts=contrasts,
-        features=features,
-        readout=readout,
-        network=network,
-        tuned=tuned.tuned,
-        options=options,
-        notes=about | {"tuned": tuned.tuned},
-        held_out=tuned.held_out,
-    )
+    alone = _of_readout(readout, subjects, features, options, labels, contrasts)
+    notes = {**alone.notes, **tuned.notes, "tuned": tuned.tuned}
+    return replace(alone, network=network, tuned=tuned.tuned, notes=notes, held_out=tuned.held_out)
 
 
 def fit_points(
@@ -155,7 +146,19 @@ def fit_points(
         raise DataError("no labelled volume", mend="give one or more scans with a mask")
     some = [_first(own, _share(options.points, len(points), own.labels)) for own in points]
     readout = fit_readout(some, len(labels), val=val)
-    about = {"subjects": len({own.subject for own in points}), "volumes": len(points), "tuned": False}
+    return _of_readout(readout, points, features, options, labels, num_contrasts)
+
+
+def _of_readout(
+    readout: Readout,
+    learned: Sequence[LabelledVolume | Points],
+    features: VoxelFeatures,
+    options: FewLabelOptions,
+    labels: Sequence[str],
+    num_contrasts: int,
+) -> FittedSegmenter:
+    """A segmenter that is a readout alone, of so many volumes of their subjects."""
+    about = {"subjects": len({own.subject for own in learned}), "volumes": len(learned), "tuned": False}
     return FittedSegmenter(
         labels=tuple(labels),
         num_contrasts=num_contrasts,

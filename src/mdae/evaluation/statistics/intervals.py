@@ -31,6 +31,10 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def signed(self) -> str:
+        """As a difference is written."""
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
     def widened(self, factor: float, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
         """The same value with both arms of the interval `factor` times as long, within what is possible."""
         low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from mdae.evaluation.statistics.intervals import Estimate
 from mdae.report.leaderboard.comparison import Entry, Leaderboard, Mean, headline_metric, remarks, warnings
 from mdae.report.leaderboard.curves import curve_table
 from mdae.report.leaderboard.figures import metric_label, shown_name
@@ -149,18 +148,13 @@ def _mean_difference(mean: Mean | None) -> str:
     if mean is None or mean.difference is None:
         return NOTHING
     few = "" if mean.difference.num_cells == mean.of_cells else f" ({mean.difference.num_cells} cells)"
-    return f"{signed(mean.difference.estimate)}, {shown_p(mean.p_holm)}{few}"
+    return f"{mean.difference.estimate.signed()}, {shown_p(mean.p_holm)}{few}"
 
 
 def _difference(entry: Entry) -> list[str]:
     if entry.difference is None:
         return [f"not compared: {entry.reason}" if entry.reason else NOTHING, NOTHING]
-    return [signed(entry.difference.estimate), shown_p(entry.p_holm)]
-
-
-def signed(estimate: Estimate) -> str:
-    """A difference with its interval."""
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    return [entry.difference.estimate.signed(), shown_p(entry.p_holm)]
 
 
 def shown_p(p: float | None) -> str:
