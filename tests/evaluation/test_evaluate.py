@@ -27,7 +27,8 @@ from mdae.evaluation.features.cache import FeatureCache
 from mdae.evaluation.features.extractors import Histogram, open_extractor
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.probing.cross_validation import cross_validate, folds_by_subject, hold_out
-from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE
+from mdae.evaluation.probing.estimators import LINEAR, RIDGE
+from mdae.evaluation.probing.neighbours import KNN
 from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.results.schema import Evaluation, results_table
 from mdae.evaluation.statistics.intervals import cross_validation_widening

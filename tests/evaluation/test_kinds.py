@@ -9,13 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sklearn.metrics import confusion_matrix
+
+from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError, DataError
+from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.results.paired import SubjectDraws, compare
 from mdae.evaluation.results.reader import read_results
+from mdae.networks import preset
+from mdae.networks.saved import SavedModel, save_model
+from mdae.options import AugmentOptions
 from mdae.report.leaderboard.config import LeaderboardConfig
 from mdae.report.leaderboard.fairness import CSV_COLUMNS
 from mdae.report.leaderboard.write import write_leaderboard
-from tests.evaluation.clinic import NAMES, clinic, run
+from mdae.seeding import torch_generator
+from tests.evaluation.clinic import KINDS, NAMES, clinic, run
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,38 @@ def test_several_classes_are_told_and_compared_by_the_mean_auroc(results):
     assert difference.estimate.low > 0 and difference.num_subjects == len(NAMES)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An untrained network at a coarse spacing."""
+    folder = tmp_path_factory.mktemp("model")
+    network = preset("tiny").new(torch_generator(0, "weights")).eval()
+    save_model(folder, SavedModel(network, Preprocessing(spacing_mm=(8.0, 8.0, 8.0)), (16, 16, 16)))
+    return folder
+
+
+def test_every_protocol_tells_several_classes_on_the_same_folds(world, model, tmp_path):
+    out = tmp_path / "results"
+    options = FinetuneOptions(epochs=2, augment=AugmentOptions())
+    for protocol in ("linear", "knn", "finetune"):
+        run(world, out, "kind", encoder=str(model), name="tiny", protocol=protocol, finetune=options)
+    cells = {cell.protocol: cell for cell in read_results([out])}
+    assert set(cells) == {"linear", "knn", "finetune"}
+    for cell in cells.values():
+        assert cell.subjects.tolist() == cells["linear"].subjects.tolist() and not cell.refused
+        assert set(cell.scores) == {"auroc", "balanced_accuracy", "brier"}
+        assert cell.predictions.shape == (len(NAMES), 3) and np.allclose(cell.probabilities.sum(axis=1), 1)
+        assert cell.scores["auroc"].value > 0.8, cell.protocol
+    page = write_leaderboard(LeaderboardConfig(results=(out,), baseline="tiny", out=tmp_path / "board"))
+    text = page.read_text()
+    markdown = page.with_name("leaderboard.md").read_text()
+    for protocol, cell in cells.items():
+        rows = confusion_matrix(cell.labels, cell.predictions.argmax(axis=1)).tolist()
+        for name, counts in zip(KINDS, rows, strict=True):
+            line = f"| tiny (baseline) | {name} | {' | '.join(map(str, counts))} |"
+            assert line in markdown.split(f"## {protocol}\n")[1].split("\n## ")[0]
+    assert text.count("taken for meningioma") == 3
+
+
 def test_survival_is_scored_by_concordance(results):
     cells = {cell.encoder: cell for cell in read_results([results]) if cell.task.name == "clinic-survival"}
     image = cells["histogram"]
@@ -54,9 +94,8 @@ def test_survival_is_scored_by_concordance(results):
 @pytest.mark.parametrize(
     ("task", "changes", "said"),
     [
-        ("kind", {"protocol": "finetune"}, "3 classes, and fine-tuning"),
-        ("survival", {"protocol": "finetune"}, "survival, and fine-tuning"),
-        ("survival", {"protocol": "knn"}, "nearest neighbours are for two classes"),
+        ("survival", {"protocol": "finetune"}, "survival, and fine-tuning .*--protocol linear"),
+        ("survival", {"protocol": "knn"}, "nearest neighbours tell classes .*--protocol linear"),
         ("benign", {"encoder": "clinical:"}, "clinical without columns"),
         ("benign", {"encoder": "clinical:kind"}, "'kind' is what is to be told"),
         ("survival", {"encoder": "clinical:died"}, "'died' is what is to be told"),

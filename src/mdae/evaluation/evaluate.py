@@ -128,13 +128,14 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         raise ConfigError(
             f"{task.name} has no modality {unknown[0]}", mend=f"use {', '.join(task.modalities)}"
         )
-    if config.protocol == "knn" and task.num_classes != 2 and task.kind != "segmentation":
-        raise ConfigError("nearest neighbours are for two classes", mend="use --protocol linear")
-    if config.protocol == "finetune" and (task.kind == "survival" or task.num_classes > 2):
-        what = "survival" if task.kind == "survival" else f"{task.num_classes} classes"
+    if config.protocol == "knn" and not task.num_classes:
         raise ConfigError(
-            f"{task.name} is of {what}, and fine-tuning is for two classes or a number",
-            mend="use --protocol linear",
+            f"{task.name} is of no classes, and nearest neighbours tell classes", mend="use --protocol linear"
+        )
+    if config.protocol == "finetune" and task.kind == "survival":
+        raise ConfigError(
+            f"{task.name} is of survival, and fine-tuning is for classes or a number",
+            mend="use --protocol linear, which is Cox's regression",
         )
     if is_clinical(config.encoder) and config.protocol not in ("linear", "knn"):
         raise ConfigError(f"{CLINICAL} has no network", mend="use --protocol linear, of tasks with labels")

@@ -27,7 +27,8 @@ from mdae.evaluation.features.session import session_entry
 from mdae.evaluation.finetuning.finetune import Study, cross_validate_finetune, hold_out_finetune
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
 from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
-from mdae.evaluation.probing.estimators import KNN, RIDGE, Protocol
+from mdae.evaluation.probing.estimators import RIDGE, Protocol
+from mdae.evaluation.probing.neighbours import neighbours
 from mdae.evaluation.probing.survival import COX
 from mdae.evaluation.probing.targets import linear_protocol
 from mdae.evaluation.results.figures import judge
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 def protocol_of(task: Task, name: str) -> Protocol:
     """How frozen features are judged by a task."""
     if task.num_classes:
-        return KNN if name == "knn" else linear_protocol(task.num_classes)
+        return (neighbours if name == "knn" else linear_protocol)(task.num_classes)
     return COX if task.kind == "survival" else RIDGE
 
 
@@ -87,7 +88,7 @@ def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) ->
         encoder=config.name or extractor.name,
         fingerprint=extractor.fingerprint,
         protocol=config.protocol,
-        selection=selection_of(config, "neighbours" if protocol is KNN else "penalty"),
+        selection=selection_of(config, "neighbours" if config.protocol == "knn" else "penalty"),
         settings={**settings_of(config, modalities), "window": config.window, "pool": config.pool},
         excluded=cohort.excluded,
         results=judge(task, list(features), cohort, parts, score, config),
@@ -120,7 +121,7 @@ def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
         encoder=config.name or f"{CLINICAL}:{','.join(names)}",
         fingerprint=fingerprint,
         protocol=config.protocol,
-        selection=selection_of(config, "neighbours" if protocol is KNN else "penalty"),
+        selection=selection_of(config, "neighbours" if config.protocol == "knn" else "penalty"),
         settings=settings_of(config, modalities),
         excluded=cohort.excluded,
         results=judge(task, views, cohort, parts, lambda view: scored(), config),
@@ -153,7 +154,7 @@ def evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
             ),
             labels=cohort.labels,
             subjects=cohort.people,
-            kind="regression" if task.kind == "regression" else "classification",
+            num_classes=task.num_classes,
             options=options,
             device=config.device,
             kept=folder / "finetuned",

@@ -47,7 +47,6 @@ def test_it_learns_from_labels_alone_and_one_learning_rate_is_for_all_layers():
         inputs=volumes,
         labels=labels.astype(float),
         subjects=np.arange(24),
-        kind="classification",
         options=options,
         device="cpu",
     )

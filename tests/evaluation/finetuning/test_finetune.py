@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, logit
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from mdae.data.preprocess import UNKNOWN
@@ -32,12 +32,13 @@ from mdae.evaluation.finetuning.finetune import (
     cut_validation,
     fit_and_score,
     hold_out_finetune,
-    unsmoothed,
 )
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
-from mdae.evaluation.finetuning.loop import Epoch, Finetuner, draw_rows
+from mdae.evaluation.finetuning.labels import labels_of
+from mdae.evaluation.finetuning.loop import Epoch, Finetuner
 from mdae.evaluation.finetuning.model import FinetuneModel, layerwise
-from mdae.evaluation.probing.estimators import LINEAR
+from mdae.evaluation.probing.estimators import LINEAR, logistic_model
+from mdae.evaluation.probing.multiclass import macro_area
 from mdae.interop.backbone import Backbone
 from mdae.networks import StageEncoder
 from mdae.networks.unet import ResidualUNet, UNetConfig
@@ -117,16 +118,16 @@ def foreign() -> Backbone:
 
 
 def striped(
-    num: int, *, contrasts: int = 1, strength: float = 0.7, seed: int = 0
+    num: int, *, contrasts: int = 1, strength: float = 0.7, seed: int = 0, axes: tuple[int, ...] = (2, 0)
 ) -> tuple[Volumes, np.ndarray]:
-    """Noise with stripes along the first axis for label 1 and along the last for 0: no mean or variance tells."""
+    """Noise with stripes along an axis a label, the last for 0 and the first for 1: no mean or variance tells."""
     rng = numpy_generator(seed, "stripes")
-    labels = np.arange(num) % 2
+    labels = np.arange(num) % len(axes)
     volumes = rng.standard_normal((num, contrasts, SIDE, SIDE, SIDE))
     phases = rng.uniform(0, 2 * np.pi, num)
     for volume, label, phase in zip(volumes, labels, phases, strict=True):
         wave = strength * np.sqrt(2) * np.sin(np.pi / 2 * np.arange(SIDE) + phase)
-        volume += wave[:, None, None] if label else wave
+        volume += np.expand_dims(wave, [axis for axis in range(3) if axis != axes[label]])
     return Volumes(volumes.astype(np.float16)), labels
 
 
@@ -142,7 +143,6 @@ def study(volumes: Volumes, labels: np.ndarray, **changes: object) -> Study:
         "inputs": volumes,
         "labels": labels,
         "subjects": np.array([f"{row:03d}" for row in range(len(labels))]),
-        "kind": "classification",
         "options": options(),
         "device": "cpu",
         **changes,
@@ -153,8 +153,9 @@ def study(volumes: Volumes, labels: np.ndarray, **changes: object) -> Study:
 def finetuner(made: Backbone, volumes: Volumes, labels: np.ndarray, **changes: object) -> Finetuner:
     parts = np.resize(PARTS, len(labels))
     rows = {"train": np.flatnonzero(parts == "train"), "val": np.flatnonzero(parts == "val")}
-    how = {"probe": LINEAR, "offset": 0.0, "device": torch.device("cpu"), "seed": 0}
-    return Finetuner(made, volumes, labels, **rows, **how, options=options(**changes))  # type: ignore[arg-type]
+    changed, num_classes = options(**changes), int(labels.max()) + 1
+    how = {"learned": labels_of(labels[rows["train"]], num_classes, changed), "options": changed}
+    return Finetuner(made, volumes, labels, **rows, **how, device=torch.device("cpu"), seed=0)  # type: ignore[arg-type]
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -166,6 +167,20 @@ def area(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 # -- learning ---------------------------------------------------------------------------------------------------
+
+
+def test_three_classes_are_told_by_what_no_probe_sees():
+    """Stripes along each of the axes; the probe's features hold means alone."""
+    volumes, labels = striped(60, axes=(2, 0, 1))
+    parts = np.resize(PARTS, 60)
+    how = {"num_classes": 3, "options": options(epochs=12, augment=PLAIN)}
+    scored = fit_and_score(study(volumes, labels, **how), parts)
+    tested = parts == "test"
+    assert scored.scores.shape == scored.probabilities.shape == (60, 3)
+    assert macro_area(labels[tested], scored.scores[tested]) > 0.9 and np.isnan(scored.scores[~tested]).all()
+    assert scored.probabilities[tested].sum(axis=1) == pytest.approx(1)
+    start = scored.histories[0][0]
+    assert scored.histories[0][int(scored.chosen[0])].val_quality > start.val_quality
 
 
 def test_an_effect_that_no_probe_sees_is_learnt_on_subjects_never_seen():
@@ -194,7 +209,7 @@ def test_a_number_is_learnt_in_its_own_unit():
     ages = rng.uniform(20, 80, 100)
     volumes = np.stack([striped(2, strength=age / 30, seed=row)[0][1] for row, age in enumerate(ages)])
     parts = np.resize(PARTS, 100)
-    how = {"kind": "regression", "options": options(epochs=15, augment=PLAIN)}
+    how = {"num_classes": 0, "options": options(epochs=15, augment=PLAIN)}
     scored = fit_and_score(study(Volumes(volumes), ages, **how), parts)
     truth, said = ages[parts == "test"], scored.scores[parts == "test"]
     slope, _ = np.polyfit(truth, said, 1)
@@ -320,6 +335,21 @@ def test_epoch_zero_is_the_probe():
     assert start.epoch == 0 and start.val_quality == area(labels[tuner.val], best)
 
 
+def test_epoch_zero_of_three_classes_is_the_multinomial_probe():
+    """What scikit-learn's softmax says of the chosen penalty's model."""
+    volumes, labels = striped(60)
+    labels = np.where(np.arange(60) % 5 == 0, 2, labels)
+    tuner = finetuner(small(), volumes, labels)
+    train, val = tuner._features(tuner.train), tuner._features(tuner.val)
+    start = tuner._start()
+    found = softmax(tuner.outputs(tuner.val), axis=1)
+    models = [logistic_model(strength).fit(train, labels[tuner.train]) for strength in LINEAR.candidates]
+    said = [model.predict_proba(val) for model in models]
+    qualities = [macro_area(labels[tuner.val], one) for one in said]
+    np.testing.assert_allclose(found, said[int(np.argmax(qualities))], atol=1e-4)
+    assert start.val_quality == pytest.approx(max(qualities))
+
+
 @pytest.mark.parametrize("make", [small, foreign])
 def test_a_frozen_encoder_stays_bit_for_bit(make: Callable[[], Backbone]):
     volumes, labels = striped(20)
@@ -344,36 +374,22 @@ def test_after_the_freeze_the_encoder_learns():
     )
 
 
-# -- drawing ------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 5))
-def test_balanced_draws_take_both_classes_equally(negative, positive, seed):
-    targets = np.repeat([0, 1], [negative, positive])
-    rows = np.flatnonzero(np.arange(len(targets)) != len(targets))
-    drawn = draw_rows(targets, rows, True, numpy_generator(seed, "order"))
-    assert 0 <= len(drawn) - len(rows) <= 1
-    assert all(targets[drawn[i : i + 2]].sum() == 1 for i in range(0, len(drawn), 2)), "an uneven pair"
-    for value in (0, 1):
-        times = [int((drawn == row).sum()) for row in np.flatnonzero(targets == value)]
-        assert max(times) - min(times) <= 1
-    plain = draw_rows(targets, rows, False, numpy_generator(seed, "order"))
-    assert sorted(plain) == rows.tolist()
+# -- parts --------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.integers(1, 3)), min_size=24, max_size=40),
-    st.sampled_from(["classification", "regression"]),
+    st.sampled_from([2, 0]),
     st.integers(0, 3),
 )
-def test_nobody_is_in_two_parts_and_everybody_is_tested_once(people, kind, seed):
+def test_nobody_is_in_two_parts_and_everybody_is_tested_once(people, num_classes, seed):
     """People with several sessions each."""
     if min(sum(label == value for label, _ in people) for value in (0, 1)) < 6:
         people = [(index % 2, sessions) for index, (_, sessions) in enumerate(people)]
     subjects = np.array([f"{i}" for i, (_, sessions) in enumerate(people) for _ in range(sessions)])
     labels = np.array([label for label, sessions in people for _ in range(sessions)])
-    if kind == "regression":
+    if not num_classes:
         labels = labels + numpy_generator(seed, "ages").standard_normal(len(labels))
     volumes = Volumes(np.zeros((len(labels), 1, 2, 2, 2)))
     seen: list[np.ndarray] = []
@@ -385,14 +401,14 @@ def test_nobody_is_in_two_parts_and_everybody_is_tested_once(people, kind, seed)
 
     with mock.patch.object(finetune, "fit_and_score", record):
         scored = cross_validate_finetune(
-            study(volumes, labels, subjects=subjects, kind=kind), folds=3, repeats=2, seed=seed
+            study(volumes, labels, subjects=subjects, num_classes=num_classes), folds=3, repeats=2, seed=seed
         )
     assert (scored.scores == 1).all() and len(seen) == 6
     assert (np.sum([parts == "test" for parts in seen], axis=0) == 2).all()
     for parts in seen:
         assert set(parts) == {"train", "val", "test"}
         assert all(len(set(parts[subjects == name])) == 1 for name in set(subjects))
-        if kind == "classification":
+        if num_classes:
             assert all(set(labels[parts == name]) == {0, 1} for name in ("train", "val", "test"))
 
 
@@ -410,13 +426,14 @@ def test_a_given_split_is_kept_and_a_missing_val_is_cut_from_train_alone():
     assert not np.array_equal(first[30:], second[30:]) and one[1:] != other[1:] and one[0] == other[0]
 
 
-@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("num_classes", [2, 3, 0])
 @pytest.mark.parametrize("balanced", [True, False])
-def test_the_test_part_has_no_influence(kind, balanced):
+def test_the_test_part_has_no_influence(num_classes, balanced):
     volumes, labels = striped(40)
+    labels = np.where(np.arange(40) % 8 < 2, 2, labels) if num_classes == 3 else labels
     parts = np.resize(PARTS, 40)
     rows = np.flatnonzero(parts == "test")
-    how = {"kind": kind, "options": options(balanced=balanced)}
+    how = {"num_classes": num_classes, "options": options(balanced=balanced)}
     scored = fit_and_score(study(volumes, labels, **how), parts)
     turned = np.where(parts == "test", 1, labels)
     again = fit_and_score(study(volumes, turned, **how), parts)
@@ -436,7 +453,7 @@ def test_the_test_part_has_no_influence(kind, balanced):
 def test_one_contrast_is_the_network_itself_whatever_the_fusion():
     volumes, labels = striped(20)
     x = torch.from_numpy(volumes.volumes).float()
-    model = FinetuneModel(small(), 1, "late", 4)
+    model = FinetuneModel(small(), 1, 1, "late", 4)
     with torch.no_grad():
         assert torch.equal(model.features(x[:4]), small().network.features(x[:4]))
     late, early = (
@@ -451,13 +468,13 @@ def test_late_fusion_puts_features_of_each_contrast_side_by_side():
     network = small().network
     with torch.no_grad():
         expected = torch.cat([network.features(x[:, :1]), network.features(x[:, 1:])], dim=1)
-        torch.testing.assert_close(FinetuneModel(small(), 2, "late", 4).features(x), expected)
+        torch.testing.assert_close(FinetuneModel(small(), 2, 1, "late", 4).features(x), expected)
 
 
 @pytest.mark.parametrize("make", [small, foreign])
 def test_early_fusion_of_equal_contrasts_starts_from_the_same_features(make: Callable[[], Backbone]):
     x = torch.randn(2, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    model = FinetuneModel(make(), 3, "early", 4)
+    model = FinetuneModel(make(), 3, 1, "early", 4)
     with torch.no_grad():
         expected = make().network.eval().features(x)
         torch.testing.assert_close(
@@ -477,7 +494,7 @@ def several() -> Backbone:
 @pytest.mark.parametrize("fusion", ["late", "early"])
 def test_an_encoder_of_several_contrasts_sees_them_in_one_pass(fusion):
     x = torch.randn(3, 2, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    model = FinetuneModel(several(), 2, fusion, 4)
+    model = FinetuneModel(several(), 2, 1, fusion, 4)
     with torch.no_grad():
         assert torch.equal(model.features(x), several().network.features(x))
     assert model.num_features == 12
@@ -660,9 +677,11 @@ def test_parts_that_cannot_be_trained_on_are_one_line():
     for labels_now, parts, line in (
         (labels, np.where(PARTS == "val", "", PARTS), "none to stop by"),
         (labels * 0, PARTS, "one class"),
+        (labels, PARTS, "of 2 of 3 classes"),
     ):
         with pytest.raises(DataError, match=line) as error:
-            fit_and_score(study(volumes, labels_now), np.resize(parts, 20))
+            of = 3 if "3" in line else 2
+            fit_and_score(study(volumes, labels_now, num_classes=of), np.resize(parts, 20))
         assert one_line(error)
     few = study(volumes, np.eye(1, 20, dtype=int)[0])
     with pytest.raises(DataError, match="too few subjects") as error:
@@ -685,14 +704,3 @@ def test_options_need_no_torch():
     check = "import sys, mdae.evaluation.finetuning.config; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True).stdout
     assert out.strip() == "False"
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_probabilities_undo_label_smoothing(smoothing):
-    """A network that has learned its smoothed labels exactly says the true share, not one nearer to a half."""
-    truth = np.array([0.05, 0.3, 0.5, 0.9])
-    learned = logit(truth * (1 - smoothing) + smoothing / 2)
-    assert expit(unsmoothed(learned, smoothing)) == pytest.approx(truth)
-    surer = unsmoothed(np.array([-9.0, 9.0]), 0.2)
-    assert expit(surer) == pytest.approx([0.001, 0.999]), "beyond what smoothed labels hold it is certain"
-    assert (np.diff(unsmoothed(np.linspace(-2, 2, 9), 0.2)) > 0).all()

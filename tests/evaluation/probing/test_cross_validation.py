@@ -16,8 +16,9 @@ from mdae.evaluation.probing.cross_validation import (
     probability_of,
     to_one_scale,
 )
-from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE, Protocol
+from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Protocol
 from mdae.evaluation.probing.multiclass import multiclass
+from mdae.evaluation.probing.neighbours import KNN
 from mdae.evaluation.statistics.intervals import weighted_auroc
 from mdae.seeding import key, numpy_generator
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mdae.evaluation.probing.estimators import KNN, LINEAR, RIDGE, Linear, logistic_model, ridge_model
+from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Linear, logistic_model, ridge_model
 from mdae.evaluation.probing.multiclass import macro_area
+from mdae.evaluation.probing.neighbours import KNN
 from mdae.seeding import numpy_generator
 
 FEATURES = numpy_generator(0, "lines").standard_normal((60, 9)) * 40 + 7
@@ -30,21 +31,6 @@ def test_a_line_a_class_stands_for_several_classes():
     scores = Linear.of(model)(FEATURES)
     assert scores.shape == (60, 3)
     np.testing.assert_allclose(scores, model.decision_function(FEATURES), rtol=1e-10)
-
-
-@pytest.mark.parametrize("number", [1, 5])
-def test_neighbours_score_by_their_counts_each_class_as_frequent_as_the_other(number):
-    """A slow reading, of classes of 15 and 45."""
-    labels = (np.quantile(NUMBERS, 0.75) < NUMBERS).astype(int)
-    standard = (FEATURES - FEATURES.mean(axis=0)) / FEATURES.std(axis=0)
-    new = FEATURES[::7] + 3.0
-    wanted = []
-    for row in (new - FEATURES.mean(axis=0)) / FEATURES.std(axis=0):
-        cosine = standard @ row / np.linalg.norm(standard, axis=1) / np.linalg.norm(row)
-        nearest = labels[np.argsort(-cosine)[:number]]
-        ones, zeros = (nearest == 1).sum() / labels.mean(), (nearest == 0).sum() / (1 - labels.mean())
-        wanted.append(np.log(ones + 1) - np.log(zeros + 1))
-    np.testing.assert_allclose(KNN.fit(FEATURES, labels, number)(new), wanted, atol=1e-12)
 
 
 def test_quality_is_scikit_learns():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
 from mdae.evaluation.probing.cross_validation import cross_validate, hold_out
-from mdae.evaluation.probing.multiclass import NEVER, against_rest, macro_area, multiclass
+from mdae.evaluation.probing.estimators import logistic_model
+from mdae.evaluation.probing.multiclass import NEVER, against_rest, lines_of, macro_area, multiclass
 from mdae.seeding import numpy_generator
 
 
@@ -28,6 +29,14 @@ def test_quality_is_the_macro_one_against_rest_area():
     assert macro_area(np.zeros(5, int), logits[:5]) == 0.5
     odds = softmax(logits, axis=1) / (1 - softmax(logits, axis=1))
     assert np.allclose(against_rest(logits), np.log(odds))
+
+
+def test_the_model_is_scikit_learns():
+    x, y, _ = three(1.0)
+    expected = logistic_model(0.1).fit(x, y).predict_proba(x)
+    found = multiclass(3).fit(x, y, 0.1)
+    np.testing.assert_allclose(expit(found(x)), expected, atol=1e-12)
+    np.testing.assert_allclose(softmax(lines_of(found)(x), axis=1), expected, atol=1e-12)
 
 
 def test_an_effect_is_found_and_no_effect_is_not():

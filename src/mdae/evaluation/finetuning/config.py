@@ -14,7 +14,6 @@ from mdae.errors import ConfigError
 from mdae.options import AugmentOptions
 
 Fusion = Literal["late", "early"]
-Kind = Literal["classification", "regression"]
 SCRATCH = {"lr": 1e-3, "head_lr": 1e-3, "layer_decay": 1.0}  # of random weights
 
 
@@ -47,13 +46,13 @@ class FinetuneOptions:
     weight_decay: float = 0.01
     """Decoupled weight decay; none on normalisations and biases."""
     label_smoothing: float = 0.2
-    """Share of a class's label that is spread over both: labels are noisy, and few scans make a network too sure."""
+    """Share of a class's label that is spread over all: labels are noisy, and few scans make a network too sure."""
     dropout: float = 0.3
     """Probability that the head does not see a feature."""
     patience: int = 15
     """Epochs without a better validation part after which training ends; the best epoch is what counts."""
     balanced: bool = True
-    """Draw both classes equally often; probabilities are set back to the training part's share."""
+    """Draw all classes equally often; probabilities are set back to the training part's shares."""
     fusion: Fusion = "late"
     """Several contrasts: `late` shows each to the encoder as it was pre-trained and joins the features side by side;
     `early` widens its first convolution to all of them, one pass for the cost of one contrast."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import expit, logit
 
 from mdae.devices import keep_freed_memory
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.features.encoder import resolve_device
-from mdae.evaluation.finetuning.config import FinetuneOptions, Kind
+from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.finetuning.inputs import Inputs
+from mdae.evaluation.finetuning.labels import labels_of
 from mdae.evaluation.finetuning.loop import Epoch, Finetuner
-from mdae.evaluation.probing.cross_validation import Scored, folds_by_subject, probability_of
-from mdae.evaluation.probing.estimators import LINEAR, RIDGE, Protocol
+from mdae.evaluation.probing.cross_validation import Scored, folds_by_subject
 from mdae.files import atomic_write
 from mdae.interop.backbone import Backbone
 from mdae.progress import Progress
@@ -29,7 +27,6 @@ from mdae.seeding import key
 VALIDATION = 5  # one part in so many of those that are not tested
 STRATA = 4  # groups of neighbouring numbers, of which each part of a regression gets its share
 FORMAT = 2  # of results on the disk; another one when the same options give other numbers
-CERTAIN = 1e-3  # a probability of a few hundred subjects is no further from 0 or 1
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,10 @@ class Study:
     Attributes:
         make_backbone: a fresh pre-trained network, on the CPU; each fit trains one.
         inputs: (N, K, D, H, W), K contrasts of N rows.
-        labels: (N,) of 0 and 1, or numbers.
+        labels: (N,) of 0 to num_classes - 1, or numbers.
         subjects: (N,); all rows of a subject are in one part.
-        kind: what the labels are.
         options: how.
+        num_classes: 0 of numbers.
         device: where.
         kept: a folder for the results of finished fits, so that the same call goes on after those; None for none.
     """
@@ -62,15 +59,15 @@ class Study:
     inputs: Inputs
     labels: np.ndarray
     subjects: np.ndarray
-    kind: Kind
     options: FinetuneOptions
+    num_classes: int = 2
     device: str = "auto"
     kept: Path | None = None
 
-    @property
-    def probe(self) -> Protocol:
-        """What the head starts as, and what the network is watched by."""
-        return LINEAR if self.kind == "classification" else RIDGE
+    def blank(self) -> np.ndarray:
+        """NaN for each score: (N,), or (N, num_classes) of more than two."""
+        columns = (self.num_classes,) if self.num_classes > 2 else ()
+        return np.full((len(self.labels), *columns), np.nan)
 
 
 def fit_and_score(
@@ -85,7 +82,8 @@ def fit_and_score(
         on_epoch: told of every epoch.
 
     Returns:
-        Scores of the test rows, NaN for all others: log-odds for equally frequent classes, or numbers like the labels.
+        Scores of the test rows, NaN for all others: log-odds for equally frequent classes (N,), of more than two each
+        against the rest (N, K), or numbers like the labels.
 
     Raises:
         DataError: no train or val row, or a class without a train row.
@@ -94,20 +92,15 @@ def fit_and_score(
     """
     train, val, test = (np.flatnonzero(parts == name) for name in ("train", "val", "test"))
     _check(study, train, val)
-    labels, options, classes = study.labels, study.options, study.kind == "classification"
-    centre, spread, offset = 0.0, 1.0, 0.0
-    if not classes:
-        centre, spread = float(labels[train].mean()), float(labels[train].std()) or 1.0
-    elif not options.balanced:
-        offset = _clueless(float(labels[train].mean()), options.label_smoothing)
+    labels, options = study.labels, study.options
+    learned = labels_of(labels[train], study.num_classes, options)
     tuner = Finetuner(
         study.make_backbone(),
         study.inputs,
-        (labels - centre) / spread,
+        labels,
         train,
         val,
-        probe=study.probe,
-        offset=offset,
+        learned=learned,
         options=options,
         device=resolve_device(study.device),
         seed=seed,
@@ -121,36 +114,21 @@ def fit_and_score(
             where=tuner.backbone.name,
             mend="use --finetune.at-once 1" if options.at_once > 1 else "use a device with more memory",
         ) from error
-    scores, probabilities = np.full(len(labels), np.nan), np.full(len(labels), np.nan)
-    scores[test] = raw = (outputs - offset) * spread + centre
-    if classes and best:  # epoch 0 is a probe, which no smoothed label was shown to
-        share = 0.5 if options.balanced else float(labels[train].mean())
-        raw = unsmoothed(outputs, options.label_smoothing) - logit(share)
-    probabilities[test] = probability_of(raw, labels[np.concatenate([train, val])], study.probe)
+    scores, probabilities = study.blank(), study.blank()
+    scores[test] = learned.scores(outputs)
+    known = labels[np.concatenate([train, val])]
+    # epoch 0 is a probe, which no smoothed label was shown to
+    probabilities[test] = learned.probabilities(outputs, known, smoothed=best > 0)
     return Finetuned(scores, probabilities, [float(best)], [history])
 
 
 def _check(study: Study, train: np.ndarray, val: np.ndarray) -> None:
     if not len(train) or not len(val):
         raise DataError("no subject to train on, or none to stop by", mend="name some train and some val")
-    if study.kind == "classification" and len(np.unique(study.labels[train])) < 2:
-        raise DataError("all train subjects are of one class", mend="train on both")
-
-
-def unsmoothed(log_odds: np.ndarray, smoothing: float) -> np.ndarray:
-    """What log-odds that were learned from smoothed labels say of the labels themselves.
-
-    A network that knows the answer says 1 - smoothing / 2; taken as a probability that would count as doubt, in the
-    Brier score and in the calibration. What lies beyond is as good as certain.
-    """
-    said = (expit(log_odds) - smoothing / 2) / (1 - smoothing)
-    return np.asarray(logit(said.clip(CERTAIN, 1 - CERTAIN)))
-
-
-def _clueless(share: float, smoothing: float) -> float:
-    """The log-odds that a network learns of scans that tell nothing, from smoothed labels with a share of positives."""
-    said = share * (1 - smoothing) + smoothing / 2
-    return math.log(said / (1 - said))
+    there = len(np.unique(study.labels[train]))
+    if there < study.num_classes:
+        what = "one class" if there == 1 else f"{there} of {study.num_classes} classes"
+        raise DataError(f"all train subjects are of {what}", mend="train on every class")
 
 
 # -- several fits -------------------------------------------------------------------------------------------------
@@ -159,7 +137,7 @@ def _clueless(share: float, smoothing: float) -> float:
 def cross_validate_finetune(study: Study, *, folds: int = 5, repeats: int = 1, seed: int = 0) -> Finetuned:
     """Each row scored by networks that never saw its subject, averaged over repeats with other folds and other seeds.
 
-    From each training part a fifth of the subjects is set apart, of both classes alike, and stops the training.
+    From each training part a fifth of the subjects is set apart, of all classes alike, and stops the training.
 
     Args:
         study: what.
@@ -168,7 +146,7 @@ def cross_validate_finetune(study: Study, *, folds: int = 5, repeats: int = 1, s
     fits = []
     for repeat in range(repeats):
         outer = key(seed, "folds", repeat) % 2**32
-        stratified = study.kind == "classification"
+        stratified = study.num_classes > 0
         split = folds_by_subject(study.labels, study.subjects, folds, outer, stratified=stratified)
         for fold, (_, test) in enumerate(split):
             parts = np.full(len(study.labels), "train", "<U5")
@@ -199,7 +177,7 @@ def cut_validation(study: Study, parts: np.ndarray, seed: int) -> np.ndarray:
     """
     train = np.flatnonzero(parts == "train")
     strata, subjects = study.labels[train], study.subjects[train]
-    if study.kind == "regression":
+    if not study.num_classes:
         ranks = strata.argsort(kind="stable").argsort(kind="stable")
         strata = ranks * STRATA // max(1, len(train))
     fewest = min((len(np.unique(subjects[strata == one])) for one in np.unique(strata)), default=0)
@@ -254,7 +232,7 @@ def _mean(results: Sequence[Finetuned]) -> Finetuned:
 
 
 def _mean_known(values: np.ndarray) -> np.ndarray:
-    """Means (N,) of the values (R, N) that are not NaN."""
+    """Means over the first axis of the values that are not NaN."""
     counts = (~np.isnan(values)).sum(axis=0)
     return np.asarray(np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan))
 
@@ -267,7 +245,8 @@ def _path(study: Study, parts: np.ndarray, seed: int) -> Path | None:
     if study.kept is None:
         return None
     fit = [study.labels.tolist(), parts.tolist(), seed]
-    about = [FORMAT, study.inputs.fingerprint, study.kind, study.options.fingerprint(), *fit]
+    kind = "classification" if study.num_classes else "regression"
+    about = [FORMAT, study.inputs.fingerprint, kind, study.options.fingerprint(), *fit]
     return study.kept / (hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32] + ".json")
 
 
@@ -277,7 +256,7 @@ def _write(study: Study, parts: np.ndarray, seed: int, result: Finetuned) -> Non
     rows = np.flatnonzero(parts == "test")
     about = {
         "scores": result.scores[rows].tolist(),
-        "probabilities": result.probabilities[rows].tolist() if study.kind == "classification" else None,
+        "probabilities": result.probabilities[rows].tolist() if study.num_classes else None,
         "chosen": result.chosen,
         "histories": [[asdict(epoch) for epoch in history] for history in result.histories],
     }
@@ -289,7 +268,7 @@ def _read(study: Study, parts: np.ndarray, seed: int) -> Finetuned | None:
     """A finished fit's result; a file that cannot be read is as good as none."""
     if (path := _path(study, parts, seed)) is None:
         return None
-    scores, probabilities = np.full(len(parts), np.nan), np.full(len(parts), np.nan)
+    scores, probabilities = study.blank(), study.blank()
     try:
         about = json.loads(path.read_text())
         scores[parts == "test"] = about["scores"]

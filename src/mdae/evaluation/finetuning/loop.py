@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mdae.data import augment
@@ -20,8 +18,9 @@ from mdae.devices import uses_bf16
 from mdae.errors import TrainingError
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.finetuning.inputs import Inputs
+from mdae.evaluation.finetuning.labels import Labels
 from mdae.evaluation.finetuning.model import FinetuneModel, layerwise, runs
-from mdae.evaluation.probing.estimators import Protocol
+from mdae.evaluation.probing.multiclass import lines_of
 from mdae.interop.backbone import Backbone
 from mdae.seeding import numpy_generator, torch_generator
 from mdae.training.optimiser import learning_rate
@@ -37,8 +36,9 @@ class Epoch:
     Attributes:
         epoch: from 1; 0 is the probe that fine-tuning starts from.
         train_loss: mean over the scans as they were drawn and augmented; of epoch 0, over the training part.
-        val_loss: mean over the validation part, both classes weighing the same if they are drawn so.
-        val_quality: AUROC, or minus the mean absolute error of the standardised label.
+        val_loss: mean over the validation part, classes weighing the same if they are drawn so.
+        val_quality: AUROC (of several classes, the mean of each against the rest), or minus the mean absolute error of
+            the standardised label.
     """
 
     epoch: int
@@ -58,10 +58,9 @@ class Finetuner:
     Args:
         backbone: becomes part of the model, on `device`.
         inputs: of N rows.
-        targets: (N,) of 0 and 1, or standardised labels.
-        train, val: numbers of rows; no other row's input or target is looked at.
-        probe: the protocol whose model the head starts as, and whose quality is watched.
-        offset: log-odds of what a network without a clue says; 0 where classes are drawn equally often.
+        labels: (N,).
+        train, val: numbers of rows; no other row's input or label is looked at.
+        learned: what the labels are to a network, of the train rows.
         options: how.
         device: where.
         seed: of order, augmentation and dropout.
@@ -71,32 +70,28 @@ class Finetuner:
         self,
         backbone: Backbone,
         inputs: Inputs,
-        targets: np.ndarray,
+        labels: np.ndarray,
         train: np.ndarray,
         val: np.ndarray,
         *,
-        probe: Protocol,
-        offset: float,
+        learned: Labels,
         options: FinetuneOptions,
         device: torch.device,
         seed: int,
     ) -> None:
         self.backbone, self.inputs, self.options, self.seed = backbone, inputs, options, seed
-        self.train, self.val, self.probe, self.offset = train, val, probe, offset
-        self.targets, self.device = targets, device
-        self.model = FinetuneModel(backbone, inputs.shape[1], options.fusion, options.at_once).to(device)
+        self.train, self.val, self.learned, self.device = train, val, learned, device
+        self.targets = learned.targets(labels)
+        outputs = len(learned.offset)
+        self.model = FinetuneModel(backbone, inputs.shape[1], outputs, options.fusion, options.at_once).to(
+            device
+        )
         self.optimiser = torch.optim.AdamW(
             layerwise(self.model.network, self.model.head, options), lr=options.lr, fused=True
         )
         self.micro_batch = max(1, options.at_once // self.model.volumes_each)
-        draws = 2 * math.ceil(len(train) / 2) if self.balanced else len(train)
-        self.steps_each = math.ceil(draws / options.batch)
+        self.steps_each = len(self._batches(1))  # as many as of any epoch
         self.bf16 = uses_bf16(device, options.precision)
-
-    @property
-    def balanced(self) -> bool:
-        """Whether there are classes, and they are drawn equally often."""
-        return self.probe.stratified and self.options.balanced
 
     def fit(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[list[Epoch], int]:
         """Train, and leave the weights of the best epoch in the model.
@@ -128,9 +123,10 @@ class Finetuner:
         """Fit the probe that does best on the validation part, and let the head be it."""
         train, val = (self._features(rows) for rows in (self.train, self.val))
         y, watched = self.targets[self.train], self.targets[self.val]
-        probes = [self.probe.fit(train, y, candidate) for candidate in self.probe.candidates]
-        best = max(probes, key=lambda probe: self.probe.quality(watched, probe(val)))
-        self.model.start_from(best, train, self.offset)
+        protocol = self.learned.probe
+        probes = [protocol.fit(train, y, candidate) for candidate in protocol.candidates]
+        best = max(probes, key=lambda probe: protocol.quality(watched, probe(val)))
+        self.model.start_from(lines_of(best), train, self.learned.offset)
         with torch.no_grad():
             outputs = self.model.outputs(torch.from_numpy(train).to(self.device, torch.float32))
         return self._watched(0, float(self._losses(outputs, self.train).mean()))
@@ -139,9 +135,7 @@ class Finetuner:
 
     def _epoch(self, epoch: int) -> Epoch:
         """Train on as many rows as the training part has."""
-        rows = draw_rows(self.targets, self.train, self.balanced, self._order(epoch))
-        batches = [rows[some] for some in runs(len(rows), self.options.batch)]
-        losses = []
+        batches, losses = self._batches(epoch), []
         for number, (batch, x) in enumerate(self._read(batches)):
             self._set_rates((epoch - 1) * self.steps_each + number)
             losses.append(self._step(epoch, number * self.options.batch, batch, x))
@@ -151,6 +145,11 @@ class Finetuner:
             raise self._diverged(f"the loss of step {first + 1} of epoch {epoch} is not finite")
         sizes = [len(batch) for batch in batches]
         return self._watched(epoch, float(np.average(means, weights=sizes)))
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """The rows of an epoch, a batch a step."""
+        rows = self.learned.draw(self.targets, self.train, numpy_generator(self.seed, "order", epoch))
+        return [rows[some] for some in runs(len(rows), self.options.batch)]
 
     def _set_rates(self, step: int) -> None:
         total = self.options.epochs * self.steps_each
@@ -204,24 +203,18 @@ class Finetuner:
         """One for each draw of an epoch, so that micro-batches change nothing."""
         return [torch_generator(self.seed, purpose, epoch, draw, device=self.device) for draw in draws]
 
-    def _order(self, epoch: int) -> np.random.Generator:
-        return numpy_generator(self.seed, "order", epoch)
-
     # -- looking --------------------------------------------------------------------------------------------------
 
     def _watched(self, epoch: int, train_loss: float) -> Epoch:
         """The epoch with its validation figures."""
         y, outputs = self.targets[self.val], self.outputs(self.val)
         losses = self._losses(torch.from_numpy(outputs).to(self.device), self.val).cpu().numpy()
-        weights = np.ones(len(y))
-        if self.balanced:
-            weights = np.where(y == 1, 1 / max(1, int((y == 1).sum())), 1 / max(1, int((y == 0).sum())))
-        val_loss = float(np.average(losses, weights=weights))
-        return Epoch(epoch, train_loss, val_loss, float(self.probe.quality(y, outputs)))
+        val_loss = float(np.average(losses, weights=self.learned.weights(y)))
+        return Epoch(epoch, train_loss, val_loss, self.learned.quality(y, outputs))
 
     @torch.no_grad()
     def outputs(self, rows: np.ndarray) -> np.ndarray:
-        """The model's numbers (len(rows),) of unaugmented rows, float64; raises `TrainingError` if not finite."""
+        """The model's numbers, (R,) or (R, O), of unaugmented rows, float64; raises `TrainingError` if not finite."""
         batches = [rows[some] for some in runs(len(rows), self.micro_batch)]
         found = [self.model.outputs(self._encode(x)) for _, x in self._read(batches)]
         return self._finite(torch.cat(found), rows, "output")
@@ -236,13 +229,7 @@ class Finetuner:
             return self.model.features(x)
 
     def _losses(self, outputs: Tensor, rows: np.ndarray) -> Tensor:
-        """Cross-entropy with smoothed labels, or Huber's loss, which a wrong age sways less than its square would."""
-        targets = torch.from_numpy(self.targets[rows]).to(outputs)
-        if not self.probe.stratified:
-            return F.smooth_l1_loss(outputs, targets, reduction="none")
-        smoothing = self.options.label_smoothing
-        targets = targets * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return self.learned.losses(outputs, self.targets[rows])
 
     def _finite(self, values: Tensor, rows: np.ndarray, what: str) -> np.ndarray:
         found = values.cpu().double().numpy()
@@ -272,28 +259,3 @@ class Finetuner:
                     return
                 rows, volumes = waiting.popleft()
                 yield rows, volumes.result().to(self.device, torch.float32)
-
-
-def draw_rows(
-    targets: np.ndarray, rows: np.ndarray, balanced: bool, generator: np.random.Generator
-) -> np.ndarray:
-    """The rows of one epoch in order.
-
-    Balanced, both classes take turns, so that every batch of even size holds as many of one as of the other: half as
-    many draws of each as there are rows, every row of the rarer class equally often but for one.
-
-    Args:
-        targets: (N,) of 0 and 1; of numbers, if not balanced.
-        rows: to draw from; balanced, they hold both classes.
-        balanced: whether classes are drawn equally often.
-        generator: of the order.
-    """
-    if not balanced:
-        return generator.permutation(rows)
-    half = math.ceil(len(rows) / 2)
-    turns = []
-    for value in (0, 1):
-        members = rows[targets[rows] == value]
-        rounds = math.ceil(half / len(members))
-        turns.append(np.concatenate([generator.permutation(members) for _ in range(rounds)])[:half])
-    return np.stack(turns, axis=1).ravel()

@@ -21,7 +21,7 @@ ROWS = 512  # of the matrix that reads a linear function off
 
 
 class FinetuneModel(nn.Module):
-    """Volumes of one or several contrasts to one number a subject.
+    """Volumes of one or several contrasts to one number a subject, or one a class.
 
     The features of several contrasts are joined side by side, not averaged: what is bright in one contrast and dark in
     another has to stay apart, the head grows by no more than K F weights, and a linear probe sees the same.
@@ -32,6 +32,7 @@ class FinetuneModel(nn.Module):
     Args:
         backbone: its network becomes part of this model, and is widened for early fusion.
         num_contrasts: K of the inputs.
+        num_outputs: of the head.
         fusion: "late", one pass a contrast, or "early", all contrasts into the first convolution; an encoder that was
             pre-trained on all of them at once takes them so either way.
         at_once: volumes that go through the network together. Where a subject has more, activations are computed again
@@ -41,7 +42,9 @@ class FinetuneModel(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: Backbone, num_contrasts: int, fusion: Fusion, at_once: int) -> None:
+    def __init__(
+        self, backbone: Backbone, num_contrasts: int, num_outputs: int, fusion: Fusion, at_once: int
+    ) -> None:
         super().__init__()
         self.network = backbone.network.eval().requires_grad_(True)
         if fusion == "early" and num_contrasts > self.network.in_channels:
@@ -52,7 +55,7 @@ class FinetuneModel(nn.Module):
         self.register_buffer("mean", torch.zeros(self.num_features))
         self.register_buffer("scale", torch.ones(self.num_features))
         # The probe fills it; from "meta", no weights are drawn of a global seed.
-        self.head = nn.Linear(self.num_features, 1, device="meta").to_empty(device="cpu")
+        self.head = nn.Linear(self.num_features, num_outputs, device="meta").to_empty(device="cpu")
 
     def features(self, x: Batch) -> Tensor:
         """The features, float32, of the contrasts (B, K, D, H, W): (B, F) of all at once, (B, K F) one by one."""
@@ -65,23 +68,24 @@ class FinetuneModel(nn.Module):
         return torch.cat(rows).reshape(len(x), self.num_features)
 
     def outputs(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The head's numbers (B,): log-odds of the positive class, or the standardised label.
+        """The head's numbers, (B,) of one output and (B, O) of several (`finetuning.labels`).
 
         Args:
             features: of the batch.
             kept: like `features`, what dropout leaves of each: 0, or 1 / (1 - p); None for all.
         """
         standard = (features - self.mean) / self.scale
-        return torch.as_tensor(self.head(standard if kept is None else standard * kept)[:, 0])
+        numbers = torch.as_tensor(self.head(standard if kept is None else standard * kept))
+        return numbers[:, 0] if numbers.shape[1] == 1 else numbers
 
     @torch.no_grad()
-    def start_from(self, probe: Predictor, features: np.ndarray, offset: float) -> None:
+    def start_from(self, probe: Predictor, features: np.ndarray, offset: np.ndarray) -> None:
         """Let the head be a linear probe, on features that are standardised as those of the training part are now.
 
         Args:
-            probe: a linear function of features (N, F).
+            probe: a linear function of features (N, F), to (N,) or (N, O).
             features: (N, F) of the training part.
-            offset: added to the probe's numbers.
+            offset: (O,), added to the probe's numbers.
         """
         mean = features.mean(axis=0)
         spread = features.std(axis=0)
@@ -96,8 +100,8 @@ class FinetuneModel(nn.Module):
         )
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(scale))
-        self.head.weight[0].copy_(torch.from_numpy(weight))
-        self.head.bias.fill_(float(bias + offset))
+        self.head.weight.copy_(torch.from_numpy(weight.reshape(len(mean), -1).T))
+        self.head.bias.copy_(torch.from_numpy(bias + offset))
 
 
 def runs(length: int, size: int) -> list[slice]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -95,27 +94,12 @@ def _logistic(features: np.ndarray, labels: np.ndarray, strength: float) -> Line
         return Linear.of(logistic_model(strength).fit(features, labels))
 
 
-def _neighbours(features: np.ndarray, labels: np.ndarray, number: float) -> Predictor:
-    """Log-odds of the nearest subjects by cosine, each class as frequent as the other."""
-    scaler = StandardScaler().fit(features)
-    search = NearestNeighbors(n_neighbors=min(int(number), len(labels)), metric="cosine")
-    search.fit(scaler.transform(features))
-    share = float(labels.mean())
-
-    def score(x: np.ndarray) -> np.ndarray:
-        _, nearest = search.kneighbors(scaler.transform(x))
-        positive = labels[nearest].sum(axis=1) / share
-        negative = (1 - labels[nearest]).sum(axis=1) / (1 - share)
-        return np.asarray(np.log(positive + 1) - np.log(negative + 1))
-
-    return score
-
-
 def _ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> Linear:
     return Linear.of(ridge_model(strength).fit(features, labels))
 
 
-def _area(labels: np.ndarray, scores: np.ndarray) -> float:
+def area(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The AUROC of scores (N,) of labels (N,) of 0 and 1; a half where they hold one class alone."""
     if len(np.unique(labels)) < 2:
         return 0.5
     return float(weighted_auroc(labels, scores, np.ones((1, len(labels))))[0])
@@ -125,6 +109,5 @@ def _less_error(labels: np.ndarray, scores: np.ndarray) -> float:
     return -float(np.abs(labels - scores).mean())
 
 
-LINEAR = Protocol("linear", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), _logistic, _area)
-KNN = Protocol("knn", (25, 15, 9, 5, 3, 1), _neighbours, _area)
+LINEAR = Protocol("linear", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), _logistic, area)
 RIDGE = Protocol("linear", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), _ridge, _less_error, stratified=False)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from mdae.evaluation.probing.estimators import LINEAR, Predictor, Protocol
+from mdae.evaluation.probing.estimators import LINEAR, Linear, Predictor, Protocol, logistic_model
 from mdae.evaluation.statistics.intervals import weighted_auroc
 
 NEVER = -30.0  # log-odds of a class that a training part has nobody of
@@ -34,24 +32,42 @@ def against_rest(logits: np.ndarray) -> np.ndarray:
     return np.asarray(logits - others.T)
 
 
-def _multinomial(number: int, features: np.ndarray, labels: np.ndarray, strength: float) -> Predictor:
-    """Standardisation and L2 multinomial regression; classes weigh the same, as in the protocol of two."""
-    logistic = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
-    model = make_pipeline(StandardScaler(), logistic)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
-        model.fit(features, labels)
-    present = model.classes_.astype(int)
+@dataclass(frozen=True)
+class Multinomial:
+    """Lines whose softmax tells classes apart.
 
-    def score(x: np.ndarray) -> np.ndarray:
-        logits = np.asarray(model.decision_function(x))
-        if logits.ndim == 1:  # two classes alone are there: scikit-learn gives the later one's log-odds
-            logits = np.stack([np.zeros_like(logits), logits], axis=1)
-        scores = np.full((len(x), number), NEVER)
-        scores[:, present] = against_rest(logits)
+    Attributes:
+        lines: the logit of each class that there was somebody of.
+        classes: (P,) which these are.
+        number: K, of all classes.
+    """
+
+    lines: Linear
+    classes: np.ndarray
+    number: int
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Features (N, F) to each class's log-odds against the rest, (N, K)."""
+        scores = np.full((len(x), self.number), NEVER)
+        scores[:, self.classes] = against_rest(self.lines(x))
         return scores
 
-    return score
+
+def _multinomial(number: int, features: np.ndarray, labels: np.ndarray, strength: float) -> Multinomial:
+    """Standardisation and L2 multinomial regression; classes weigh the same, as in the protocol of two."""
+    model = logistic_model(strength)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # ranks have long settled by then
+        lines = Linear.of(model.fit(features, labels))
+    if len(lines.weights) == 1:  # two classes alone are there: scikit-learn gives the later one's log-odds
+        weights, biases = (np.concatenate([np.zeros_like(own), own]) for own in (lines.weights, lines.biases))
+        lines = replace(lines, weights=weights, biases=biases)
+    return Multinomial(lines, model.classes_.astype(int), number)
+
+
+def lines_of(predictor: Predictor) -> Predictor:
+    """What is linear of a linear model: of several classes, their logits."""
+    return predictor.lines if isinstance(predictor, Multinomial) else predictor
 
 
 def macro_area(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+from mdae.evaluation.statistics.multiclass import confusion
 from mdae.report.leaderboard.comparison import Entry, Leaderboard, Mean, headline_metric, remarks, warnings
 from mdae.report.leaderboard.curves import curve_table
 from mdae.report.leaderboard.figures import metric_label, shown_name
@@ -103,6 +104,27 @@ def task_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[list
             figures = [metric_label(entry.metric), str(entry.estimate), str(len(cell.subjects))]
             lines.append([modality, name, *figures, *_difference(entry), cell.pretrained_on_it])
     return header, lines
+
+
+def confusion_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[list[str], Lines]:
+    """One task of several classes, its contrasts together if there are several: who is taken for whom, by encoder."""
+    cells = [
+        cell
+        for cell in leaderboard.cells
+        if (cell.protocol, cell.task.name) == (protocol, task) and not cell.refused
+    ]
+    label = cells[0].task.label if cells and cells[0].task.num_classes > 2 else None
+    if label is None:
+        return [], []
+    own = {cell.encoder: cell for cell in cells if cell.modality == cells[-1].modality}
+    return ["encoder", "are", *(f"taken for {name}" for name in label.classes)], [
+        [shown_name(leaderboard, encoder), name, *map(str, counts)]
+        for encoder in leaderboard.encoders(protocol)
+        if encoder in own
+        for name, counts in zip(
+            label.classes, confusion(own[encoder].labels, own[encoder].predictions), strict=True
+        )
+    ]
 
 
 def references_table(leaderboard: Leaderboard) -> tuple[list[str], Lines]:
@@ -208,6 +230,9 @@ def to_markdown(leaderboard: Leaderboard) -> str:
                 "",
                 *_markdown(*task_table(leaderboard, protocol, task)),
             ]
+            taken = confusion_table(leaderboard, protocol, task)
+            if taken[1]:
+                parts += ["", "Subjects of each class, and what they are taken for:", "", *_markdown(*taken)]
             curve = curve_table(leaderboard, protocol, task)
             if curve[1]:
                 parts += ["", "By the number of labelled subjects:", "", *_markdown(*curve)]

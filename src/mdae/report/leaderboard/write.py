@@ -17,6 +17,7 @@ from mdae.report.leaderboard.fairness import GroupScore, fairness_csv, fairness_
 from mdae.report.leaderboard.figures import bars_figure, cells_figure, means_figure, metric_label, roc_figure
 from mdae.report.leaderboard.text import (
     PUBLISHED,
+    confusion_table,
     differences_table,
     how_to_read,
     means_table,
@@ -131,6 +132,10 @@ def _show_task(page: Page, leaderboard: Leaderboard, protocol: str, task: str) -
             )
     header, lines = task_table(leaderboard, protocol, task)
     page.table(header, _firm(lines))
+    header, lines = confusion_table(leaderboard, protocol, task)
+    if lines:
+        page.note("Subjects of each class, and what they are taken for.")
+        page.table(header, lines)
     if curved(leaderboard, protocol, task):
         page.figure(
             curve_figure(leaderboard, protocol, task),
