@@ -16,6 +16,7 @@ EXTRAS = {
     "batchgenerators": "nnunet",
     "blosc2": "train",
     "dcm2niix": "dicom",
+    "jinja2": "report",
     "matplotlib": "report",
     "nilearn": "synth",
     "nnunetv2": "nnunet",

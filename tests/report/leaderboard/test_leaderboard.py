@@ -17,7 +17,7 @@ from mdae.evaluation.statistics.tests import delong, holm
 from mdae.interop.exposure import known_exposure
 from mdae.report.leaderboard.comparison import make_leaderboard, remarks, warnings
 from mdae.report.leaderboard.figures import bars_figure, cells_figure, means_figure, roc_figure, shown_name
-from mdae.report.leaderboard.text import CSV_COLUMNS, escape, means_table, task_table, to_csv
+from mdae.report.leaderboard.text import CSV_COLUMNS, entries_frame, means_table, task_table
 from mdae.seeding import numpy_generator
 from mdae.tasks.catalogue import find_task
 from tests.evaluation.cells import evaluation, made_up_result, made_up_task, write
@@ -26,6 +26,7 @@ from tests.report.test_demo import assert_self_contained
 GRADE = find_task("brats18-grade")
 QUALITY = {"ours": 2.0, "theirs": 1.0, "untrained-tiny": 0.3, "histogram": 0.2}
 NUMBER = 60
+NAMED = ("index.html", "leaderboard.md", "leaderboard.tex")
 
 
 def predictions(encoder: str, modality: str) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +110,26 @@ def test_markdown_and_latex_hold_the_same_table(out):
     assert rows[:5] == ["encoder", *names]
     assert latex.count(r"\toprule") == latex.count(r"\end{tabular}") == 4
     assert "cross-modality, AUROC of 1 cell" in latex and r"\begin{tabular}{llll" in latex
-    assert escape("a_b 5 % & {x} \\ – R² < 1") == r"a\_b 5 \% \& \{x\} \textbackslash{} -- R$^2$ $<$ 1"
+
+
+def test_names_are_escaped_in_every_format(tmp_path):
+    """What is somebody's name is no markup of ours."""
+    labels, odd = np.arange(40) % 2.0, r"a_b|5 % & {x} \ <b>*R²*</b>"
+    scores = numpy_generator(0, "odd").standard_normal(40) + labels
+    for place, encoder in enumerate((odd, "ours")):
+        found = evaluation(GRADE, encoder, [made_up_result(GRADE, "t1", labels, scores * (place - 0.5))])
+        (tmp_path / "r").mkdir(exist_ok=True)
+        (tmp_path / "r" / f"{place}.json").write_text(json.dumps(found.to_dict()))
+    main(["leaderboard", str(tmp_path / "r"), "--baseline", odd, "--out", str(tmp_path)])
+    page, markdown, latex = ((tmp_path / name).read_text() for name in NAMED)
+    assert "a_b|5 % &amp; {x} \\ &lt;b&gt;*R²*&lt;/b&gt;" in page and "<b>" not in page
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert any(r"| a_b\|5 % & {x} \\ \<b>\*R²\*\</b> (baseline) |" in row for row in rows)
+    table = latex.split(r"\midrule")[1].split(r"\bottomrule")[0]
+    assert r"a\_b|5 \% \& \{x\} \textbackslash \space $<$b$>$*R$^2$*$<$/b$>$ (baseline)" in table
+    assert "R²" not in latex
+    (row, _) = csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines()[:3])
+    assert row["encoder"] == odd
 
 
 def test_whoever_lacks_a_cell_is_not_ranked(results):
@@ -250,8 +270,7 @@ def test_what_an_encoder_was_pretrained_on_is_marked_in_every_format(tmp_path):
     marks = {"theirs": "yes", "openmind": "no", "other": "unknown", "ours": "no"}
     _, lines = task_table(board, "linear", "brats18-grade")
     assert {line[1].split()[0]: line[-1] for line in lines} == marks
-    rows = list(csv.DictReader(to_csv(board).splitlines()))
-    assert {row["encoder"]: row["pretrained_on_it"] for row in rows} == marks
+    assert dict(entries_frame(board)[["encoder", "pretrained_on_it"]].to_numpy()) == marks
 
 
 def test_files_of_before_that_hold_words_alone_are_marked_as_seen(tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import astuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from mdae.evaluation.results.reader import Cell
@@ -16,21 +18,6 @@ from mdae.report.leaderboard.comparison import Leaderboard, headline_metric, mar
 from mdae.report.leaderboard.figures import COLUMNS, colours, metric_label, shown_name
 
 Lines = list[list[str]]
-CSV_COLUMNS = (
-    *(
-        "task",
-        "protocol",
-        "modality",
-        "encoder",
-        "labelled_subjects",
-        "draws",
-        "metric",
-        "value",
-        "low",
-        "high",
-    ),
-    *("difference", "difference_low", "difference_high"),
-)
 
 
 def curved(leaderboard: Leaderboard, protocol: str, task: str) -> list[Cell]:
@@ -93,20 +80,26 @@ def curve_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[lis
     ]
 
 
-def curves_csv(leaderboard: Leaderboard) -> list[list[object]]:
-    """Every point of every curve as rows of numbers, a header first; the header alone without any curve."""
-    rows: list[list[object]] = [list(CSV_COLUMNS)]
+def curves_frame(leaderboard: Leaderboard) -> pd.DataFrame:
+    """Every point of every curve as a row; none without any curve."""
+    rows = []
     for protocol in leaderboard.protocols:
         for task in dict.fromkeys(cell.task.name for cell in leaderboard.cells):
             for cell, point, metric, apart in _rows(leaderboard, protocol, task):
-                own = point.scores[metric]
+                about: dict[str, object] = {"task": task, "protocol": protocol, "modality": cell.modality}
                 draws = len(next(iter(point.values.values())))
-                rows.append(
-                    [task, protocol, cell.modality, cell.encoder, point.size, draws, metric]
-                    + [own.value, own.low, own.high]
-                    + (["", "", ""] if apart is None else [apart.value, apart.low, apart.high])
-                )
-    return rows
+                about |= {"encoder": cell.encoder, "labelled_subjects": point.size, "draws": draws}
+                about |= {"metric": metric}
+                about |= with_interval("value", point.scores[metric])
+                rows.append(about | with_interval("difference", apart))
+    return pd.DataFrame(rows)
+
+
+def with_interval(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """A figure and its interval as columns of a table: value, low and high, or NAME, NAME_low and NAME_high."""
+    before = "" if name == "value" else f"{name}_"
+    found = (None, None, None) if estimate is None else astuple(estimate)
+    return dict(zip((name, f"{before}low", f"{before}high"), found, strict=True))
 
 
 def _rows(

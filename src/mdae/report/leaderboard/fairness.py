@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from mdae.evaluation.results.paired import (
     NOT_COMPARED,
@@ -22,13 +23,10 @@ from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, SHARE, Estimate
 from mdae.evaluation.statistics.scores import SCALES
 from mdae.evaluation.statistics.tests import difference_test
 from mdae.report.leaderboard.comparison import Leaderboard
+from mdae.report.leaderboard.curves import with_interval
 from mdae.report.leaderboard.figures import metric_label, shown_name
 
 UNKNOWN = "not known"
-CSV_COLUMNS = (
-    *("task", "protocol", "modality", "encoder", "attribute", "group", "num_subjects", "metric"),
-    *("value", "low", "high", "gap", "gap_low", "gap_high", "refused"),
-)
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,19 @@ def _shown(score: GroupScore) -> str:
     return f"{score.estimate}" + (f" of {score.num_subjects}" if score.group else "")
 
 
-def fairness_csv(scores: Sequence[GroupScore]) -> Iterator[list[object]]:
+def fairness_frame(scores: Sequence[GroupScore]) -> pd.DataFrame:
     """A row a cell, attribute and group; the gap stands beside the group that is none."""
-    yield list(CSV_COLUMNS)
+    rows = []
     for one in scores:
-        cell, e = one.cell, one.estimate
-        figures = ["", "", ""] if e is None else [e.value, e.low, e.high]
-        blank: list[object] = ["", "", ""]
-        about: list[object] = [cell.task.name, cell.protocol, cell.modality, cell.encoder, one.attribute]
-        values = [*figures, *blank] if one.group else [*blank, *figures]
-        yield [*about, one.group, one.num_subjects, one.metric, *values, one.refused]
+        cell, gap = one.cell, not one.group
+        about: dict[str, object] = {
+            "task": cell.task.name,
+            "protocol": cell.protocol,
+            "modality": cell.modality,
+        }
+        about |= {"encoder": cell.encoder, "attribute": one.attribute, "group": one.group}
+        about |= {"num_subjects": one.num_subjects, "metric": one.metric}
+        own, apart = (None, one.estimate) if gap else (one.estimate, None)
+        figures = with_interval("value", own) | with_interval("gap", apart)
+        rows.append({**about, **figures, "refused": one.refused})
+    return pd.DataFrame(rows)

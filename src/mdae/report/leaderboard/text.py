@@ -1,14 +1,15 @@
-"""A leaderboard as text: Markdown, CSV and LaTeX."""
+"""A leaderboard as text: Markdown, LaTeX, and a frame for CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator, Sequence
+
+import pandas as pd
 
 from mdae.evaluation.statistics.multiclass import confusion
 from mdae.report.leaderboard.comparison import Entry, Leaderboard, Mean, headline_metric, remarks, warnings
-from mdae.report.leaderboard.curves import curve_table
+from mdae.report.leaderboard.curves import curve_table, with_interval
 from mdae.report.leaderboard.figures import metric_label, shown_name
 from mdae.tasks.catalogue import CATALOGUE, SCENARIO_REFERENCES
 
@@ -19,16 +20,8 @@ CSV_COLUMNS = (
     "encoder", "task", "modality", "metric", "value", "low", "high", "num_subjects", "difference", "difference_low",
     "difference_high", "p", "p_holm", "num_compared", "protocol", "scenario", "trials", "pretrained_on_it", "refused",
 )  # fmt: skip
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "²": "$^2$",
-    "<": "$<$",
-    ">": "$>$",
-}
-SPECIAL |= {character: "\\" + character for character in "&%$#_{}"}
+MARKED = re.compile(r"[\\`*|]|<(?=[A-Za-z/!])")  # what Markdown would take for its own
+TYPESET = {"<": "$<$", ">": "$>$", "–": "--", "²": "$^2$"}  # what LaTeX's older fonts have elsewhere
 
 
 def how_to_read(leaderboard: Leaderboard) -> Iterator[str]:
@@ -189,27 +182,29 @@ def shown_p(p: float | None) -> str:
 # -- formats -------------------------------------------------------------------------------------------------------
 
 
-def to_csv(leaderboard: Leaderboard) -> str:
+def entries_frame(leaderboard: Leaderboard) -> pd.DataFrame:
     """One row an encoder, task, modality and figure; a refused cell has one row with the reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    return pd.DataFrame(_rows(leaderboard), columns=CSV_COLUMNS, dtype=object)
+
+
+def _rows(leaderboard: Leaderboard) -> Iterator[dict[str, object]]:
     for cell in leaderboard.cells:
-        trials = "" if cell.trials is None else cell.trials
-        about = [cell.protocol, cell.scenario, trials, cell.pretrained_on_it, cell.refused]
-        where = [cell.encoder, cell.task.name, cell.modality]
+        where = {"encoder": cell.encoder, "task": cell.task.name, "modality": cell.modality}
+        about: dict[str, object] = {
+            "protocol": cell.protocol,
+            "scenario": cell.scenario,
+            "trials": cell.trials,
+        }
+        about |= {**where, "pretrained_on_it": cell.pretrained_on_it, "refused": cell.refused}
         if cell.refused:
-            writer.writerow([*where, headline_metric(cell, leaderboard.metric), *[""] * 10, *about])
+            yield about | {"metric": headline_metric(cell, leaderboard.metric)}
         for entry in (entry for entry in leaderboard.entries if entry.cell is cell):
-            e, d = entry.estimate, entry.difference
-            compared = (
-                [""] * 6
-                if d is None
-                else [d.estimate.value, d.estimate.low, d.estimate.high, d.p, entry.p_holm, d.num_subjects]
-            )
-            figures = [entry.metric, e.value, e.low, e.high, len(cell.subjects)]
-            writer.writerow([*where, *figures, *compared, *about])
-    return text.getvalue()
+            row = about | {"metric": entry.metric, "num_subjects": len(cell.subjects)}
+            row |= with_interval("value", entry.estimate)
+            if (apart := entry.difference) is not None:
+                row |= with_interval("difference", apart.estimate)
+                row |= {"p": apart.p, "p_holm": entry.p_holm, "num_compared": apart.num_subjects}
+            yield row
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
@@ -243,7 +238,7 @@ def to_markdown(leaderboard: Leaderboard) -> str:
 
 
 def _markdown(header: Sequence[str], lines: Lines) -> list[str]:
-    rows = [[cell.replace("|", r"\|") for cell in row] for row in (header, *lines)]
+    rows = [[MARKED.sub(r"\\\g<0>", cell) for cell in row] for row in (header, *lines)]
     return [
         f"| {' | '.join(rows[0])} |",
         f"|{'---|' * len(header)}",
@@ -255,30 +250,16 @@ def to_latex(leaderboard: Leaderboard) -> str:
     """Averages and their differences by protocol, as booktabs tables; published scores are left to the writer."""
     parts = ["% needs \\usepackage{booktabs}"]
     for protocol in leaderboard.protocols:
-        caption = f"{protocol}: averages with 95 % intervals over subjects"
-        parts += _latex(*means_table(leaderboard, protocol), caption)
+        caption = f"{protocol}: averages with 95 \\% intervals over subjects"
+        parts.append(_latex(*means_table(leaderboard, protocol), caption))
         differences = differences_table(leaderboard, protocol)
         if differences[1]:
-            parts += _latex(*differences, f"{protocol}: differences from {leaderboard.baseline}, p by Holm")
-    return "\n".join(parts) + "\n"
+            parts.append(_latex(*differences, f"{protocol}: differences from the baseline, p by Holm"))
+    return "\n".join(parts)
 
 
-def _latex(header: Sequence[str], lines: Lines, caption: str) -> list[str]:
-    rows = [" & ".join(map(escape, row)) + r" \\" for row in (header, *lines)]
-    return [
-        r"\begin{table}",
-        rf"  \caption{{{escape(caption)}}}",
-        rf"  \begin{{tabular}}{{{'l' * len(header)}}}",
-        r"    \toprule",
-        f"    {rows[0]}",
-        r"    \midrule",
-        *(f"    {row}" for row in rows[1:]),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ]
-
-
-def escape(text: str) -> str:
-    """Text for LaTeX."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+def _latex(header: Sequence[str], lines: Lines, caption: str) -> str:
+    """A booktabs table, escaped by pandas; `caption` is not."""
+    frame = pd.DataFrame(lines, columns=list(header))
+    text = frame.to_latex(index=False, escape=True, caption=caption, column_format="l" * len(header))
+    return "".join(TYPESET.get(character, character) for character in text)

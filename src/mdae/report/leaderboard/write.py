@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdae.data.tables import write_table
 from mdae.evaluation.results.reader import read_results
 from mdae.files import atomic_write
 from mdae.report.leaderboard.calibration import calibrated, calibration_figure
 from mdae.report.leaderboard.comparison import Leaderboard, make_leaderboard, remarks, warnings
 from mdae.report.leaderboard.config import LeaderboardConfig
-from mdae.report.leaderboard.curves import curve_figure, curve_table, curved, curves_csv
-from mdae.report.leaderboard.fairness import GroupScore, fairness_csv, fairness_table, group_scores
+from mdae.report.leaderboard.curves import curve_figure, curve_table, curved, curves_frame
+from mdae.report.leaderboard.fairness import GroupScore, fairness_frame, fairness_table, group_scores
 from mdae.report.leaderboard.figures import bars_figure, cells_figure, means_figure, metric_label, roc_figure
 from mdae.report.leaderboard.text import (
     PUBLISHED,
     confusion_table,
     differences_table,
+    entries_frame,
     how_to_read,
     means_table,
     references_table,
     task_table,
     tasks_of,
     title_of,
-    to_csv,
     to_latex,
     to_markdown,
 )
@@ -41,17 +41,14 @@ def write_leaderboard(config: LeaderboardConfig) -> Path:
         ConfigError: no such baseline or figure.
     """
     leaderboard = make_leaderboard(read_results(config.results), config.baseline, config.metric, config.seed)
-    texts = {"csv": to_csv(leaderboard), "md": to_markdown(leaderboard), "tex": to_latex(leaderboard)}
-    for suffix, text in texts.items():
+    for suffix, text in {"md": to_markdown(leaderboard), "tex": to_latex(leaderboard)}.items():
         with atomic_write(config.out / f"leaderboard.{suffix}") as temporary:
             temporary.write_text(text)
-    if len(rows := curves_csv(leaderboard)) > 1:
-        with atomic_write(config.out / "curves.csv") as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
     groups = group_scores(leaderboard, config.seed)
-    if groups:
-        with atomic_write(config.out / "fairness.csv") as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(fairness_csv(groups))
+    frames = {"leaderboard": entries_frame(leaderboard), "curves": curves_frame(leaderboard)}
+    for name, frame in {**frames, "fairness": fairness_frame(groups)}.items():
+        if len(frame):
+            write_table(config.out / f"{name}.csv", frame)
     path = config.out / "index.html"
     _page(leaderboard, groups).save(path)
     return path
