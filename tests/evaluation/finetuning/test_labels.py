@@ -69,6 +69,15 @@ def test_a_network_without_a_clue_says_each_classs_share(num_classes, balanced, 
     assert (learned.offset == 0).all() or not balanced
 
 
+def test_only_what_was_learned_smoothed_is_unsmoothed():
+    """Epoch 0 is a probe, which no smoothed label was shown to."""
+    labels, two = made(2, True)
+    outputs = np.array([logit(0.5), logit(0.74)])
+    for smoothed, said in ((False, 0.74), (True, 0.8)):
+        found = two.probabilities(outputs, labels, smoothed=smoothed)
+        assert found == pytest.approx([0.3, 0.3 * said / (0.3 * said + 0.7 * (1 - said))])
+
+
 def test_quality_is_scikit_learns_area_and_classes_weigh_the_same():
     labels, three = made(3, True)
     outputs = numpy_generator(0, "outputs").standard_normal((100, 3)) + 2 * np.eye(3)[labels.astype(int)]
