@@ -39,6 +39,12 @@ def numpy_generator(seed: int, purpose: str, *counters: int) -> np.random.Genera
     return np.random.default_rng(key(seed, purpose, *counters))
 
 
+def name_and_seed(words: str) -> tuple[str, int]:
+    """NAME and 1 of NAME:1; NAME and 0 of NAME alone."""
+    name, colon, last = words.rpartition(":")
+    return (name, int(last)) if colon and last.isdecimal() else (words, 0)
+
+
 def torch_generator(
     seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from mdae.data.preprocess import Preprocessing
-from mdae.errors import ConfigError, DataError
+from mdae.errors import ConfigError, DataError, ModelError
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.results.paired import SubjectDraws, compare
 from mdae.evaluation.results.reader import read_results
@@ -99,13 +99,13 @@ def test_survival_is_scored_by_concordance(results):
         ("benign", {"encoder": "clinical:subject"}, "27 words"),
         ("benign", {"encoder": "clinical:age", "protocol": "finetune"}, "has no network"),
         ("benign", {"encoder": "cnn", "protocol": "linear"}, "learns from labels alone"),
-        ("benign", {"encoder": "cnn:x"}, "seed of 'x'"),
+        ("benign", {"encoder": "cnn:x"}, "no config.json and model.safetensors"),
         ("benign", {"encoder": ""}, "neither --encoder nor --features"),
         ("benign", {"features": Path("x.csv")}, "both --encoder and --features"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(world, tmp_path, task, changes, said):
-    with pytest.raises((ConfigError, DataError), match=said):
+    with pytest.raises((ConfigError, DataError, ModelError), match=said):
         run(world, tmp_path, task, **changes)
 
 
@@ -117,6 +117,19 @@ def test_a_split_that_is_given_holds_for_classes_survival_and_clinic(world, tmp_
         for encoder in ("histogram", "clinical:age"):
             (result,) = run(world, tmp_path, task, encoder=encoder, split=split).results
             assert not result.refused and len(result.subjects) == parts.count("test")
+
+
+def test_several_cases_of_a_person_are_told_to_the_leaderboard(world, tmp_path):
+    whose = [f"p{number // 3:02d}" for number in range(len(NAMES))]
+    table = tmp_path / "people.csv"
+    pd.DataFrame({"scan": [f"{name}_T1w" for name in NAMES], "subject": whose}).to_csv(table, index=False)
+    (alone,) = run(world, tmp_path / "alone", "benign").results
+    (result,) = run(world, tmp_path / "people", "benign", subjects=table).results
+    assert alone.people == [] and dict(zip(result.subjects, result.people, strict=True)) == {
+        name: person for name, person in zip(NAMES, whose, strict=True) if name in result.subjects
+    }
+    (cell,) = read_results([tmp_path / "people"])
+    assert cell.people.tolist() == result.people
 
 
 def test_features_of_a_table_are_judged_as_those_of_an_encoder(world, tmp_path):

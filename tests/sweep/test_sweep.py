@@ -333,6 +333,7 @@ def cell(name: str, labels: np.ndarray, scores: np.ndarray) -> Cell:
         selection="",
         scores={},
         subjects=np.array([f"{i:03d}" for i in range(len(labels))]),
+        people=np.array([f"{i:03d}" for i in range(len(labels))]),
         labels=labels,
         predictions=scores,
         probabilities=np.full(len(labels), 0.5),

@@ -16,6 +16,9 @@ from mdae.cli import main
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.configs import EmbedConfig
 from mdae.evaluation.features.embed import embed
+from mdae.evaluation.features.extractors import open_extractor
+from mdae.evaluation.features.histogram import Histogram
+from mdae.networks.saved import load_model
 
 
 def embedded(model, out, *sources, **options) -> pd.DataFrame:
@@ -92,13 +95,16 @@ def test_scans_of_a_store_are_warned_of_as_raw_ones_are(model, cohort, store, tm
     assert "hardly fills" in caplog.text
 
 
-def test_any_encoder_embeds_and_options_of_ours_are_refused_for_others(cohort, store, tmp_path):
+def test_any_encoder_embeds_and_options_of_ours_are_refused_for_others(model, cohort, store, tmp_path):
     config = EmbedConfig(model="histogram", scans=(cohort,), out=tmp_path / "h.csv", workers=1)
     table = embed(config).table
     scan = table["path"][0]
     own = mdae.load("histogram").embed(scan)
     assert len(table) == 24 and np.allclose(table.loc[0, "f0000":].to_numpy(dtype=float), own)
     assert set(table["window"]) == {""} == set(table["pool"])
+    like = open_extractor(f"histogram:{model}")
+    assert isinstance(like, Histogram) and like.contract == load_model(model).contract
+    assert not np.allclose(like.embed(scan), own), "of scans prepared as the model's"
     with pytest.raises(ConfigError, match="would not heed them"):
         embed(replace(config, pool="max"))
     with pytest.raises(DataError, match="not for histogram"):

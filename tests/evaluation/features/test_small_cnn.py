@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from mdae.evaluation.features.extractors import is_own, open_backbone
+from mdae.errors import ModelError
+from mdae.evaluation.features.extractors import fingerprint_of, is_own, open_backbone
 from mdae.evaluation.features.small_cnn import PATCH, SmallCNN
 from mdae.evaluation.finetuning.config import FinetuneOptions
 from mdae.evaluation.finetuning.finetune import Study, fit_and_score
+from mdae.networks.saved import load_model
 from mdae.options import AugmentOptions
 from mdae.seeding import numpy_generator, torch_generator
 
@@ -32,6 +35,18 @@ def test_a_scan_becomes_its_middle_at_2_mm(cohort):
     volume = backbone.to_input(prepared)
     assert volume.shape == PATCH and 0.1 < (volume > prepared.record.background + 0.5).mean() < 0.9
     assert backbone.pretraining == {"salt": "", "hashes": []} and not is_own("cnn:1")
+
+
+def test_a_crop_becomes_the_window_that_a_model_sees_of_it(model):
+    """Nodules of 8 mm are nowhere in 192 mm at 2 mm."""
+    like = load_model(model)
+    backbone = open_backbone(f"cnn:{model}")
+    assert backbone.patch == like.patch and backbone.preprocessing["contract"] == like.contract.to_dict()
+    assert backbone.name == "cnn" and open_backbone(f"cnn:{model}:2").name == "cnn-2"
+    assert torch.equal(backbone.network.layers[0][0].weight, open_backbone("cnn").network.layers[0][0].weight)
+    assert fingerprint_of(backbone) != fingerprint_of(open_backbone("cnn"))
+    with pytest.raises(ModelError):
+        open_backbone("cnn:nowhere")
 
 
 def test_it_learns_from_labels_alone_and_one_learning_rate_is_for_all_layers():

@@ -130,6 +130,20 @@ def test_encoders_are_compared_on_common_subjects_whatever_their_order():
     )
 
 
+def test_several_nodules_of_a_patient_are_drawn_together():
+    labels, first = scored(0)
+    second = scored(1)[1]
+    people = np.array([f"p{number // 4}" for number in range(40)])
+    one = bare_cell(TASK, "a", labels, first, people=people)
+    other = bare_cell(TASK, "b", labels, second, people=people)
+    draws = SubjectDraws([one, other])
+    assert compare(one, other, "auroc", draws).estimate == delong(labels, first, second, people=people)[0]
+    assert np.ptp(draws.weights(one).reshape(len(draws.weights(one)), 10, 4), axis=2).max() == 0
+    assert subject_dof([one]) < subject_dof([bare_cell(TASK, "a", labels, first)])
+    mine, _ = paired(one, other.among(np.arange(35)[::-1]), "auroc")
+    assert mine.people.tolist() == people[:35].tolist()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

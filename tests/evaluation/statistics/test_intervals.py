@@ -112,3 +112,17 @@ def test_a_subject_of_several_classes_is_drawn_in_the_highest():
     groups = [np.flatnonzero((np.arange(18) % 3 == k) & (np.arange(18) > 0)) for k in range(3)]
     groups[1] = np.r_[0, groups[1]]
     assert all((weights[:, ::2][:, own].sum(axis=1) == len(own)).all() for own in groups)
+
+
+def test_where_every_subject_has_rows_of_both_classes_all_are_drawn_alike():
+    """Patients of whom each has a malignant nodule: there was no interval, for a class had 0 subjects."""
+    subjects, labels = np.repeat(np.arange(20), 3), np.tile([0.0, 0.0, 1.0], 20)
+    assert class_sizes(subjects, labels) == (20, 20)
+    weights = subject_weights(subjects, labels, seed=0, replicates=40)
+    assert (weights.sum(axis=1) == 60).all() and (weights[:, ::3] == weights[:, 2::3]).all()
+    scores = labels + numpy_generator(0, "both").standard_normal(60)
+    found = auroc(labels, scores, subjects)
+    assert found.low < found.value < found.high
+    few = np.repeat(np.arange(4), 15)
+    with pytest.raises(DataError, match="a class has 4 subjects"):
+        auroc(labels, scores, few)

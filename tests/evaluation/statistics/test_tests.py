@@ -67,6 +67,32 @@ def test_delong_equals_the_structural_components_with_ties(seed, m, n, levels):
     assert covariance == pytest.approx(np.cov(v10) / m + np.cov(v01) / n)
 
 
+def test_several_rows_of_a_person_say_no_more_than_one():
+    """Copies of all rows change neither the difference nor, if they are told to be of the same people, its interval."""
+    people = np.arange(len(SURVIVED))
+    thrice = [np.tile(own, 3) for own in (SURVIVED, PROTEIN, SCORE)]
+    plain, p = delong(SURVIVED, PROTEIN, SCORE)
+    found, weaker = delong(*thrice, people=np.tile(people, 3))
+    assert found.value == pytest.approx(plain.value) and weaker == pytest.approx(p, rel=0.1)
+    assert found.high - found.low == pytest.approx(plain.high - plain.low, rel=0.05)
+    counted, sure = delong(*thrice)
+    assert counted.high - counted.low < 0.7 * (plain.high - plain.low) and sure < p
+
+
+def test_of_people_with_rows_of_both_classes_intervals_hold_the_truth():
+    held, repeats = 0, 400
+    for repeat in range(repeats):
+        rng = numpy_generator(repeat, "people")
+        people = np.repeat(np.arange(40), 3)
+        labels = rng.integers(0, 2, 120).astype(float)
+        hard = rng.normal(0, 1.5, 40)[people] * np.where(labels, 1, -1)  # for the first of two equals
+        one = labels + hard + rng.normal(0, 1, 120)
+        other = labels + rng.normal(0, np.sqrt(1 + 1.5**2), 120)
+        estimate, _ = delong(labels, one, other, people=people)
+        held += estimate.low <= 0 <= estimate.high
+    assert 0.91 < held / repeats < 0.99
+
+
 def test_an_encoder_does_not_differ_from_itself():
     estimate, p = delong(SURVIVED, ALBUMIN, ALBUMIN)
     assert (estimate.value, estimate.low, estimate.high, p) == (0, 0, 0, 1)

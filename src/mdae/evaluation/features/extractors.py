@@ -33,7 +33,7 @@ from mdae.networks import preset
 from mdae.networks.hub import is_hub_name, local_folder
 from mdae.networks.registry import NetworkSpec, describe
 from mdae.networks.saved import CONFIG, WEIGHTS, SavedModel, load_model, read_provenance
-from mdae.seeding import torch_generator
+from mdae.seeding import name_and_seed, torch_generator
 
 UNTRAINED, POSITION, FEATURES = "untrained", "position", "features"
 OF_VOXELS = (POSITION, "place", "intensities")  # both, or one of them: baselines of segmentations
@@ -157,8 +157,9 @@ def open_extractor(
     Args:
         spec: a model folder or OWNER/NAME of the Hugging Face Hub, `untrained:PRESET` or `untrained:MODEL` (a network
             as pre-training begins with; of a model's own make, scans prepared as for that one), with `:SEED` behind if
-            wanted, `histogram`, third-party weights as KIND:PATH, a short name of `mdae.interop.known`, a class of
-            one's own (`mdae.evaluation.features.custom`), or `features:TABLE`.
+            wanted, `histogram` or `histogram:MODEL` (scans prepared as for that one), third-party weights as KIND:PATH,
+            a short name of `mdae.interop.known`, a class of one's own (`mdae.evaluation.features.custom`), or
+            `features:TABLE`.
         window, pool: of our own encoders.
         device: of all.
 
@@ -168,8 +169,8 @@ def open_extractor(
     spec = spelled_out(spec)
     kind, _, place = spec.partition(":")
     _require_frozen(kind)
-    if spec == BASELINE:
-        return Histogram()
+    if kind == BASELINE:
+        return Histogram(load_model(local_folder(place)).contract if place else None)
     if kind == FEATURES:
         return FeatureTable(Path(place))
     if is_custom(spec):
@@ -236,7 +237,7 @@ def is_own(spec: str) -> bool:
 def is_third_party(spec: str) -> bool:
     """Whether it reads KIND:PATH."""
     kind, colon, _ = spec.partition(":")
-    others = (UNTRAINED, *OF_VOXELS, FEATURES, CLINICAL, CNN)
+    others = (BASELINE, UNTRAINED, *OF_VOXELS, FEATURES, CLINICAL, CNN)
     return bool(colon) and kind not in others and not Path(spec).exists() and not is_custom(spec)
 
 
@@ -290,8 +291,7 @@ def model_name(spec: str | Path) -> str:
 
 def _untrained(words: str) -> tuple[SavedModel, str, str]:
     """A network as pre-training begins with, of PRESET or of a model's own make, with :SEED behind or not."""
-    name, colon, last = words.rpartition(":")
-    name, seed = (name, int(last)) if colon and last.isdecimal() else (words, 0)
+    name, seed = name_and_seed(words)
     generator, shown = torch_generator(seed, "weights"), name
     if (Path(name) / CONFIG).is_file() or is_hub_name(name):
         like, shown = load_model(local_folder(name)), model_name(name)

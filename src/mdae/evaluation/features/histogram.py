@@ -20,15 +20,19 @@ OF_NO_SCAN: dict[str, Any] = {"salt": "", "hashes": []}  # the manifest of what 
 
 
 class Histogram:
-    """What any encoder has to beat: how often each intensity occurs in the head, and how large the head is."""
+    """What any encoder has to beat: how often each intensity occurs in the head, and how large the head is.
+
+    Args:
+        contract: how scans are prepared; by default if left out.
+    """
 
     name = BASELINE
     pretraining: dict[str, Any] | None = OF_NO_SCAN
     precision = "32"
     channels: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self.contract = Preprocessing()
+    def __init__(self, contract: Preprocessing | None = None) -> None:
+        self.contract = contract or Preprocessing()
         about = json.dumps([BASELINE, 1, self.contract.to_dict()])
         self.fingerprint = self.identity = hashlib.sha256(about.encode()).hexdigest()
 

@@ -24,6 +24,7 @@ from mdae.data.store import Store, StoredScan
 from mdae.errors import DataError
 from mdae.evaluation.features.encoder import Encoder
 from mdae.evaluation.features.extractors import Extractor
+from mdae.evaluation.features.histogram import Histogram
 from mdae.evaluation.features.session import sessions_of
 from mdae.text import printable
 
@@ -80,7 +81,7 @@ def gather(
     Raises:
         DataError: a source that holds none.
     """
-    contract = encoder.contract if isinstance(encoder, Encoder) else Preprocessing()
+    contract = encoder.contract if isinstance(encoder, Encoder | Histogram) else Preprocessing()
     choice = Choice(keep_labels=keep_labels, subject_from=subject_from, min_slices=contract.min_slices)
     files = [source for source in sources if source.is_file() and is_scan(source)]
     listings: dict[Path, Listing] = {}

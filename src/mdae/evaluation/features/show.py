@@ -21,8 +21,9 @@ OWN = {
     "RUN/model": "a model of `mdae pretrain`, or OWNER/NAME of one on the Hugging Face Hub",
     "my_encoder.py": "a class of your own, in any framework; docs/evaluation.md has one",
     f"{UNTRAINED}:tiny": "a network as pre-training begins with; :SEED for another",
-    BASELINE: "baseline: how often each intensity occurs in the head, and how large the head is",
-    CNN: "baseline: a small CNN from scratch, by --protocol finetune",
+    BASELINE: "baseline: how often each intensity occurs in the head, and how large the head is; "
+    f"{BASELINE}:MODEL of scans prepared as MODEL's are",
+    CNN: f"baseline: a small CNN from scratch, by --protocol finetune; {CNN}:MODEL as MODEL sees scans",
     f"{CLINICAL}:age,sex": "baseline without an image: columns of the data set's table",
     POSITION: "baseline of segmentations: where a voxel is and how bright; `place` and `intensities` are its halves",
 }

@@ -17,7 +17,9 @@ from mdae.evaluation.features.histogram import OF_NO_SCAN
 from mdae.interop.backbone import Backbone
 from mdae.interop.raw import centred, prepare_by
 from mdae.networks import StageEncoder
-from mdae.seeding import torch_generator
+from mdae.networks.hub import local_folder
+from mdae.networks.saved import load_model
+from mdae.seeding import name_and_seed, torch_generator
 from mdae.types import Shape3
 
 CNN = "cnn"
@@ -59,30 +61,46 @@ class SmallCNN(StageEncoder):
 
 
 def is_cnn(spec: str) -> bool:
-    """Whether it reads cnn or cnn:SEED."""
+    """Whether it reads cnn, cnn:SEED, cnn:MODEL or cnn:MODEL:SEED."""
     return spec.partition(":")[0] == CNN
 
 
 def small_cnn(spec: str) -> Backbone:
-    """The network of cnn or cnn:SEED, to be fitted by fine-tuning; raises `ConfigError` for another seed."""
-    seed = spec.partition(":")[2] or "0"
-    if not seed.isdecimal():
-        raise ConfigError(f"a seed of {seed!r}", mend=f"write {CNN} or {CNN}:1, say")
-    network = SmallCNN(int(seed)).eval()
+    """The network of cnn, cnn:SEED, cnn:MODEL or cnn:MODEL:SEED, to be fitted by fine-tuning.
+
+    It sees the middle of the head at 2 mm, or the middle window of scans that are prepared as a model's are.
+
+    Raises:
+        ConfigError, ModelError: no such model, or one of several contrasts.
+    """
+    place, seed = name_and_seed(spec.partition(":")[2])
+    if place.isdecimal():
+        place, seed = "", int(place)
+    contract, patch = _seen_as(place) if place else (CONTRACT, PATCH)
+    network = SmallCNN(seed).eval()
 
     def to_input(prepared: PreparedScan) -> np.ndarray:
-        return centred(prepared.data, PATCH, prepared.record.background)
+        return centred(prepared.data, patch, prepared.record.background)
 
     return Backbone(
-        name=CNN if seed == "0" else f"{CNN}-{int(seed)}",
-        identity=f"{CNN} {int(seed)}",
+        name=f"{CNN}-{seed}" if seed else CNN,
+        identity=f"{CNN} {seed}",
         network=network,
-        preprocessing={"contract": CONTRACT.to_dict(), "fit": "middle window"},
-        prepare=functools.partial(prepare_by, contract=CONTRACT),
+        preprocessing={"contract": contract.to_dict(), "fit": "middle window"},
+        prepare=functools.partial(prepare_by, contract=contract),
         to_input=to_input,
-        patch=PATCH,
+        patch=patch,
         source="random weights",
         pretraining=OF_NO_SCAN,
-        spacing_mm=CONTRACT.spacing_mm,
+        spacing_mm=contract.spacing_mm,
         scratch=True,
     )
+
+
+def _seen_as(place: str) -> tuple[Preprocessing, Shape3]:
+    """How a model of ours sees a scan."""
+    model = load_model(local_folder(place))
+    if model.channels:
+        mend = f"write {CNN}, or name a model of single scans"
+        raise ConfigError(f"{CNN} sees one contrast, this model several", where=place, mend=mend)
+    return model.contract, model.patch

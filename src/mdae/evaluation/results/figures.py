@@ -50,6 +50,7 @@ def judge(
                 blank,
                 scores=figures_of(task, labels, scored.among(tested), people, widening, config.seed),
                 subjects=cohort.subjects[tested].tolist(),
+                people=[] if np.array_equal(people, cohort.subjects[tested]) else people.tolist(),
                 labels=labels.tolist(),
                 predictions=scored.scores[tested].tolist(),
                 probabilities=scored.probabilities[tested].tolist() if task.num_classes else [],

@@ -70,7 +70,7 @@ class SubjectDraws:
     def __init__(self, cells: Iterable[Cell], seed: int = 0, replicates: int = REPLICATES) -> None:
         names: dict[str, set[str]] = {}
         for cell in cells:
-            names.setdefault(_data_set(cell), set()).update(cell.subjects.tolist())
+            names.setdefault(_data_set(cell), set()).update(cell.people.tolist())
         self.names = {data_set: np.array(sorted(found)) for data_set, found in names.items()}
         self._weights = {
             data_set: numpy_generator(seed, f"subjects of {data_set}").standard_exponential(
@@ -81,9 +81,9 @@ class SubjectDraws:
         self._known: dict[tuple[object, ...], tuple[float, np.ndarray]] = {}
 
     def weights(self, cell: Cell) -> np.ndarray:
-        """Weights (R, N) of the cell's subjects."""
+        """Weights (R, N) of the cell's subjects; those of a person are drawn together."""
         data_set = _data_set(cell)
-        return np.asarray(self._weights[data_set][:, np.searchsorted(self.names[data_set], cell.subjects)])
+        return np.asarray(self._weights[data_set][:, np.searchsorted(self.names[data_set], cell.people)])
 
     def deviations(self, cell: Cell, metric: str) -> tuple[float, np.ndarray]:
         """A figure, and by how much each draw's is above it (R,), scaled so that their spread is its standard error.
@@ -153,12 +153,13 @@ def paired(first: Cell, second: Cell, metric: str) -> tuple[Cell, Cell]:
 
 
 def class_sizes_of(cell: Cell) -> tuple[int, ...]:
-    """Number of subjects of each class, the last first; with an event; or of all where there is neither."""
+    """Number of people with each class, the last first; with an event; or of all where there is neither."""
     if cell.task.kind == "survival":
-        return (int((cell.labels > 0).sum()),)
+        return (len(np.unique(cell.people[cell.labels > 0])),)
     if not cell.task.num_classes:
-        return (len(cell.subjects),)
-    return tuple(int((cell.labels == value).sum()) for value in reversed(range(cell.task.num_classes)))
+        return (len(np.unique(cell.people)),)
+    classes = reversed(range(cell.task.num_classes))
+    return tuple(len(np.unique(cell.people[cell.labels == value])) for value in classes)
 
 
 def fewest_of(cells: Iterable[Cell]) -> int:
@@ -200,7 +201,9 @@ def compare(first: Cell, second: Cell, metric: str, draws: SubjectDraws) -> Diff
     one, other = paired(first, second, metric)
     number = len(one.subjects)
     if metric == "auroc" and one.task.num_classes == 2:
-        estimate, p = delong(one.labels, one.predictions, other.predictions, widening=one.widening)
+        estimate, p = delong(
+            one.labels, one.predictions, other.predictions, widening=one.widening, people=one.people
+        )
         return Difference(estimate, p, number)
     return _difference([(one, other)], metric, draws)
 

@@ -33,6 +33,7 @@ class Cell:
         selection: how anything was chosen and what was scored.
         scores: figures with intervals, by name; empty if refused.
         subjects: (N,) names, each once.
+        people: (N,) whose these are, where several may be of one person; else the same.
         labels, predictions: (N,); NaN where a task has none. Predictions of K > 2 classes: (N, K).
         probabilities: (N,) of the positive class, (N, K) of several, or (0,).
         ranked: (N,) numbers on one scale in all folds, for correlation, or None.
@@ -58,6 +59,7 @@ class Cell:
     selection: str
     scores: Mapping[str, Estimate]
     subjects: np.ndarray
+    people: np.ndarray
     labels: np.ndarray
     predictions: np.ndarray
     probabilities: np.ndarray
@@ -99,6 +101,7 @@ class Cell:
         return replace(
             self,
             subjects=self.subjects[rows],
+            people=self.people[rows],
             labels=self.labels[rows],
             predictions=self.predictions[rows],
             probabilities=self.probabilities[rows] if len(self.probabilities) else self.probabilities,
@@ -174,6 +177,9 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
     if len(np.unique(subjects)) < len(subjects):
         raise ValueError("a subject stands in it twice")
     number = len(subjects)
+    people = np.array(result.get("people") or subjects, dtype=str)
+    if len(people) != number:
+        raise ValueError(f"{len(people)} people of {number} subjects")
     trials, seen = content.get("trials"), content.get("seen_in_pretraining")
     return Cell(
         path=path,
@@ -186,6 +192,7 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         selection=str(content.get("selection", "")),
         scores={name: Estimate(**_numbers(figure)) for name, figure in result.get("scores", {}).items()},
         subjects=subjects,
+        people=people,
         labels=_column(result, "labels", number),
         predictions=_column(result, "predictions", number),
         probabilities=_column(result, "probabilities", number)

@@ -35,6 +35,7 @@ class ModalityResult:
         scores: figures with intervals, by name.
         subjects, labels, predictions, probabilities: of the scored subjects, in one order; for paired comparisons. Of
             more than two classes, predictions and probabilities hold one number a class.
+        people: whose each scored subject is, where several may be of one person; else none.
         ranked: of cross-validated numbers, the predictions on one scale in all folds, for correlation; else none.
         values: figures that each subject has of its own (Dice of a class, say), in the order of `subjects`.
         widening: how much longer the intervals are than the bootstrap's over subjects, for models that were refitted.
@@ -50,6 +51,7 @@ class ModalityResult:
     labels: list[float] = field(default_factory=list)
     predictions: list[float] | list[list[float]] = field(default_factory=list)
     probabilities: list[float] | list[list[float]] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
     ranked: list[float] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
     widening: float = 1.0

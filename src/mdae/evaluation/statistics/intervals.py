@@ -209,7 +209,8 @@ def subject_weights(
 ) -> np.ndarray:
     """Bootstrap weights (R, N): subjects drawn with replacement, all rows of a subject together.
 
-    Subjects are drawn within their class, so that no replicate is without one.
+    Subjects are drawn within their class, so that no replicate is without one; from all alike where nearly everybody
+    has rows of the highest.
 
     Args:
         subjects: (N,).
@@ -220,16 +221,18 @@ def subject_weights(
     Raises:
         DataError: fewer than `MIN_SUBJECTS` subjects in a class.
     """
+    if (fewest := min(class_sizes(subjects, labels))) < MIN_SUBJECTS:
+        raise DataError(
+            f"a class has {counted(fewest, 'subject')}: an interval needs at least {MIN_SUBJECTS} of each",
+            mend="label more subjects",
+        )
     names, index, highest = _classes_of(subjects, labels)
+    if min(_sizes(highest, labels)) < MIN_SUBJECTS:
+        highest[:] = 0
     rng = numpy_generator(seed, "bootstrap")
     counts = np.zeros((replicates, len(names)))
-    for value in _classes(labels):
+    for value in np.unique(highest)[::-1]:
         members = np.flatnonzero(highest == value)
-        if len(members) < MIN_SUBJECTS:
-            raise DataError(
-                f"a class has {counted(len(members), 'subject')}: an interval needs at least {MIN_SUBJECTS} of each",
-                mend="label more subjects",
-            )
         counts[:, members] = rng.multinomial(
             len(members), np.full(len(members), 1 / len(members)), replicates
         )
@@ -250,8 +253,18 @@ def _classes(labels: np.ndarray) -> range:
 
 
 def class_sizes(subjects: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:
-    """Number of subjects of each class, the highest first: with a positive row, and without."""
+    """Number of subjects of each class, the highest first: with a positive row, and without.
+
+    Where too few are without, as of patients of whom each has a malignant nodule, those with a row of each class.
+    """
     _, _, highest = _classes_of(subjects, labels)
+    sizes = _sizes(highest, labels)
+    if min(sizes) >= MIN_SUBJECTS:
+        return sizes
+    return tuple(len(np.unique(subjects[labels == value])) for value in _classes(labels))
+
+
+def _sizes(highest: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:
     return tuple(int((highest == value).sum()) for value in _classes(labels))
 
 
