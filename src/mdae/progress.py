@@ -55,6 +55,11 @@ class Progress:
         self.bar.__exit__(kind, error, trace)
         tell()
 
+    def restart(self) -> None:
+        """The same number again, of the next part: its rate and its end are its own."""
+        self.done = self.first = 0
+        self.started = time.monotonic()
+
     def advance(self, note: str = "") -> None:
         """One more is done."""
         self.update(self.done + 1, note)

@@ -119,8 +119,8 @@ class EvaluateConfig:
     with_position: bool = False
     """Of voxels: give the readout the place in the scan and the intensities around as well; segment always has them."""
     train_sizes: tuple[str, ...] = ()
-    """Of voxels and segment: learn from so many subjects each, such as 1 2 4 8 16 all; smaller draws are parts of
-    larger ones, and the same for every encoder."""
+    """Learn from so many subjects each, such as 1 2 4 8 16 all; smaller draws are parts of larger ones, and the same
+    for every encoder. Not of finetune, nor of nnU-Net."""
     draws: int = 5
     """Draws of each of the train sizes."""
     dice_only: bool = False
@@ -177,11 +177,9 @@ class EvaluateConfig:
                 f"train size {wrong[0]!r}" if wrong else f"{self.draws} draws",
                 mend="give --train-sizes 1 2 4 8 16 all --draws 5, say",
             )
-        few = self.protocol in ("voxels", "segment")
-        if (self.train_sizes and not few) or (self.with_position and self.protocol != "voxels"):
+        if self.with_position and self.protocol != "voxels":
             raise ConfigError(
-                f"--protocol {self.protocol} with {'--train-sizes' if self.train_sizes else '--with-position'}",
-                mend="--train-sizes are of --protocol voxels and segment, --with-position is of voxels",
+                f"--protocol {self.protocol} with --with-position", mend="it is of --protocol voxels"
             )
 
     @property

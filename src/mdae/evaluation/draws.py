@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,13 @@ class TrainingDraw:
 
 
 def training_draws(
-    rows: np.ndarray, subjects: np.ndarray, sizes: Sequence[str], draws: int, seed: int
+    rows: np.ndarray,
+    subjects: np.ndarray,
+    sizes: Sequence[str],
+    draws: int,
+    seed: int,
+    *,
+    groups: np.ndarray | None = None,
 ) -> Iterator[TrainingDraw]:
     """The draws of every wanted size; all subjects are drawn once.
 
@@ -45,6 +51,8 @@ def training_draws(
         sizes: numbers of subjects, or "all".
         draws: of each size.
         seed: of the draws.
+        groups: (N,) numbers of the classes of all cases: the first of a draw are one of each, and the shares of the
+            rest are those of all. A subject with cases of several is in the highest one.
 
     Raises:
         DataError: more subjects are wanted than there are.
@@ -55,12 +63,29 @@ def training_draws(
             f"{more[0]} subjects to learn from are wanted, and there are {len(names)}",
             mend=f"give --train-sizes up to {len(names)}, or {ALL}",
         )
+    highest = None if groups is None else _highest(rows, subjects, groups)
     for size in dict.fromkeys(sizes):
         number = len(names) if size == ALL else int(size)
         for draw in range(1 if size == ALL else draws):
-            chosen = set(_shuffled(names, seed, draw)[:number])
+            order = _shuffled(names, seed, draw)
+            chosen = set((order if highest is None else _mixed(order, highest))[:number])
             own = np.array([row for row in rows if subjects[row] in chosen], dtype=int)
             yield TrainingDraw(size, number, draw, own)
+
+
+def _highest(rows: np.ndarray, subjects: np.ndarray, groups: np.ndarray) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in rows:
+        name = str(subjects[row])
+        found[name] = max(found.get(name, 0), int(groups[row]))
+    return found
+
+
+def _mixed(order: Sequence[str], group: Mapping[str, int]) -> list[str]:
+    """The same order within each group; one of each first, then as many as are its share of all."""
+    members = [[name for name in order if group[name] == own] for own in sorted(set(group.values()))]
+    places = {name: (rank > 0, (rank + 0.5) / len(own)) for own in members for rank, name in enumerate(own)}
+    return sorted(order, key=places.__getitem__)
 
 
 def _shuffled(names: Sequence[str], seed: int, draw: int) -> list[str]:

@@ -137,6 +137,8 @@ def _check(task: Task, config: EvaluateConfig) -> None:
             f"{task.name} is of survival, and fine-tuning is for classes or a number",
             mend="use --protocol linear, which is Cox's regression",
         )
+    if config.train_sizes:
+        _check_sizes(task, config)
     if is_clinical(config.encoder) and config.protocol not in ("linear", "knn"):
         raise ConfigError(f"{CLINICAL} has no network", mend="use --protocol linear, of tasks with labels")
     if config.protocol in ("voxels", "segment") and task.kind != "segmentation":
@@ -148,4 +150,20 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         raise ConfigError(
             "--window and --pool are for frozen encoders of ours, and others would not heed them",
             mend="leave them out",
+        )
+
+
+def _check_sizes(task: Task, config: EvaluateConfig) -> None:
+    """Numbers of subjects that something can be learned from, by a protocol that takes minutes."""
+    segments = task.kind == "segmentation"
+    if config.protocol == "finetune" or (segments and config.protocol == "auto"):
+        whose = "nnU-Net" if segments else "--protocol finetune"
+        instead = "segment or voxels" if segments else "linear or knn"
+        raise ConfigError(f"{whose} with --train-sizes", mend=f"use --protocol {instead}")
+    least = 1 if segments else max(2, task.num_classes)
+    few = [size for size in config.train_sizes if size.isdigit() and int(size) < least]
+    if few:
+        raise ConfigError(
+            f"--train-sizes {few[0]}, to learn {task.name} from",
+            mend=f"give {least} and more: one of each class",
         )

@@ -26,6 +26,7 @@ from mdae.evaluation.features.extractors import (
 from mdae.evaluation.features.session import session_entry
 from mdae.evaluation.finetuning.finetune import Study, cross_validate_finetune, hold_out_finetune
 from mdae.evaluation.finetuning.inputs import CachedInputs, InputExtractor
+from mdae.evaluation.label_curve import LabelCurve
 from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
 from mdae.evaluation.probing.estimators import RIDGE, Protocol
 from mdae.evaluation.probing.neighbours import neighbours
@@ -65,7 +66,7 @@ def scored_by(
     y, people = cohort.labels, cohort.people
     if parts is not None:
         return hold_out(protocol, features, y, people, parts, config.seed)
-    options = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
+    options: dict[str, Any] = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
     return cross_validate(protocol, features, y, people, **options)
 
 
@@ -83,6 +84,8 @@ def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) ->
     def score(modality: str) -> Scored:
         return scored_by(protocol, features[modality], cohort, parts, config)
 
+    curve = LabelCurve(task, protocol, cohort, parts, config)
+    results = judge(task, list(features), cohort, parts, score, config)
     return Evaluation(
         task=task,
         encoder=config.name or extractor.name,
@@ -91,7 +94,7 @@ def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) ->
         selection=selection_of(config, "neighbours" if config.protocol == "knn" else "penalty"),
         settings={**settings_of(config, modalities), "window": config.window, "pool": config.pool},
         excluded=cohort.excluded,
-        results=judge(task, list(features), cohort, parts, score, config),
+        results=[curve.added_to(result, features[result.modality]) for result in results],
         seen_in_pretraining=seen,
         data_set=cohort.data_set,
         weights=weights_of(extractor.identity),
@@ -114,6 +117,7 @@ def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
     def scored() -> Scored:
         return scored_by(protocol, features, cohort, parts, config)
 
+    curve = LabelCurve(task, protocol, cohort, parts, config)
     views = [*modalities, FUSED] if len(modalities) > 1 else list(modalities)
     fingerprint = weights_of(f"{CLINICAL} {','.join(names)}")
     return Evaluation(
@@ -124,7 +128,10 @@ def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
         selection=selection_of(config, "neighbours" if config.protocol == "knn" else "penalty"),
         settings=settings_of(config, modalities),
         excluded=cohort.excluded,
-        results=judge(task, views, cohort, parts, lambda view: scored(), config),
+        results=[
+            curve.added_to(result, features)
+            for result in judge(task, views, cohort, parts, lambda view: scored(), config)
+        ],
         seen_in_pretraining=0,
         data_set=cohort.data_set,
         weights=fingerprint,
@@ -182,7 +189,8 @@ def evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
 def settings_of(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, Any]:
     """What might have been chosen otherwise, JSON-able."""
     chosen = {name: getattr(config, name) for name in ("folds", "repeats", "seed")}
-    return {"modalities": list(modalities), "split": split_digest(config.split), **chosen}
+    sizes = {"train_sizes": list(config.train_sizes), "draws": config.draws} if config.train_sizes else {}
+    return {"modalities": list(modalities), "split": split_digest(config.split), **chosen, **sizes}
 
 
 def embedded_cohort(

@@ -86,7 +86,7 @@ def fit_features(
     """
     x, y, subjects = labelled.features, target.y, labelled.subjects
     protocol, widening = target.protocol, cross_validation_widening(config.folds)
-    options = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
+    options: dict[str, Any] = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
     scored = cross_validate(protocol, x, y, subjects, **options)
     chosen = choose(protocol, x, y, subjects, config.seed)
     outer = key(config.seed, "calibration") % 2**32

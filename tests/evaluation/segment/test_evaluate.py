@@ -278,7 +278,7 @@ def test_an_unfit_subject_is_left_out_with_the_reason(run, model, tmp_path):
         ({"folds": SUBJECTS + 1}, DataError, "8 subjects for 9 folds"),
         ({"train_sizes": ("5",)}, DataError, "5 subjects to learn from are wanted, and there are 4"),
         ({"train_sizes": ("0",)}, ConfigError, "train size '0'"),
-        ({"protocol": "linear", "train_sizes": ("1",)}, ConfigError, "--train-sizes"),
+        ({"protocol": "auto", "train_sizes": ("1",)}, ConfigError, "nnU-Net with --train-sizes"),
         ({"protocol": "segment", "with_position": True}, ConfigError, "--with-position"),
     ],
 )

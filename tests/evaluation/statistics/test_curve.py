@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
-from mdae.evaluation.statistics.intervals import Estimate
+from mdae.evaluation.statistics.curve import curve_difference, curve_estimate, pseudo_values
+from mdae.evaluation.statistics.intervals import SIZE, Estimate, auroc, weighted_auroc
 from mdae.seeding import numpy_generator
 
 
@@ -52,3 +52,32 @@ def test_widening_is_of_the_error_over_subjects_alone():
 def test_figures_that_nobody_has_count_for_nothing():
     values = np.array([[0.5, np.nan, 0.7], [0.6, np.nan, np.nan]])
     assert curve_estimate(values).value == pytest.approx(0.6)
+
+
+def test_pseudo_values_mean_the_figure_and_spread_as_it_errs():
+    rng = numpy_generator(3, "auroc")
+    labels = np.r_[np.zeros(60, int), np.ones(25, int)]
+    scores = rng.standard_normal(85) + labels
+    people = np.array([f"Müller-{n:02d}" for n in range(85)])
+    values = pseudo_values(lambda w: weighted_auroc(labels, scores, w), people)
+    assert values.mean() == pytest.approx(weighted_auroc(labels, scores, np.ones((1, 85)))[0], abs=1e-12)
+    own = curve_estimate(values[None], classes=(25, 60))
+    other = auroc(labels, scores, people)
+    assert own.low == pytest.approx(other.low, abs=0.01) and own.high == pytest.approx(other.high, abs=0.01)
+    few = curve_estimate(values[None], classes=(5, 80))
+    assert few.low < own.low and few.high > own.high, "the smaller class decides"
+
+
+def test_rows_of_a_person_are_left_out_together():
+    numbers = np.array([1.0, 3.0, 5.0, 11.0])
+    people = np.array(["anna", "anna", "ben", "carla"])
+    values = pseudo_values(lambda w: w @ numbers / w.sum(axis=1), people)
+    assert np.isnan(values).tolist() == [False, True, False, False]
+    without = np.array([8.0, 5.0, 3.0])  # the means of the others' rows
+    assert values[[0, 2, 3]] == pytest.approx(3 * 5.0 - 2 * without)
+
+
+def test_a_difference_of_numbers_is_not_cut_at_one():
+    rng = numpy_generator(4, "days")
+    apart, _ = curve_difference(20 + rng.standard_normal((1, 30)), np.zeros((1, 30)), scale=SIZE)
+    assert apart.low > 19 and apart.high > 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,6 +147,7 @@ def cross_validate(
     folds: int = 5,
     repeats: int = 5,
     seed: int = 0,
+    learned: Callable[[np.ndarray], np.ndarray] = lambda train: train,
 ) -> Scored:
     """Each row scored by models that never saw its subject, averaged over repeats; choices made in training parts.
 
@@ -158,6 +159,7 @@ def cross_validate(
         labels: (N,) of 0 and 1, of 0 to K - 1, or numbers.
         subjects: (N,); all rows of a subject are on one side.
         folds, repeats, seed: of the outer cross-validation.
+        learned: rows of a training part to those that are learned from, where it is not all.
     """
     scores, probabilities, ranked = (np.zeros(_shape(protocol, len(labels))) for _ in range(3))
     chosen = []
@@ -166,7 +168,8 @@ def cross_validate(
     with threadpool_limits(1):  # hundreds of small fits: threads would wait for each other most of the time
         for outer in seeds:
             split = folds_by_subject(labels, subjects, folds, outer, stratified=protocol.stratified)
-            for train, test in split:
+            for fold, test in split:
+                train = learned(fold)
                 best, known = _search(protocol, features[train], labels[train], subjects[train], seed)
                 chosen.append(best)
                 raw = protocol.fit(features[train], labels[train], best)(features[test])

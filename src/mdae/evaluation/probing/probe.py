@@ -149,7 +149,7 @@ def _probe_view(view: View, target: Target, config: ProbeConfig) -> ProbeResult:
         selection = "penalty chosen on the train and val rows; test rows scored once"
     else:
         _require_subjects(view, target, config)
-        options = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
+        options: dict[str, Any] = {"folds": config.folds, "repeats": config.repeats, "seed": config.seed}
         scored = cross_validate(target.protocol, view.features, view.labels, view.subjects, **options)
         tested = np.ones(len(view.labels), dtype=bool)
         widening = cross_validation_widening(config.folds)

@@ -11,10 +11,15 @@ from mdae.evaluation.cohort import Cohort
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.probing.cross_validation import Scored
 from mdae.evaluation.results.schema import ModalityResult
-from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate, cross_validation_widening
-from mdae.evaluation.statistics.multiclass import multiclass_scores
-from mdae.evaluation.statistics.scores import classification_scores, regression_scores
-from mdae.evaluation.statistics.survival import survival_scores
+from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate, Weighted, cross_validation_widening
+from mdae.evaluation.statistics.multiclass import multiclass_figures, multiclass_scores
+from mdae.evaluation.statistics.scores import (
+    classification_figures,
+    classification_scores,
+    regression_figures,
+    regression_scores,
+)
+from mdae.evaluation.statistics.survival import concordance, survival_scores
 from mdae.tasks.record import Task, scenario_of
 from mdae.text import counted
 
@@ -82,6 +87,17 @@ def figures_of(
     if task.kind == "survival":
         return survival_scores(labels, scores, people, widening=widening, seed=seed)
     return regression_scores(labels, scores, people, ranked=scored.ranked, widening=widening, seed=seed)
+
+
+def headline_figure(task: Task, labels: np.ndarray, scored: Scored) -> Weighted:
+    """The figure that encoders are compared by, of weights of rows; arguments as above."""
+    scores, probabilities = scored.scores, scored.probabilities
+    if task.kind == "survival":
+        return lambda weights: concordance(labels, scores, weights)
+    if not task.num_classes:
+        return regression_figures(labels, scores)[task.metric]
+    figures = classification_figures if task.num_classes == 2 else multiclass_figures
+    return figures(labels, scores, probabilities)[task.metric]
 
 
 def _too_few(task: Task, labels: np.ndarray, parts: np.ndarray | None, folds: int) -> str:

@@ -232,7 +232,7 @@ def _point(point: Mapping[str, Any], number: int) -> CurvePoint:
         name: [_of_length(draw, number).tolist() for draw in draws] for name, draws in point["values"].items()
     }
     scores = {name: Estimate(**_numbers(figure)) for name, figure in point["scores"].items()}
-    return CurvePoint(int(point["size"]), values, scores)
+    return CurvePoint(int(point["size"]), values, scores, tuple(map(int, point.get("classes", ()))))
 
 
 def _numbers(figure: Mapping[str, Any]) -> dict[str, float]:

@@ -72,7 +72,12 @@ def shown_steps(
 ) -> Iterator[Callable[[str], Callable[[int, str], None]]]:
     """A line that says how far fine-tuning is, told by the `on_step` of `fit_segmenter` that this gives."""
     with Progress(title, options.steps, unit="steps") as progress:
-        yield lambda what: lambda done, note: progress.update(done, f"{what} · {note}")
+
+        def begun(what: str) -> Callable[[int, str], None]:
+            progress.restart()
+            return lambda done, note: progress.update(done, f"{what} · {note}")
+
+        yield begun
 
 
 def fit_segmenter(

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.curve import CurvePoint, curve_difference
-from mdae.evaluation.statistics.intervals import Estimate
+from mdae.evaluation.statistics.intervals import SHARE, Estimate
+from mdae.evaluation.statistics.scores import SCALES
 from mdae.figures import curve_panel
 from mdae.report.leaderboard.comparison import Leaderboard, headline_metric, mark
 from mdae.report.leaderboard.figures import COLUMNS, colours, metric_label, shown_name
@@ -135,5 +136,7 @@ def _difference(cell: Cell, baseline: Cell | None, size: int, metric: str) -> Es
         np.array(one.values[metric])[:draws, first],
         np.array(other.values[metric])[:draws, second],
         widening=cell.widening,
+        scale=SCALES.get(metric, SHARE),
+        classes=one.classes,
     )
     return estimate
