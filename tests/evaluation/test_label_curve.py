@@ -11,7 +11,7 @@ from mdae.evaluation import label_curve
 from mdae.evaluation.draws import training_draws
 from mdae.evaluation.results.reader import read_results
 from mdae.report.leaderboard.comparison import make_leaderboard
-from mdae.report.leaderboard.curves import curves_csv
+from mdae.report.leaderboard.curves import curves_frame
 from tests.evaluation.clinic import NAMES, clinic, run
 
 SIZES = ("3", "9", "all")
@@ -66,8 +66,7 @@ def test_encoders_learn_from_the_same_subjects_and_are_compared(root, tmp_path):
     for encoder in ("histogram", "clinical:Sex"):
         run(root, tmp_path, "benign", encoder=encoder, train_sizes=SIZES, draws=2)
     cells = read_results([tmp_path])
-    rows = curves_csv(make_leaderboard(cells, "histogram"))
-    table = pd.DataFrame(rows[1:], columns=rows[0])
+    table = curves_frame(make_leaderboard(cells, "histogram"))
     assert set(table.labelled_subjects) == {3, 9, 18} and set(table.metric) == {"auroc"}
     other = table[table.encoder != "histogram"]
     assert other.difference.notna().all() and (other.difference_low <= other.difference).all()
