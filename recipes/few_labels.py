@@ -1,6 +1,7 @@
 """What pre-training is worth with few labels, on real scans: Dice against the number of labelled subjects.
 
     python -m recipes.few_labels OUT --data Dataset004_Hippocampus --subjects subjects.csv
+    python -m recipes.few_labels OUT --data ... --subjects ... --scored val --encoders 'mdae, block 4' ...
     python -m recipes.few_labels_page
 
 Each encoder is pre-trained on the volumes of train and unlabelled subjects. Test subjects are then segmented after 1,
@@ -13,6 +14,9 @@ Evidence accumulates: finished rows stand in `recipes/results/few_labels/hippoca
 readout, number of labels and draw, with the Dice of every test subject, and are never computed again. Killed and
 started again the command goes on; a later one with more encoders, seeds, sizes or steps adds to the same table. `--part
 pretraining` and `--part readouts` can run side by side, on a core each.
+
+Whatever is searched (`SEARCH`) is scored on val subjects alone, `--scored val`, in a table of its own; ten train
+subjects stand in for val then. Test subjects see what was decided before.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ KEY = ["version", "encoder", "steps", "seed", "readout", "labelled", "draw"]
 VERSION = (
     2  # of the readout; 1 had 700 points a label and place to the second degree. Others' rows are never mixed
 )
+STAND_INS = 10  # train subjects that choose the background's offset where val subjects are scored
 ENCODERS: dict[str, Options] = {
     "untrained": {"objective": "mdae", "steps": 1, "lr": 1e-12},
     "mdae": {"objective": "mdae", "settings": BLOCK},
@@ -59,7 +64,32 @@ ENCODERS: dict[str, Options] = {
     "diffmae": {"objective": "diffmae", "settings": BLOCK},
     "spark": {"objective": "spark"},
     "voco": {"objective": "voco"},
+    "simmim": {"objective": "simmim"},
     "simclr": {"objective": "simclr"},
+}
+SEARCH: dict[
+    str, Options
+] = {  # for every objective that has it; the values of `ENCODERS` are block 8 and lr 2e-3
+    "block 4": {"settings": ("block=4,4,4",)},
+    "block 16": {"settings": ("block=16,16,16",)},
+    "lr 1e-3": {"lr": 1e-3},
+    "lr 4e-3": {"lr": 4e-3},
+}
+DESIGNS: dict[str, tuple[str, ...]] = {  # of MDAE, one change each
+    "noise to 1": ("corruption.schedule.sigma_max=1",),
+    "noise to 15": ("corruption.schedule.sigma_max=15",),
+    "variance preserving": ("corruption.schedule.kind=vp",),
+    "flow": ("corruption.schedule.kind=flow",),
+    "ratio 75 %": ("p_min=0.75", "p_max=0.75"),
+    "low noise": ("corruption.times.kind=low_noise",),
+    "foreground": ("foreground=true",),
+    "gradient": ("lambda_gradient=0.1",),
+}
+ENCODERS |= {
+    f"{name}, {what}": ENCODERS[name] | own for name in ("mdae", "mae") for what, own in SEARCH.items()
+}
+ENCODERS |= {
+    f"mdae, {what}": {"objective": "mdae", "settings": (*BLOCK, *own)} for what, own in DESIGNS.items()
 }
 WHOLE = Preprocessing(
     crop="none", intensity=ZScore("box")
@@ -88,8 +118,15 @@ class StudyConfig:
     """Numbers of labelled subjects."""
     draws: int = 5
     """Of each."""
+    scored: Literal["test", "val"] = "test"
+    """Whose segmentations are scored: test subjects, or val subjects where something is chosen."""
     part: Literal["all", "pretraining", "readouts"] = "all"
     """What to do; readouts are of encoders that are ready."""
+
+    @property
+    def table(self) -> Path:
+        """Of the finished rows."""
+        return RESULTS / ("hippocampus.csv" if self.scored == "test" else "hippocampus-val.csv")
 
 
 @dataclass(frozen=True)
@@ -156,8 +193,14 @@ def make_split(config: StudyConfig) -> Path:
     """The parts of the labelled subjects, as `mdae evaluate` takes them."""
     table = pd.read_csv(config.subjects, dtype=str)
     parts = table.loc[table.labelled == "1", ["subject", "split"]].drop_duplicates()
-    parts.to_csv(config.out / "split.csv", index=False)
-    return config.out / "split.csv"
+    if config.scored == "val":
+        parts = parts[parts.split != "test"].replace({"split": {"val": "test"}})
+        stand_ins = parts[parts.split == "train"].tail(STAND_INS).index
+        parts.loc[stand_ins, "split"] = "val"
+    path = config.out / f"split-{config.scored}.csv"
+    with atomic_write(path) as temporary:
+        parts.to_csv(temporary, index=False)
+    return path
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -230,15 +273,14 @@ def main() -> None:
         for trained in encoders(config):
             pretrain(trained.pretraining(config.out))
     if config.part != "pretraining":
-        table = RESULTS / "hippocampus.csv"
         baselines = [Trained(name, 0, 0) for name in BASELINES]
         for trained in (*baselines, *encoders(config)):
             if trained.name not in BASELINES and not (trained.folder(config.out) / "model").exists():
                 continue
             for readout in config.readouts if trained.name not in BASELINES else ("beside",):
-                if sizes := missing(config, read_rows(table), trained, readout):
+                if sizes := missing(config, read_rows(config.table), trained, readout):
                     print(f"{trained.name}, seed {trained.seed}, {readout}: {' '.join(sizes)}", flush=True)
-                    add_rows(table, read_out(config, trained, readout, sizes))
+                    add_rows(config.table, read_out(config, trained, readout, sizes))
 
 
 if __name__ == "__main__":

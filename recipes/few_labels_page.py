@@ -165,6 +165,23 @@ def growth_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
     return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
 
 
+def search_table(study: Study, base: str) -> str:
+    """What was searched for one objective: Dice of val subjects, and what it is above the setting of the study."""
+    columns = [(readout, size) for readout in ("beside", "alone") for size in ("4", "16")]
+    names = [name for name in study.encoders("beside") if name == base or name.startswith(f"{base}, ")]
+    rows = []
+    for name in sorted(names, key=lambda own: (own != base, own)):
+        cells = []
+        for readout, size in columns:
+            values = study.values(name, readout, size)
+            apart = None if name == base else study.difference(name, base, readout, size)
+            shown = "" if values is None else f"{curve_estimate(values).value:.3f}"
+            cells.append(shown if apart is None else f"{shown} ({apart[0].signed()})")
+        rows.append([name.removeprefix(f"{base}, ") if name != base else "block 8, lr 2e-3", *cells])
+    header = [f"{readout}, after {size}" for readout, size in columns]
+    return markdown([NAMES[base], *header], rows)
+
+
 def _labelled(size: str) -> str:
     return f"all {ALL}" if size == "all" else size
 
@@ -202,10 +219,21 @@ def tables(study: Study) -> dict[str, str]:
     return found
 
 
+def searched(study: Study) -> dict[str, str]:
+    """The tables of what was searched, by name."""
+    return {f"few-search-{base}": search_table(study, base) for base in ("mdae", "mae")}
+
+
+def all_tables() -> dict[str, str]:
+    """Every table that there are rows of."""
+    found = tables(Study(read_rows(RESULTS / "hippocampus.csv")))
+    val = read_rows(RESULTS / "hippocampus-val.csv")
+    return found | (searched(Study(val)) if len(val) else {})
+
+
 def main() -> None:
-    study = Study(read_rows(RESULTS / "hippocampus.csv"))
-    save_png(PICTURE, picture(study))
-    PAGE.write_text(filled(PAGE.read_text(), tables(study)))
+    save_png(PICTURE, picture(Study(read_rows(RESULTS / "hippocampus.csv"))))
+    PAGE.write_text(filled(PAGE.read_text(), all_tables()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -62,10 +63,7 @@ def test_a_small_field_is_asked_everything_and_goes_on_where_it_was_left(tmp_pat
 
 def test_the_tables_of_the_page_are_those_of_the_results():
     text = page.PAGE.read_text()
-    few = few_labels_page.tables(
-        few_labels_page.Study(few_labels.read_rows(few_labels.RESULTS / "hippocampus.csv"))
-    )
-    found = page.tables(page.RESULTS) | few
+    found = page.tables(page.RESULTS) | few_labels_page.all_tables()
     assert page.filled(text, found) == text, (
         "python -m recipes.collect and recipes.few_labels_page write them"
     )
@@ -87,3 +85,32 @@ def test_a_table_shows_the_difference_and_sets_a_sure_one_in_bold():
     assert first == "| **a**: dice | 0.300 | 0.300 | 0.300 |"
     assert second.startswith("| b | **+0.100** [+0.050, +0.150] |")
     assert third.startswith("| c | -0.100 [-0.300, +0.100] |")
+
+
+def test_what_is_searched_never_sees_a_test_subject(tmp_path):
+    parts = ["train"] * 14 + ["val"] * 3 + ["test"] * 5 + ["unlabelled"] * 2
+    names = [f"A{number:04d}" for number in range(len(parts))]
+    table = pd.DataFrame({"scan": names, "subject": names, "split": parts})
+    table["labelled"] = ["0" if part == "unlabelled" else "1" for part in parts]
+    table.to_csv(tmp_path / "subjects.csv", index=False)
+    options = {"out": tmp_path, "data": tmp_path, "subjects": tmp_path / "subjects.csv"}
+    found = pd.read_csv(few_labels.make_split(few_labels.StudyConfig(**options, scored="val"))).set_index(
+        "subject"
+    )
+    assert set(found.index) == set(names[:17])
+    assert (found.split[names[14:17]] == "test").all(), "val subjects are scored"
+    assert found.split[names[:14]].value_counts().to_dict() == {"val": few_labels.STAND_INS, "train": 4}
+    whole = pd.read_csv(few_labels.make_split(few_labels.StudyConfig(**options)))
+    assert whole.split.tolist() == parts[:22]
+
+
+def test_a_search_is_shown_beside_the_setting_of_the_study():
+    rows = []
+    for name, dice in (("mdae", 0.7), ("mdae, block 4", 0.6), ("mae", 0.5)):
+        for readout, size, draw in itertools.product(("beside", "alone"), ("4", "16"), range(2)):
+            key = (few_labels.VERSION, name, 300, 0, readout, size, draw)
+            own = {"A0001": dice, "Müller-05": dice + 0.1}
+            rows.append(dict(zip(few_labels.KEY, key, strict=True)) | {"dice": dice + 0.05} | own)
+    shown = few_labels_page.search_table(few_labels_page.Study(pd.DataFrame(rows)), "mdae").splitlines()
+    assert shown[2].startswith("| block 8, lr 2e-3 | 0.750 | 0.750 |") and len(shown) == 4
+    assert shown[3].startswith("| block 4 | 0.650 (-0.100 [")
