@@ -25,6 +25,7 @@ from mdae.evaluation.statistics.intervals import (
     class_sizes,
     subject_weights,
 )
+from mdae.evaluation.statistics.rates import balanced_accuracy
 from mdae.evaluation.statistics.scores import SCALES, classification_figures, mean_figure, regression_figures
 from mdae.evaluation.statistics.tests import delong
 from mdae.seeding import numpy_generator
@@ -38,12 +39,14 @@ STUDIES = [(*sizes, AREAS) for sizes in CLASSES] + [(*sizes, UNEQUAL_AREAS) for 
 NUMBERS = (6, 10, 20, 50, 200)
 
 
-def study(positive: int, negative: int, area: float, rng: np.random.Generator) -> dict[str, Weighted]:
-    """The figures of one classification."""
+def study(
+    positive: int, negative: int, area: float, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, Weighted]]:
+    """The scores of one classification, and its figures."""
     distance = np.sqrt(2) * norm.ppf(area)
     labels = np.r_[np.ones(positive), np.zeros(negative)]
     scores = distance * (rng.standard_normal(len(labels)) + distance * (labels - 0.5))
-    return classification_figures(labels, scores, expit(scores + np.log(positive / negative)))
+    return scores, classification_figures(labels, scores, expit(scores + np.log(positive / negative)))
 
 
 def of_numbers(number: int, rng: np.random.Generator) -> dict[str, Weighted]:
@@ -54,11 +57,16 @@ def of_numbers(number: int, rng: np.random.Generator) -> dict[str, Weighted]:
 
 
 def held(
-    figure: Weighted, weights: np.ndarray, sizes: tuple[int, ...], name: str, truth: float
+    figure: Weighted,
+    weights: np.ndarray,
+    sizes: tuple[int, ...],
+    name: str,
+    truth: float,
+    ours: Estimate | None = None,
 ) -> list[bool]:
-    """Whether ours and the percentiles hold the truth."""
+    """Whether ours, the bootstrap's if none is given, and the percentiles hold the truth."""
     replicates = figure(weights)  # once for both
-    ours = bootstrap_estimate(
+    ours = ours or bootstrap_estimate(
         lambda w: replicates if w is weights else figure(w), weights, sizes, scale=SCALES.get(name, SHARE)
     )
     low, high = np.nanpercentile(replicates, [2.5, 97.5])
@@ -72,15 +80,17 @@ def classifications(repeats: int) -> Iterator[dict[str, Any]]:
         weights = subject_weights(names, labels, seed=0, replicates=REPLICATES)
         scale = MANY // (positive + negative)
         for area in areas:
-            many = study(positive * scale, negative * scale, area, numpy_generator(0, "truth"))
+            _, many = study(positive * scale, negative * scale, area, numpy_generator(0, "truth"))
             whole = np.ones((1, (positive + negative) * scale))
             truths = {name: float(figure(whole)[0]) for name, figure in many.items()} | {"auroc": area}
             hits: dict[str, list[list[bool]]] = {name: [] for name in truths}
             for repeat in range(repeats):
                 rng = numpy_generator(repeat, "study", positive, negative)
-                for name, figure in study(positive, negative, area, rng).items():
-                    sizes = class_sizes(names, labels)
-                    hits[name].append(held(figure, weights, sizes, name, truths[name]))
+                scores, figures = study(positive, negative, area, rng)
+                sizes = class_sizes(names, labels)
+                own = {"balanced_accuracy": balanced_accuracy(labels, (scores > 0).astype(int), names)}
+                for name, figure in figures.items():
+                    hits[name].append(held(figure, weights, sizes, name, truths[name], own.get(name)))
             for name, found in hits.items():
                 ours, percentiles = np.mean(found, axis=0)
                 about = {"figure": name, "positive": positive, "negative": negative, "auroc": area}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdae.evaluation.statistics.intervals import Estimate, Weighted, weighted_auroc, within_classes
+from mdae.evaluation.statistics.rates import balanced_accuracy
 
 
 def multiclass_figures(
@@ -51,7 +52,9 @@ def multiclass_scores(
         DataError: a class has fewer than `MIN_SUBJECTS` subjects.
     """
     figures = multiclass_figures(labels, scores, probabilities)
-    return within_classes(figures, labels, subjects, widening=widening, seed=seed)
+    found = within_classes(figures, labels, subjects, widening=widening, seed=seed)
+    accuracy = balanced_accuracy(labels, scores.argmax(axis=1), subjects, widening=widening)
+    return found | {"balanced_accuracy": accuracy}
 
 
 def confusion(labels: np.ndarray, scores: np.ndarray) -> list[list[int]]:

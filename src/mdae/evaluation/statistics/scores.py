@@ -23,6 +23,7 @@ from mdae.evaluation.statistics.intervals import (
     weighted_average_precision,
     within_classes,
 )
+from mdae.evaluation.statistics.rates import balanced_accuracy
 from mdae.seeding import numpy_generator
 from mdae.text import counted
 
@@ -97,7 +98,9 @@ def classification_scores(
         DataError: a class has fewer than `MIN_SUBJECTS` subjects.
     """
     figures = classification_figures(labels, scores, probabilities)
-    return within_classes(figures, labels, subjects, widening=widening, seed=seed)
+    found = within_classes(figures, labels, subjects, widening=widening, seed=seed)
+    accuracy = balanced_accuracy(labels, (scores > 0).astype(int), subjects, widening=widening)
+    return found | {"balanced_accuracy": accuracy}
 
 
 def regression_scores(
