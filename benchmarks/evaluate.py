@@ -47,7 +47,7 @@ def make_tasks(folder: Path, subjects: int) -> tuple[list[str], Path, list[Path]
     table.to_csv(folder / "labels.csv", index=False)
     for n in range(TASKS):
         (folder / f"task{n}.yaml").write_text(
-            f"name: task{n}\ntitle: label {n}\nlayout: table\nmodalities: [T1w]\n"
+            f"name: task{n}\ntitle: label {n}\nlayout: table\ncontrasts: [T1w]\n"
             f"label: {{column: label{n}, positive: 1}}\n"
         )
     return [str(folder / f"task{n}.yaml") for n in range(TASKS)], folder / "labels.csv", scans

@@ -47,13 +47,13 @@ def real(runs: pd.DataFrame) -> pd.DataFrame:
     Two patients say nothing of others, so a sweep gives no interval over them.
     """
     rows = []
-    for modality, here in runs.groupby("modality", sort=False):
+    for contrast, here in runs.groupby("modality", sort=False):
         found = here.pivot(index="seed", columns="variant", values="average_precision")
         dice = here.groupby("variant").dice.mean()
         for variant in here.variant.unique():
             gain = (found[variant] - found["untrained"]).dropna()  # of seeds that both have
             half = stats.t.ppf(0.975, len(gain) - 1) * gain.sem()
-            about = {"variant": variant, "modality": modality, "num_seeds": len(gain), "dice": dice[variant]}
+            about = {"variant": variant, "modality": contrast, "num_seeds": len(gain), "dice": dice[variant]}
             about |= {"average_precision": found[variant].mean(), "seed_sd": found[variant].std()}
             rows.append(about | {"gain": gain.mean(), "low": gain.mean() - half, "high": gain.mean() + half})
     return pd.DataFrame(rows)

@@ -107,7 +107,7 @@ def make_data(config: FieldConfig) -> None:
     people = pd.read_csv(probing / "participants.tsv", sep="\t")
     with_lesions = people.participant_id[people.lesion == 1][: config.segmented]
     _write_table(out / "voxels.csv", probing, list(with_lesions), {"T2w": "_T2w", "FLAIR": "_FLAIR"})
-    task = {"modalities": ["T2w", "FLAIR"]}
+    task = {"contrasts": ["T2w", "FLAIR"]}
     pooled = {"layout": "bids", "kind": "classification", "label": {"column": "lesion", "positive": 1}}
     _write_task(out, "lesions", title="lesions or none", **pooled, **task)
     _write_task(out, "lesion-voxels", title="where lesions are", layout="table", kind="segmentation", **task)
@@ -115,7 +115,7 @@ def make_data(config: FieldConfig) -> None:
         names = {"T1w": "_T1w", "T2w": "_T2w", "FLAIR": "_FLAIR", "T1wCE": "_ce-gd_T1w"}
         patients = [path.name for path in sorted(config.real.glob("sub-*"))]
         _write_table(out / "real.csv", config.real.resolve(), patients, names)
-        kind = {"layout": "table", "kind": "segmentation", "modalities": list(names)}
+        kind = {"layout": "table", "kind": "segmentation", "contrasts": list(names)}
         _write_task(out, "real-lesion-voxels", title="where lesions of patients are", **kind)
 
 

@@ -55,16 +55,16 @@ def signed(value: float, low: float, high: float, *, sure: bool = False) -> str:
 
 
 def real(table: pd.DataFrame) -> str:
-    """Average precision less that of the untrained network, by modality; the intervals are over seeds alone."""
-    modalities = list(table.modality.unique())
+    """Average precision less that of the untrained network, by contrast; the intervals are over seeds alone."""
+    contrasts = list(table.modality.unique())
     cells = {(row.variant, row.modality): row for row in table.itertuples()}
     order = table[table.modality == "all"].sort_values("gain", ascending=False).variant
-    own = [f"{cells['untrained', name].average_precision:.3f}" for name in modalities]
+    own = [f"{cells['untrained', name].average_precision:.3f}" for name in contrasts]
     rows = [["**untrained**: average precision", *own]]
     for variant in order[order != "untrained"]:
-        found = [cells[variant, name] for name in modalities]
+        found = [cells[variant, name] for name in contrasts]
         rows.append([variant, *(signed(own.gain, own.low, own.high) for own in found)])
-    return markdown(["less untrained", *("together" if name == "all" else name for name in modalities)], rows)
+    return markdown(["less untrained", *("together" if name == "all" else name for name in contrasts)], rows)
 
 
 def learning(losses: pd.DataFrame, about: dict[str, dict[str, float]]) -> str:

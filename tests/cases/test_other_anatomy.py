@@ -77,7 +77,7 @@ def test_lung_nodules_in_hounsfield_units_from_raw_to_a_score(lidc, tmp_path):
     )
     rows[["path", "subject", "contrast", "malignant"]].to_csv(tmp_path / "task.csv", index=False)
     (tmp_path / "task.yaml").write_text(
-        "name: malignant\ntitle: malignant\nlayout: table\nmodalities: [CT]\n"
+        "name: malignant\ntitle: malignant\nlayout: table\ncontrasts: [CT]\n"
         "label: {column: malignant, positive: 1}\n"
     )
     evaluate(tmp_path, tmp_path / "task.yaml", "--data", tmp_path / "task.csv")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit
 
 from mdae.evaluation.results.reader import Cell, read_result
-from mdae.evaluation.results.schema import Evaluation, ModalityResult
+from mdae.evaluation.results.schema import ContrastResult, Evaluation
 from mdae.evaluation.statistics.scores import classification_scores, mean_scores, regression_scores
 from mdae.tasks.record import Task, scenario_of, task_from_dict
 
@@ -22,21 +22,21 @@ def made_up_task(name: str = "kind", kind: str = "classification", **changes: An
         "title": f"what {name}?",
         "layout": "table",
         "kind": kind,
-        "modalities": ["T1w", "FLAIR"],
+        "contrasts": ["T1w", "FLAIR"],
     }
     return task_from_dict(record | ({} if kind == "segmentation" else {"label": label}) | changes)
 
 
 def made_up_result(
     task: Task,
-    modality: str,
+    contrast: str,
     labels: np.ndarray,
     scores: np.ndarray,
     *,
     subjects: np.ndarray | None = None,
     widening: float = 1.0,
     scenario: str = "",
-) -> ModalityResult:
+) -> ContrastResult:
     """A result whose figures are computed as `mdae evaluate` does."""
     names = np.array([f"s{i:03d}" for i in range(len(labels))]) if subjects is None else subjects
     probabilities = expit(scores) if task.kind == "classification" else np.empty(0)
@@ -48,9 +48,9 @@ def made_up_result(
     else:
         values = {"dice": scores, "nsd": 0.5 * scores}
         figures = mean_scores(values, names, widening=widening)
-    return ModalityResult(
-        modality=modality,
-        scenario=scenario or scenario_of(task, modality),
+    return ContrastResult(
+        contrast=contrast,
+        scenario=scenario or scenario_of(task, contrast),
         scores=figures,
         subjects=names.tolist(),
         labels=[] if values else labels.tolist(),
@@ -62,7 +62,7 @@ def made_up_result(
 
 
 def evaluation(
-    task: Task, encoder: str, results: list[ModalityResult], protocol: str = "linear", **changes: Any
+    task: Task, encoder: str, results: list[ContrastResult], protocol: str = "linear", **changes: Any
 ) -> Evaluation:
     about: dict[str, Any] = {
         "fingerprint": encoder,
@@ -84,7 +84,7 @@ def cell(
     folder: Path, task: Task, encoder: str, labels: np.ndarray, scores: np.ndarray, **options: Any
 ) -> Cell:
     """One cell, written and read again."""
-    result = made_up_result(task, options.pop("modality", "T1w"), labels, scores, **options)
+    result = made_up_result(task, options.pop("contrast", "T1w"), labels, scores, **options)
     return read_result(write(folder, evaluation(task, encoder, [result])))[0]
 
 
@@ -97,7 +97,7 @@ def bare_cell(task: Task, encoder: str, labels: np.ndarray, scores: np.ndarray, 
         "fingerprint": encoder,
         "task": task,
         "protocol": "linear",
-        "modality": "T1w",
+        "contrast": "T1w",
         "scenario": "in-domain",
         "selection": "",
         "scores": {},

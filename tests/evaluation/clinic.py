@@ -33,7 +33,7 @@ def clinic(root: Path) -> Path:
         rows.append(about | {"site": ("Heidelberg", "Köln")[number // 2 % 2]})
     pd.DataFrame(rows).to_csv(root / "clinic.csv", index=False)
     for name, rule in TASKS.items():
-        about = f"name: clinic-{name}\ntitle: {name}\nlayout: table\nmodalities: [T1w]\n{rule}\n"
+        about = f"name: clinic-{name}\ntitle: {name}\nlayout: table\ncontrasts: [T1w]\n{rule}\n"
         (root / f"{name}.yaml").write_text(about)
     return root
 

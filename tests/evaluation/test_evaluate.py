@@ -59,7 +59,7 @@ def run(brats, tmp_path_factory) -> Callable[..., Evaluation]:
             "encoder": "histogram",
             "task": ("brats18-grade",),
             "data": brats,
-            "modalities": ("t1", "flair"),
+            "contrasts": ("t1", "flair"),
             "out": out,
             "cache": cache,
             "folds": 3,
@@ -111,7 +111,7 @@ def test_the_command_prints_a_table_and_writes_the_file(brats, tmp_path, capsys)
         [
             "evaluate",
             *common,
-            "--modalities",
+            "--contrasts",  # as it was called before
             "t1",
             "--out",
             str(tmp_path),
@@ -133,7 +133,7 @@ def test_features_are_computed_once_for_all_tasks_and_again_when_a_scan_changes(
         encoder="histogram",
         task=("upenn-sex", "upenn-age"),
         data=root,
-        modalities=("T1",),
+        contrasts=("T1",),
         out=tmp_path / "results",
         folds=3,
         cache=tmp_path / "cache",
@@ -155,7 +155,7 @@ def test_regression_is_scored_as_regression(tmp_path):
         encoder="histogram",
         task=("upenn-age",),
         data=root,
-        modalities=("T1",),
+        contrasts=("T1",),
         out=tmp_path,
         cache=tmp_path / "c",
     )
@@ -174,7 +174,7 @@ def test_fine_tuning_is_a_protocol_like_the_others(run, tmp_path):
     options = FinetuneOptions(epochs=1, batch=4, augment=AugmentOptions())
     tuned = {"encoder": str(model), "protocol": "finetune", "folds": 2, "repeats": 1, "finetune": options}
     first = run(tmp_path / "out", **tuned)
-    assert [result.modality for result in first.results] == ["t1", "flair", "all"]
+    assert [result.contrast for result in first.results] == ["t1", "flair", "all"]
     assert all(len(result.predictions) == SUBJECTS for result in first.results)
     assert np.isfinite(first.results[2].predictions).all()
     assert "epoch chosen within each training part" in first.selection and first.settings["epochs"] == 1
@@ -285,9 +285,9 @@ def test_a_test_set_that_is_opened_again_is_no_longer_unseen(run, brats, tmp_pat
     table = tmp_path / "split.csv"
     pd.DataFrame({"subject": names, "split": parts}).to_csv(table, index=False)
     out = tmp_path / "out"
-    first = run(tmp_path / "split", split=table, modalities=("t1",))
+    first = run(tmp_path / "split", split=table, contrasts=("t1",))
     assert (first.trials, "scored once" in first.selection) == (1, True)
-    one = {"modalities": ("t1",), "repeats": 1}
+    one = {"contrasts": ("t1",), "repeats": 1}
     assert [run(out, **one).trials for _ in range(2)] == [1, 1], "the same evaluation again is no other trial"
     assert run(out, **one, protocol="knn").trials == 2
     assert run(out, **one, name="another").trials == 2, "the same weights and settings"
@@ -297,16 +297,16 @@ def test_a_test_set_that_is_opened_again_is_no_longer_unseen(run, brats, tmp_pat
 
 
 def test_a_result_that_replaces_another_encoders_says_so(run, tmp_path, caplog):
-    run(tmp_path, modalities=("t1",), name="ours")
-    run(tmp_path, modalities=("t1",), name="ours")
+    run(tmp_path, contrasts=("t1",), name="ours")
+    run(tmp_path, contrasts=("t1",), name="ours")
     assert "replaces" not in caplog.text
-    run(tmp_path, modalities=("t1",), name="ours", encoder="untrained:tiny", window="centre")
+    run(tmp_path, contrasts=("t1",), name="ours", encoder="untrained:tiny", window="centre")
     assert "replaces that of another ours; --name keeps both" in caplog.text
 
 
 def test_scans_of_the_pre_training_are_counted(model, cohort, tmp_path):
     (tmp_path / "own.yaml").write_text(
-        "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\nmodalities: [T1w]\n"
+        "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\ncontrasts: [T1w]\n"
     )
     config = EvaluateConfig(
         encoder=str(model),
@@ -334,7 +334,7 @@ def test_too_few_subjects_are_refused_with_the_reason(run, tmp_path):
     ("changes", "kind", "said"),
     [
         ({"task": ("nothing",)}, ConfigError, "no task 'nothing'"),
-        ({"modalities": ("t9",)}, ConfigError, "has no modality t9"),
+        ({"contrasts": ("t9",)}, ConfigError, "has no contrast t9"),
         ({"encoder": "untrained:huge"}, ConfigError, "untrained:tiny"),
         ({"encoder": "nobody:nowhere"}, ConfigError, "nobody"),
         ({"data": None}, ConfigError, "no data named"),
@@ -342,7 +342,7 @@ def test_too_few_subjects_are_refused_with_the_reason(run, tmp_path):
         ({"data": Path("nowhere")}, DataError, "no such file or folder"),
         ({"split": Path("nowhere.csv")}, DataError, "no such table"),
         (
-            {"task": ("brats18-seg",), "modalities": (), "protocol": "linear"},
+            {"task": ("brats18-seg",), "contrasts": (), "protocol": "linear"},
             ConfigError,
             "has masks and no labels for --protocol linear",
         ),
@@ -379,7 +379,7 @@ def test_a_device_that_is_too_small_is_one_line(run, tmp_path, monkeypatch):
 
 
 def test_scans_whose_content_is_not_known_are_read_again_and_are_no_copies(run, tmp_path):
-    quick = {"cache": tmp_path / "cache", "modalities": ("t1",), "repeats": 1}
+    quick = {"cache": tmp_path / "cache", "contrasts": ("t1",), "repeats": 1}
     first = run(tmp_path / "out", **quick)
     notes = list((tmp_path / "cache").rglob("*.content"))
     for note in notes:
@@ -392,7 +392,7 @@ def test_who_is_not_in_the_split_is_counted(run, brats, tmp_path):
     names = sorted(p.name.removeprefix("Brats18_").removesuffix("_1") for p in brats.rglob("Brats18_*_1"))
     parts = ["train", "test"] * 5
     pd.DataFrame({"subject": names[:10], "split": parts}).to_csv(tmp_path / "split.csv", index=False)
-    evaluation = run(tmp_path / "out", split=tmp_path / "split.csv", modalities=("t1",))
+    evaluation = run(tmp_path / "out", split=tmp_path / "split.csv", contrasts=("t1",))
     assert evaluation.excluded == {"not in split.csv": SUBJECTS - 10}
 
 
@@ -452,7 +452,7 @@ def test_on_made_up_brains_a_known_effect_is_found_and_a_null_effect_is_null(tmp
         SynthConfig(out=tmp_path / "cohort", subjects=200, contrasts=("FLAIR",), spacing_mm=4.0)
     )
     (tmp_path / "own.yaml").write_text(
-        "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\nmodalities: [FLAIR]\n"
+        "name: lesions\ntitle: lesions\nlayout: bids\nlabel: {column: lesion, positive: 1}\ncontrasts: [FLAIR]\n"
     )
     config = EvaluateConfig(
         encoder="histogram",
@@ -511,7 +511,7 @@ def test_an_untrained_network_has_a_seed():
 
 def test_the_fingerprint_makes_another_trial(brats, run, tmp_path, monkeypatch):
     """Another preprocessing of the same weights, say, is another way to look at the test."""
-    one = {"modalities": ("t1",), "repeats": 1}
+    one = {"contrasts": ("t1",), "repeats": 1}
     assert run(tmp_path, **one).trials == 1
     plain = Histogram.__init__
 
@@ -534,6 +534,6 @@ def test_scans_of_the_pre_training_are_counted_among_those_that_are_scored(brats
     monkeypatch.setattr(
         whole_scans, "overlap", lambda known, hashes: asked.append(set(hashes)) or plain(known, hashes)
     )
-    run(tmp_path / "whole", modalities=("t1",))
-    run(tmp_path / "part", modalities=("t1",), split=tmp_path / "split.csv")
+    run(tmp_path / "whole", contrasts=("t1",))
+    run(tmp_path / "part", contrasts=("t1",), split=tmp_path / "split.csv")
     assert [len(hashes) for hashes in asked] == [12, 10]

@@ -36,7 +36,7 @@ def test_all_subjects_give_the_figure_of_the_result(root, tmp_path, task, metric
 
 def test_numbers_have_one_too(root, tmp_path):
     (root / "days.yaml").write_text(
-        "name: clinic-days\ntitle: days\nlayout: table\nkind: regression\nmodalities: [T1w]\nlabel: {column: days}\n"
+        "name: clinic-days\ntitle: days\nlayout: table\nkind: regression\ncontrasts: [T1w]\nlabel: {column: days}\n"
     )
     (result,) = run(root, tmp_path, "days", train_sizes=SIZES, draws=2).results
     first, _, last = (point.scores["mae"] for point in result.curve)

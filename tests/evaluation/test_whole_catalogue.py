@@ -75,8 +75,8 @@ def test_every_task_from_download_to_leaderboard(world, capsys):
     assert {result["task"]["name"] for result in found} == {task.name for task in CATALOGUE}
     for result in found:
         task = next(task for task in CATALOGUE if task.name == result["task"]["name"])
-        fused = [FUSED] if len(task.modalities) > 1 else []
-        expected = fused if task.kind == "segmentation" else [*task.modalities, *fused]
+        fused = [FUSED] if len(task.contrasts) > 1 else []
+        expected = fused if task.kind == "segmentation" else [*task.contrasts, *fused]
         assert [one["modality"] for one in result["results"]] == expected
         for one in result["results"]:
             assert one["refused"] == "" and task.metric in one["scores"]

@@ -71,7 +71,7 @@ def spec(tmp_path, store, cohort) -> Callable[..., Path]:
         ends: str = "axes: {objective: [mdae, mae]}\nseeds: [0, 1]\n", *, steps: int = 2, tasks: bool = True
     ) -> Path:
         (tmp_path / "lesions.yaml").write_text(
-            "name: lesions\ntitle: lesions\nlayout: bids\nmodalities: [T1w]\nlabel: {column: lesion, positive: 1}\n"
+            "name: lesions\ntitle: lesions\nlayout: bids\ncontrasts: [T1w]\nlabel: {column: lesion, positive: 1}\n"
         )
         text = BASE.format(store=store, steps=steps) + (TASKS.format(cohort=cohort) if tasks else "")
         path = tmp_path / "spec.yaml"
@@ -100,6 +100,16 @@ def test_every_run_ends_in_the_table(spec, tmp_path, capsys):
         summary.loc["mae", "value"] - summary.loc["mdae", "value"]
     )
     assert not list((out / "runs").glob("*/run/checkpoints")), "models stay, checkpoints do not"
+
+
+def test_a_task_by_either_word_for_its_contrasts_is_one_trial(spec):
+    trials = []
+    for key in ("contrasts", "modalities"):
+        path = spec("seeds: [0]\n")
+        path.write_text(path.read_text().replace("- task:", f"- {key}: T1w\n    task:", 1))
+        (run,) = read_spec(path).runs()
+        trials.append(run.evaluations(Path()))
+    assert trials[0] == trials[1] and next(iter(trials[0].values())).contrasts == ("T1w",)
 
 
 def test_a_task_that_is_added_later_is_judged_on_the_models_there_are(spec, tmp_path):
@@ -317,7 +327,7 @@ def test_no_table_of_nothing(spec, tmp_path):
 # -- means and their spread ---------------------------------------------------------------------------------------
 
 LESIONS = Task(
-    name="t", title="t", layout="table", modalities=("T1w",), label=LabelRule(column="x", positive=("1",))
+    name="t", title="t", layout="table", contrasts=("T1w",), label=LabelRule(column="x", positive=("1",))
 )
 
 
@@ -328,7 +338,7 @@ def cell(name: str, labels: np.ndarray, scores: np.ndarray) -> Cell:
         fingerprint=name,
         task=LESIONS,
         protocol="linear",
-        modality="T1w",
+        contrast="T1w",
         scenario="s",
         selection="",
         scores={},
@@ -410,7 +420,7 @@ def test_a_landscape_of_errors_outlines_the_lowest():
         Row(
             variant=name,
             task="age",
-            modality="T1w",
+            contrast="T1w",
             protocol="linear",
             metric="mae",
             num_seeds=2,

@@ -23,7 +23,7 @@ OWN = Task(
     name="own",
     title="own",
     layout="table",
-    modalities=("T1w",),
+    contrasts=("T1w",),
     label=LabelRule(column="lesion", positive=("1",)),
 )
 
@@ -178,7 +178,7 @@ def test_contradicting_rows_of_other_layouts_leave_the_subject_out(tmp_path, lay
     pd.concat([table, twin]).to_csv(path, index=False)
     task = next(task for task in CATALOGUE if task.layout == layout and task.label)
     assert task.label is not None
-    cohort = find_cohort(task, root, task.modalities[:1])
+    cohort = find_cohort(task, root, task.contrasts[:1])
     assert cohort.excluded.get(f"rows that contradict each other in {task.label.column}", 0) == 1
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from mdae.errors import ConfigError
 from mdae.tasks.catalogue import find_task
-from mdae.tasks.record import LabelRule
+from mdae.tasks.record import LabelRule, task_from_dict
 
-RECORD = "name: a\ntitle: b\nlayout: table\nmodalities: [T1w]\n"
+RECORD = "name: a\ntitle: b\nlayout: table\ncontrasts: [T1w]\n"
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,17 @@ def test_a_time_is_negative_where_the_subject_was_lost():
         None,
         300,
     ]
+
+
+def test_records_and_results_of_before_say_contrasts(tmp_path):
+    """Files that people have keep their key; a record may have either."""
+    found = []
+    for key in ("contrasts", "modalities"):
+        (tmp_path / "own.yaml").write_text(
+            f"name: a\ntitle: b\nlayout: table\n{key}: [T1w, FLAIR]\nkind: segmentation\n"
+        )
+        found.append(find_task(str(tmp_path / "own.yaml")))
+    assert found[0] == found[1] and found[0].contrasts == ("T1w", "FLAIR")
+    written = found[0].to_dict()
+    assert written["modalities"] == ("T1w", "FLAIR") and "contrasts" not in written
+    assert task_from_dict(written) == found[0]

@@ -36,10 +36,10 @@ def test_every_record_is_whole():
 
 @pytest.mark.parametrize("task", [task for task in CATALOGUE if task.label], ids=lambda task: task.name)
 def test_every_task_finds_its_cohort(trees, task):
-    cohort = find_cohort(task, trees[task.layout], task.modalities)
+    cohort = find_cohort(task, trees[task.layout], task.contrasts)
     subjects = [case.subject for case in cohort.cases]
     assert len(subjects) == len(set(subjects)) >= 9
-    assert all(set(task.modalities) <= case.scans.keys() for case in cohort.cases)
+    assert all(set(task.contrasts) <= case.scans.keys() for case in cohort.cases)
     if task.kind == "classification":
         assert set(cohort.labels) == {float(k) for k in range(task.num_classes)}
     if task.kind == "survival":
@@ -53,7 +53,7 @@ def test_masks_are_found(trees, layout):
 
 def labels(trees: dict[str, Path], name: str) -> dict[str, float]:
     task = find_task(name)
-    cohort = find_cohort(task, trees[task.layout], task.modalities)
+    cohort = find_cohort(task, trees[task.layout], task.contrasts)
     return dict(zip((case.subject for case in cohort.cases), cohort.labels, strict=True))
 
 
@@ -132,9 +132,9 @@ def test_a_rule(rule, row, value):
     assert rule.value(row) == value
 
 
-def test_scenarios_follow_the_modality_unless_a_task_says_otherwise():
+def test_scenarios_follow_the_contrast_unless_a_task_says_otherwise():
     task = find_task("upenn-sex")
-    found = {name: scenario_of(task, name) for name in (*task.modalities, FUSED)}
+    found = {name: scenario_of(task, name) for name in (*task.contrasts, FUSED)}
     assert found == {
         "T1": "in-domain",
         "T1GD": "cross-modality",
@@ -147,10 +147,10 @@ def test_scenarios_follow_the_modality_unless_a_task_says_otherwise():
 def test_a_task_of_ones_own(tmp_path, cohort):
     (tmp_path / "own.yaml").write_text(
         "name: lesions\ntitle: lesions or none\nlayout: bids\nscenario: mine\n"
-        "label: {column: lesion, positive: 1}\nmodalities: [T1w, FLAIR]\n"
+        "label: {column: lesion, positive: 1}\ncontrasts: [T1w, FLAIR]\n"
     )
     task = find_task(str(tmp_path / "own.yaml"))
-    found = find_cohort(task, cohort, task.modalities)
+    found = find_cohort(task, cohort, task.contrasts)
     truth = pd.read_csv(cohort / "participants.tsv", sep="\t").set_index("participant_id")["lesion"]
     assert [truth[f"sub-{case.subject}"] for case in found.cases] == found.labels.tolist()
     assert scenario_of(task, "T1w") == "mine"
@@ -163,7 +163,7 @@ TASK = Task(
     name="lesions",
     title="lesions or none",
     layout="table",
-    modalities=("T1w",),
+    contrasts=("T1w",),
     label=LabelRule(column="lesion", above=0),
 )
 """
@@ -185,7 +185,7 @@ def test_a_task_of_ones_own_in_python_with_a_csv(tmp_path, cohort):
     [
         ("TASK = 3\n", "it sets no TASK"),
         ("from mdae.tasks import Task\nTASK = Task(name=3)\n", "it cannot be run"),
-        (OWN_TASK.replace('("T1w",)', '"T1w"'), "modalities is 'T1w' .write modalities="),
+        (OWN_TASK.replace('("T1w",)', '"T1w"'), "contrasts is 'T1w' .write contrasts="),
         ("1 / 0\n", "it cannot be run .ZeroDivisionError"),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_bad_python_record_is_one_line(tmp_path, text, said):
     [
         ("- a\n", "not a task: it holds no names"),
         ("name: a\n", "not a task: .*missing"),
-        ("name: a\ntitle: b\nlayout: bids\nmodalities: [T1w]\nlabel: {column: x}\n", "makes no two classes"),
+        ("name: a\ntitle: b\nlayout: bids\ncontrasts: [T1w]\nlabel: {column: x}\n", "makes no two classes"),
         ("name: [\n", "not a task's file"),
     ],
 )

@@ -45,8 +45,8 @@ def brats18(root: Path) -> Path:
     for number in range(SUBJECTS):
         grade = "HGG" if number % 2 else "LGG"
         name = f"Brats18_TCIA{number % 3:02d}_{100 + number}_1"
-        for index, modality in enumerate(("t1", "t1ce", "t2", "flair")):
-            save(root / grade / name / f"{name}_{modality}.nii.gz", 10 * number + index, number % 2)
+        for index, contrast in enumerate(("t1", "t1ce", "t2", "flair")):
+            save(root / grade / name / f"{name}_{contrast}.nii.gz", 10 * number + index, number % 2)
         save_mask(root / grade / name / f"{name}_seg.nii.gz", number)
     (root / "survival_data.csv").write_text("Brats18ID,Age,Survival\n")
     return root
@@ -58,8 +58,8 @@ def brats23(root: Path) -> Path:
         folder = root / f"ASNR-MICCAI-BraTS2023-{kind}-Challenge-TrainingData"
         for visit in (0, 1) if number == 3 else (0,):
             name = f"BraTS-{kind}-{number:05d}-{visit:03d}"
-            for index, modality in enumerate(("t1n", "t1c", "t2w", "t2f")):
-                save(folder / name / f"{name}-{modality}.nii.gz", 10 * number + index + visit, number % 3 / 2)
+            for index, contrast in enumerate(("t1n", "t1c", "t2w", "t2f")):
+                save(folder / name / f"{name}-{contrast}.nii.gz", 10 * number + index + visit, number % 3 / 2)
             save_mask(folder / name / f"{name}-seg.nii.gz", number, enhancing=3)
     return root
 
@@ -67,9 +67,9 @@ def brats23(root: Path) -> Path:
 def rsna_miccai(root: Path) -> Path:
     names = [f"{number:05d}" for number in range(SUBJECTS)] + ["00109"]
     for number, name in enumerate(names):
-        for index, modality in enumerate(("FLAIR", "T1w", "T1wCE", "T2w")):
+        for index, contrast in enumerate(("FLAIR", "T1w", "T1wCE", "T2w")):
             folder = write_series(
-                root / "train" / name / modality,
+                root / "train" / name / contrast,
                 np.round(volume(10 * number + index, number % 2)).astype(np.uint16),
                 AFFINE,
                 PatientID=name,
@@ -87,8 +87,8 @@ def ucsf_pdgm(root: Path) -> Path:
     for number in range(SUBJECTS):
         name = f"UCSF-PDGM-{number:04d}"
         folder = root / f"{name}_nifti"
-        for index, modality in enumerate(("T1", "T1c", "T2", "FLAIR", "SWI", "ASL")):
-            save(folder / f"{name}_{modality}.nii.gz", 10 * number + index, number % 2)
+        for index, contrast in enumerate(("T1", "T1c", "T2", "FLAIR", "SWI", "ASL")):
+            save(folder / f"{name}_{contrast}.nii.gz", 10 * number + index, number % 2)
         save_mask(folder / f"{name}_tumor_segmentation.nii.gz", number)
         rows.append(
             {
@@ -113,9 +113,9 @@ def upenn_gbm(root: Path) -> Path:
         name = f"UPENN-GBM-{number + 1:05d}"
         for visit in ("11", "21") if number == 0 else ("11",):
             full = f"{name}_{visit}"
-            for index, modality in enumerate(("T1", "T1GD", "T2", "FLAIR")):
+            for index, contrast in enumerate(("T1", "T1GD", "T2", "FLAIR")):
                 save(
-                    root / "images_structural" / full / f"{full}_{modality}.nii.gz",
+                    root / "images_structural" / full / f"{full}_{contrast}.nii.gz",
                     10 * number + index,
                     number / (2 * SUBJECTS),
                 )

@@ -44,7 +44,7 @@ TASK = """
 name: own-lesion
 title: Lesions
 layout: table
-modalities: [t1, t2, t2f, t1ce]
+contrasts: [t1, t2, t2f, t1ce]
 label: {column: lesion, positive: ["1"]}
 """
 
@@ -230,7 +230,7 @@ def test_labels_are_told_of_sessions_while_it_trains(together, sessions, tmp_pat
     assert np.isfinite(Encoder(model).embed_volume(read(run.store, own), own.background)).all()
 
 
-def test_a_task_of_several_modalities_is_told_from_one_pass(model_of_three, sessions, tmp_path):
+def test_a_task_of_several_contrasts_is_told_from_one_pass(model_of_three, sessions, tmp_path):
     rows = ["path,subject,contrast,lesion"]
     for number in (1, 2, 4, 5, 6):  # 3 has no FLAIR
         anat, name = sessions / f"sub-000{number}" / "anat", f"sub-000{number}"
@@ -246,12 +246,12 @@ def test_a_task_of_several_modalities_is_told_from_one_pass(model_of_three, sess
         cache=tmp_path / "cache",
     )
     (found,) = evaluate(config)
-    assert [result.modality for result in found.results] == ["all"] and found.seen_in_pretraining == 5 * 3
+    assert [result.contrast for result in found.results] == ["all"] and found.seen_in_pretraining == 5 * 3
     kept = [np.load(path) for path in (tmp_path / "cache").rglob("*.npy")]
     assert len(kept) == 5 and all(features.shape == (120,) for features in kept)
     options = FinetuneOptions(epochs=1, augment=AugmentOptions())
     (tuned,) = evaluate(replace(config, protocol="finetune", folds=2, repeats=1, finetune=options))
-    assert [result.modality for result in tuned.results] == ["all"] and tuned.seen_in_pretraining == 5 * 3
+    assert [result.contrast for result in tuned.results] == ["all"] and tuned.seen_in_pretraining == 5 * 3
     shapes = {np.load(path).shape for path in (tmp_path / "cache").rglob("*.npy")}
     assert shapes == {(120,), (3, 16, 16, 16)}  # features and inputs of the three at once
 

@@ -34,7 +34,7 @@ class Cohort:
     """The labelled subjects of a task.
 
     Attributes:
-        cases: those with the label and every wanted modality.
+        cases: those with the label and every wanted contrast.
         labels: (N,), of the cases; NaN for segmentation, whose labels are masks.
         excluded: number of others by reason.
         data_set: whose subjects they are (`data_set_of`).
@@ -77,13 +77,13 @@ def _of_people(cases: Sequence[Case], table: Path, root: Path) -> list[Case]:
     return [replace(case, person=entry.subject) for case, entry in zip(cases, named, strict=True)]
 
 
-def find_cohort(task: Task, data: Path, modalities: Sequence[str], people: Path | None = None) -> Cohort:
-    """The subjects of a data set with the label and every wanted modality.
+def find_cohort(task: Task, data: Path, contrasts: Sequence[str], people: Path | None = None) -> Cohort:
+    """The subjects of a data set with the label and every wanted contrast.
 
     Args:
         task: what is asked.
         data: the folder of the download.
-        modalities: scans that each has to have.
+        contrasts: scans that each has to have.
         people: a table with columns `scan` and `subject`, which says whose each case is.
 
     Raises:
@@ -94,7 +94,7 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str], people: Path 
     everybody = read_cases(task.layout, data)
     for case in everybody:
         label, reason = _label(task, case, data)
-        if absent := [name for name in modalities if name not in case.scans]:
+        if absent := [name for name in contrasts if name not in case.scans]:
             reason = reason or f"no {absent[0]}"
         if reason:
             excluded[reason] = excluded.get(reason, 0) + 1
@@ -105,7 +105,7 @@ def find_cohort(task: Task, data: Path, modalities: Sequence[str], people: Path 
         cases = _of_people(cases, people, data)
     if not cases:
         why = ", ".join(f"{number} with {reason}" for reason, number in excluded.items())
-        mend = "see the label's rule by `mdae tasks NAME`, or name fewer --modalities"
+        mend = "see the label's rule by `mdae tasks NAME`, or name fewer --contrasts"
         raise DataError(f"nobody is left for {task.name}: {why}", where=data, mend=mend)
     return Cohort(cases, np.array(labels), excluded, data_set_of(task.layout, data, everybody))
 

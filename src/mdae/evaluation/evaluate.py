@@ -1,4 +1,4 @@
-"""`mdae evaluate`: an encoder's fair trial on a task, by modality and all together, with its predictions kept."""
+"""`mdae evaluate`: an encoder's fair trial on a task, by contrast and all together, with its predictions kept."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def _is_of_another(path: Path, evaluation: Evaluation) -> bool:
 
 def _check(task: Task, config: EvaluateConfig) -> None:
     """Find what cannot be carried out before anything is computed."""
-    if unknown := [name for name in config.modalities if name not in task.modalities]:
+    if unknown := [name for name in config.contrasts if name not in task.contrasts]:
         raise ConfigError(
-            f"{task.name} has no modality {unknown[0]}", mend=f"use {', '.join(task.modalities)}"
+            f"{task.name} has no contrast {unknown[0]}", mend=f"use {', '.join(task.contrasts)}"
         )
     if config.protocol == "knn" and not task.num_classes:
         raise ConfigError(

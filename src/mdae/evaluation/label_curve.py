@@ -13,7 +13,7 @@ from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
 from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
 from mdae.evaluation.probing.estimators import Protocol
 from mdae.evaluation.results.figures import headline_figure
-from mdae.evaluation.results.schema import ModalityResult
+from mdae.evaluation.results.schema import ContrastResult
 from mdae.evaluation.statistics.curve import CurvePoint, curve_estimate, pseudo_values
 from mdae.evaluation.statistics.intervals import SHARE, class_sizes
 from mdae.evaluation.statistics.scores import SCALES
@@ -50,7 +50,7 @@ class LabelCurve:
     parts: np.ndarray | None
     config: EvaluateConfig
 
-    def added_to(self, result: ModalityResult, features: np.ndarray) -> ModalityResult:
+    def added_to(self, result: ContrastResult, features: np.ndarray) -> ContrastResult:
         """A result with its curve; as it is where nothing was scored.
 
         Args:
@@ -65,7 +65,7 @@ class LabelCurve:
         points = [self._point(wanted, result, features) for wanted in dict.fromkeys(self.config.train_sizes)]
         return replace(result, curve=sorted(points, key=lambda point: point.size))
 
-    def _point(self, wanted: str, result: ModalityResult, features: np.ndarray) -> CurvePoint:
+    def _point(self, wanted: str, result: ContrastResult, features: np.ndarray) -> CurvePoint:
         people = self.cohort.people[self._tested]
         groups = groups_of(self.task, self.cohort.labels)
         name = self.task.metric
@@ -85,7 +85,7 @@ class LabelCurve:
     def _tested(self) -> np.ndarray:
         return np.ones(len(self.cohort.labels), bool) if self.parts is None else self.parts == "test"
 
-    def _of_all(self, result: ModalityResult) -> Iterator[tuple[float, Scored]]:
+    def _of_all(self, result: ContrastResult) -> Iterator[tuple[float, Scored]]:
         """How many subjects a result was learned from, and its scores."""
         people = len(np.unique(self.cohort.people[~self._tested])) if self.parts is not None else 0
         folds = self.config.folds

@@ -1,4 +1,4 @@
-"""Tasks of whole scans: a probe of frozen features, or fine-tuned networks, of each modality and of all together."""
+"""Tasks of whole scans: a probe of frozen features, or fine-tuned networks, of each contrast and of all together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mdae.evaluation.results.schema import Evaluation
 from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.networks.saved import overlap
 from mdae.tasks.layouts import Case
-from mdae.tasks.record import FUSED, Task
+from mdae.tasks.record import CONTRASTS_KEY, FUSED, Task
 
 SHOWN = 20  # scans that are left out and named, with the reason
 
@@ -71,18 +71,18 @@ def scored_by(
 
 
 def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) -> Evaluation:
-    """A probe of frozen features, of each modality and of all side by side."""
+    """A probe of frozen features, of each contrast and of all side by side."""
     protocol = protocol_of(task, config.protocol)
-    modalities = config.modalities or task.modalities
+    contrasts = config.contrasts or task.contrasts
     cache = FeatureCache(config.cache or default_folder(), extractor)
-    cohort, parts, seen = embedded_cohort(task, modalities, cache, config)
-    views = (FUSED,) if extractor.channels else modalities  # all in one pass, or one after the other
+    cohort, parts, seen = embedded_cohort(task, contrasts, cache, config)
+    views = (FUSED,) if extractor.channels else contrasts  # all in one pass, or one after the other
     features = {name: np.stack([_known(cache, case.scans[name]) for case in cohort.cases]) for name in views}
     if len(views) > 1:
         features[FUSED] = np.concatenate([features[name] for name in views], axis=1)
 
-    def score(modality: str) -> Scored:
-        return scored_by(protocol, features[modality], cohort, parts, config)
+    def score(contrast: str) -> Scored:
+        return scored_by(protocol, features[contrast], cohort, parts, config)
 
     curve = LabelCurve(task, protocol, cohort, parts, config)
     results = judge(task, list(features), cohort, parts, score, config)
@@ -92,9 +92,9 @@ def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) ->
         fingerprint=extractor.fingerprint,
         protocol=config.protocol,
         selection=selection_of(config, "neighbours" if config.protocol == "knn" else "penalty"),
-        settings={**settings_of(config, modalities), "window": config.window, "pool": config.pool},
+        settings={**settings_of(config, contrasts), "window": config.window, "pool": config.pool},
         excluded=cohort.excluded,
-        results=[curve.added_to(result, features[result.modality]) for result in results],
+        results=[curve.added_to(result, features[result.contrast]) for result in results],
         seen_in_pretraining=seen,
         data_set=cohort.data_set,
         weights=weights_of(extractor.identity),
@@ -105,10 +105,10 @@ def evaluate_frozen(task: Task, config: EvaluateConfig, extractor: Extractor) ->
 def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
     """A probe of what the data set's table tells, without a look at any scan.
 
-    Its score stands at every modality, on the subjects who have it, so that it is compared with an encoder's of each.
+    Its score stands at every contrast, on the subjects who have it, so that it is compared with an encoder's of each.
     """
-    modalities, names = config.modalities or task.modalities, columns_of(config.encoder)
-    cohort = find_cohort(task, config.root, modalities, config.subjects)
+    contrasts, names = config.contrasts or task.contrasts, columns_of(config.encoder)
+    cohort = find_cohort(task, config.root, contrasts, config.subjects)
     parts = None if config.split is None else split_parts(config.split, cohort)
     features = clinical_features(cohort.cases, names, task.label, config.root)
     protocol = protocol_of(task, config.protocol)
@@ -118,7 +118,7 @@ def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
         return scored_by(protocol, features, cohort, parts, config)
 
     curve = LabelCurve(task, protocol, cohort, parts, config)
-    views = [*modalities, FUSED] if len(modalities) > 1 else list(modalities)
+    views = [*contrasts, FUSED] if len(contrasts) > 1 else list(contrasts)
     fingerprint = weights_of(f"{CLINICAL} {','.join(names)}")
     return Evaluation(
         task=task,
@@ -126,7 +126,7 @@ def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
         fingerprint=fingerprint,
         protocol=config.protocol,
         selection=selection_of(config, "neighbours" if config.protocol == "knn" else "penalty"),
-        settings=settings_of(config, modalities),
+        settings=settings_of(config, contrasts),
         excluded=cohort.excluded,
         results=[
             curve.added_to(result, features)
@@ -140,18 +140,18 @@ def evaluate_clinical(task: Task, config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
-    """Fine-tuned networks, one for each modality and one for all together."""
-    modalities = config.modalities or task.modalities
+    """Fine-tuned networks, one for each contrast and one for all together."""
+    contrasts = config.contrasts or task.contrasts
     backbone = open_backbone(config.encoder)
     options = config.finetune.from_scratch() if backbone.scratch else config.finetune
     folder = config.cache or default_folder()
     cache = FeatureCache(folder, InputExtractor(backbone))
-    cohort, parts, seen = embedded_cohort(task, modalities, cache, config)
+    cohort, parts, seen = embedded_cohort(task, contrasts, cache, config)
     views: dict[str, tuple[str, ...]] = {
-        name: (name,) for name in ((FUSED,) if backbone.channels else modalities)
+        name: (name,) for name in ((FUSED,) if backbone.channels else contrasts)
     }
     if len(views) > 1:
-        views[FUSED] = tuple(modalities)
+        views[FUSED] = tuple(contrasts)
 
     def score(view: str) -> Scored:
         study = Study(
@@ -176,7 +176,7 @@ def evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
         fingerprint=fingerprint_of(backbone),
         protocol=config.protocol,
         selection=selection_of(config, "epoch"),
-        settings={**settings_of(config, modalities), **options.fingerprint()},
+        settings={**settings_of(config, contrasts), **options.fingerprint()},
         excluded=cohort.excluded,
         results=judge(task, list(views), cohort, parts, score, config),
         seen_in_pretraining=seen,
@@ -186,22 +186,22 @@ def evaluate_finetuned(task: Task, config: EvaluateConfig) -> Evaluation:
     )
 
 
-def settings_of(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, Any]:
+def settings_of(config: EvaluateConfig, contrasts: Sequence[str]) -> dict[str, Any]:
     """What might have been chosen otherwise, JSON-able."""
     chosen = {name: getattr(config, name) for name in ("folds", "repeats", "seed")}
     sizes = {"train_sizes": list(config.train_sizes), "draws": config.draws} if config.train_sizes else {}
-    return {"modalities": list(modalities), "split": split_digest(config.split), **chosen, **sizes}
+    return {CONTRASTS_KEY: list(contrasts), "split": split_digest(config.split), **chosen, **sizes}
 
 
 def embedded_cohort(
     task: Task,
-    modalities: Sequence[str],
+    contrasts: Sequence[str],
     cache: FeatureCache,
     config: EvaluateConfig,
 ) -> tuple[Cohort, np.ndarray | None, int | None]:
     """The cohort of whom every scan is in the cache, each person once; the part of each; what was pre-trained on.
 
-    For an encoder of several channels, the scans of a case are one, by the name of all modalities together.
+    For an encoder of several channels, the scans of a case are one, by the name of all contrasts together.
 
     Returns:
         The cohort; (N,) of train, val and test, None for cross-validation; and how many of the scored scans the encoder
@@ -210,19 +210,19 @@ def embedded_cohort(
     Raises:
         DataError: no scan can be embedded, or a split that cannot be used.
     """
-    cohort = find_cohort(task, config.root, modalities, config.subjects)
+    cohort = find_cohort(task, config.root, contrasts, config.subjects)
     channels, pretraining = cache.extractor.channels, cache.extractor.pretraining
     if channels:
-        cohort = _as_sessions(cohort, modalities, channels)
-        modalities = (FUSED,)
+        cohort = _as_sessions(cohort, contrasts, channels)
+        contrasts = (FUSED,)
     if config.split is not None:  # what is wrong with it must not come out after hours of embedding
         cohort = within_split(config.split, cohort)
     failed = cache.fill(
-        [case.scans[name] for case in cohort.cases for name in modalities], workers=config.workers
+        [case.scans[name] for case in cohort.cases for name in contrasts], workers=config.workers
     )
     for path, error in list(failed.items())[:SHOWN]:
         logger.warning("excluded: %s: %s", path, error.what)
-    seen = [_contents(case, modalities, failed, cache) for case in cohort.cases]
+    seen = [_contents(case, contrasts, failed, cache) for case in cohort.cases]
     cohort, contents = ready_cohort(cohort, seen, lambda own: own, config.root)
     kept = None if config.split is None else split_parts(config.split, cohort)
     if pretraining is None:
@@ -233,18 +233,18 @@ def embedded_cohort(
 
 
 def _contents(
-    case: Case, modalities: Sequence[str], failed: Mapping[str, ScanError], cache: FeatureCache
+    case: Case, contrasts: Sequence[str], failed: Mapping[str, ScanError], cache: FeatureCache
 ) -> list[str] | str:
     """The hashes of a case's scans, or why one of them has no features."""
-    scans = [case.scans[name] for name in modalities]
+    scans = [case.scans[name] for name in contrasts]
     why = next((failed[str(scan.path)].what for scan in scans if str(scan.path) in failed), "")
     return why or [content for scan in scans for content in cache.content(scan).split(JOINT)]
 
 
-def _as_sessions(cohort: Cohort, modalities: Sequence[str], channels: Sequence[str]) -> Cohort:
-    """Cases whose scans of these modalities are one; raises `ConfigError` where none is a channel's."""
+def _as_sessions(cohort: Cohort, contrasts: Sequence[str], channels: Sequence[str]) -> Cohort:
+    """Cases whose scans of these contrasts are one; raises `ConfigError` where none is a channel's."""
     cases = [
-        replace(case, scans={FUSED: session_entry({name: case.scans[name] for name in modalities}, channels)})
+        replace(case, scans={FUSED: session_entry({name: case.scans[name] for name in contrasts}, channels)})
         for case in cohort.cases
     ]
     return replace(cohort, cases=cases)

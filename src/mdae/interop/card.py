@@ -205,11 +205,11 @@ def _scores(folder: Path, results: Path | None) -> Iterator[str]:
         )
     yield "## Scores"
     yield ""
-    yield "| task | modality | protocol | figure | value | 95 % interval |"
+    yield "| task | contrast | protocol | figure | value | 95 % interval |"
     yield "|---|---|---|---|---|---|"
-    for task, modality, protocol, figure, one in rows:
+    for task, contrast, protocol, figure, one in rows:
         interval = f"{one['low']:.3f} to {one['high']:.3f}"
-        yield f"| {task} | {modality} | {protocol} | {figure} | {one['value']:.3f} | {interval} |"
+        yield f"| {task} | {contrast} | {protocol} | {figure} | {one['value']:.3f} | {interval} |"
     yield ""
 
 

@@ -20,6 +20,7 @@ from mdae.objectives.settings import flatten
 from mdae.options import AugmentOptions, read_changes
 from mdae.plugin import load_plugin
 from mdae.tasks.catalogue import find_task
+from mdae.tasks.record import CONTRASTS_KEY
 from mdae.training.config import PretrainConfig
 
 OPTIONS = {item.name for item in fields(PretrainConfig)} - {
@@ -30,7 +31,7 @@ OPTIONS = {item.name for item in fields(PretrainConfig)} - {
     "dry_run",
 }
 AUGMENT = "augment."  # before the options of augmentation, whose names some objectives have as well
-OF_TASK = {"task", "data", "protocol", "modalities", "split", "window", "pool", "folds", "repeats"}
+OF_TASK = {"task", "data", "protocol", "contrasts", "split", "window", "pool", "folds", "repeats"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +134,11 @@ class SweepRun:
     def evaluations(self, folder: Path) -> dict[str, EvaluateConfig]:
         """How it is judged, by a hash of each way."""
         model, results = str(folder / "run" / "model"), folder / "results"
-        return {
-            key: EvaluateConfig(encoder=model, out=results / key, name=self.key, **trial)
-            for key, trial in self.spec.trials.items()
-        }
+        configs = {}
+        for key, trial in self.spec.trials.items():
+            options = {"contrasts" if name == CONTRASTS_KEY else name: own for name, own in trial.items()}
+            configs[key] = EvaluateConfig(encoder=model, out=results / key, name=self.key, **options)
+        return configs
 
     @cached_property
     def key(self) -> str:
@@ -170,8 +172,10 @@ def _trials(spec: Spec) -> Iterator[dict[str, Any]]:
         for name in ("data", "split"):
             if values.get(name) is not None:
                 values[name] = here / values[name]
-        if isinstance(values.get("modalities"), str):
-            values["modalities"] = (values["modalities"],)
+        if "contrasts" in values:
+            values[CONTRASTS_KEY] = values.pop("contrasts")  # by which trials are known
+        if isinstance(values.get(CONTRASTS_KEY), str):
+            values[CONTRASTS_KEY] = (values[CONTRASTS_KEY],)
         yield values
 
 
@@ -235,8 +239,8 @@ def _check(spec: Spec) -> None:
     if "seed" in spec.base or any("seed" in changes for changes in spec.variants.values()):
         raise ConfigError("seed is no option of a variant", where=spec.path, mend="give seeds: [0, 1, 2]")
     for task in spec.tasks:
-        if "task" not in task or set(task) - OF_TASK:
-            wrong = sorted(set(task) - OF_TASK)
+        if "task" not in task or set(task) - OF_TASK - {CONTRASTS_KEY}:
+            wrong = sorted(set(task) - OF_TASK - {CONTRASTS_KEY})
             raise ConfigError(
                 f"a task with {', '.join(wrong) or 'no name'}",
                 where=spec.path,

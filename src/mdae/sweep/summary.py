@@ -16,10 +16,10 @@ from mdae.evaluation.statistics.tests import difference_test, holm
 
 @dataclass(frozen=True)
 class Row:
-    """A variant on one task and modality.
+    """A variant on one task and contrast.
 
     Attributes:
-        variant, task, modality, protocol, metric: what and where.
+        variant, task, contrast, protocol, metric: what and where.
         num_seeds, num_subjects: of how many runs, on how many subjects.
         estimate: the mean over seeds with its 95 % interval.
         seed_sd: the standard deviation over seeds; NaN of one.
@@ -29,7 +29,7 @@ class Row:
 
     variant: str
     task: str
-    modality: str
+    contrast: str
     protocol: str
     metric: str
     num_seeds: int
@@ -105,7 +105,7 @@ def summarise(
             Row(
                 variant=variant,
                 task=first.task.name,
-                modality=first.modality,
+                contrast=first.contrast,
                 protocol=first.protocol,
                 metric=metric,
                 num_seeds=len(own),

@@ -14,6 +14,7 @@ from mdae.data.tables import write_table
 from mdae.errors import DataError
 from mdae.evaluation.results.paired import SubjectDraws, figures_of
 from mdae.evaluation.results.reader import Cell, read_results
+from mdae.evaluation.results.schema import CONTRAST_KEY
 from mdae.report.figures import forest_figure
 from mdae.report.page import Page
 from mdae.sweep.figures import landscape_figure
@@ -21,7 +22,7 @@ from mdae.sweep.spec import Spec, SweepRun
 from mdae.sweep.state import outcome
 from mdae.sweep.summary import Row, adjusted, summarise
 
-Place = tuple[str, str, str]  # protocol, task, modality
+Place = tuple[str, str, str]  # protocol, task, contrast
 
 
 def make_table(spec: Spec, folder: Path, out: Path) -> Path:
@@ -64,7 +65,7 @@ def _lines(
     ended: Mapping[SweepRun, Mapping[str, Any]],
     cells: Mapping[SweepRun, Mapping[Place, Cell]],
 ) -> list[dict[str, Any]]:
-    """A run's lines: one a task and modality, or one alone if it failed or was not judged."""
+    """A run's lines: one a task and contrast, or one alone if it failed or was not judged."""
     state = ended[run]
     about = {
         "variant": run.variant,
@@ -76,8 +77,13 @@ def _lines(
     }
     own = cells.get(run, {})
     lines = []
-    for (protocol, task, modality), cell in own.items():
-        place = {"protocol": protocol, "task": task, "modality": modality, "num_subjects": len(cell.subjects)}
+    for (protocol, task, contrast), cell in own.items():
+        place = {
+            "protocol": protocol,
+            "task": task,
+            CONTRAST_KEY: contrast,
+            "num_subjects": len(cell.subjects),
+        }
         figures = {name: estimate.value for name, estimate in cell.scores.items()} or _means(cell)
         lines.append({**about, **place, "refused": cell.refused, **figures})
     return lines or [about]
@@ -122,7 +128,10 @@ def _flat(row: Row, spec: Spec) -> dict[str, Any]:
     return {
         "variant": row.variant,
         **{name: options.get(name) for name in spec.axes()},
-        **{name: getattr(row, name) for name in ("protocol", "task", "modality", "metric")},
+        "protocol": row.protocol,
+        "task": row.task,
+        CONTRAST_KEY: row.contrast,
+        "metric": row.metric,
         "num_seeds": row.num_seeds,
         "num_subjects": row.num_subjects,
         "value": row.estimate.value,
@@ -144,12 +153,12 @@ def _page(spec: Spec, runs: Mapping[SweepRun, Mapping[str, Any] | None], rows: l
         f"Sweep: {spec.path.stem}",
         f"{ended} of {len(runs)} runs have ended: {len(spec.variants)} variants, {len(spec.seeds)} seeds.",
     )
-    places = dict.fromkeys((row.protocol, row.task, row.modality) for row in rows)
-    for protocol, task, modality in places:
-        here = [row for row in rows if (row.protocol, row.task, row.modality) == (protocol, task, modality)]
+    places = dict.fromkeys((row.protocol, row.task, row.contrast) for row in rows)
+    for protocol, task, contrast in places:
+        here = [row for row in rows if (row.protocol, row.task, row.contrast) == (protocol, task, contrast)]
         metric = here[0].metric.replace("_", " ")
         page.section(
-            f"{task}, {modality}, {protocol}",
+            f"{task}, {contrast}, {protocol}",
             f"{metric}: means over seeds; 95 % intervals over other subjects and other seeds, p adjusted for all "
             f"comparisons on this page (Holm). Compared with {spec.baseline}.",
         )

@@ -20,7 +20,7 @@ class Case:
 
     Attributes:
         subject: whose scans they are; never in two splits.
-        scans: by the data set's own name of the modality.
+        scans: by the data set's own name of the contrast.
         row: what the data set's table says of the subject, as text.
         mask: its segmentation, if there is one.
         person: who that is, where subjects are cases of which several may be of one person; "" if the subject is.
@@ -52,14 +52,14 @@ def with_rows(case: Case, rows: Iterable[Mapping[Any, str]]) -> Case:
     return case
 
 
-def scan_of(subject: str, modality: str, path: Path, slices: tuple[Path, ...] = ()) -> ScanEntry:
-    return ScanEntry(safe_name(f"{subject}__{modality}"), subject, "", modality, path, slices=slices)
+def scan_of(subject: str, contrast: str, path: Path, slices: tuple[Path, ...] = ()) -> ScanEntry:
+    return ScanEntry(safe_name(f"{subject}__{contrast}"), subject, "", contrast, path, slices=slices)
 
 
 def files_of(folder: Path, subject: str, names: dict[str, str]) -> dict[str, ScanEntry]:
-    """The scans of a folder, by modality, whose names are known; those that are not there are left out."""
-    found = {modality: file_of(folder / name) for modality, name in names.items()}
-    return {modality: scan_of(subject, modality, path) for modality, path in found.items() if path}
+    """The scans of a folder, by contrast, whose names are known; those that are not there are left out."""
+    found = {contrast: file_of(folder / name) for contrast, name in names.items()}
+    return {contrast: scan_of(subject, contrast, path) for contrast, path in found.items() if path}
 
 
 def file_of(path: Path) -> Path | None:

@@ -22,14 +22,14 @@ TCIA = "https://www.cancerimagingarchive.net/collection"
 
 BRATS18 = {
     "layout": "brats18",
-    "modalities": ("t1", "t1ce", "t2", "flair"),
+    "contrasts": ("t1", "t1ce", "t2", "flair"),
     "access": "https://www.med.upenn.edu/sbia/brats2018/data.html",
     "licence": "registration; for research",
     "cohort": "the 285 training subjects, 210 HGG and 75 LGG",
 }
 BRATS23 = {
     "layout": "brats23",
-    "modalities": ("t1n", "t1c", "t2w", "t2f"),
+    "contrasts": ("t1n", "t1c", "t2w", "t2f"),
     "access": "https://www.synapse.org/brats2023",
     "licence": "registration at Synapse; CC BY 4.0",
     "cohort": "training subjects of the two kinds, first time point",
@@ -43,14 +43,14 @@ UCSF = {
 }
 UPENN = {
     "layout": "upenn-gbm",
-    "modalities": ("T1", "T1GD", "T2", "FLAIR"),
+    "contrasts": ("T1", "T1GD", "T2", "FLAIR"),
     "access": f"{TCIA}/upenn-gbm/",
     "licence": "CC BY 4.0",
     "cohort": "scans before surgery (_11) with the label",
 }
 TCGA = {
     "layout": "tcga-gbm",
-    "modalities": ("T1w", "T1w-gd", "T2w", "FLAIR"),
+    "contrasts": ("T1w", "T1w-gd", "T2w", "FLAIR"),
     "access": f"{TCIA}/tcga-gbm/",
     "licence": "TCIA restricted",
     "cohort": "patients with imaging and a row in the TCGA clinical data resource",
@@ -102,7 +102,7 @@ CATALOGUE: tuple[Task, ...] = (
         title="high- or low-grade glioma",
         label=LabelRule(column="grade", positive=("HGG",), negative=("LGG",)),
         references=(Reference(encoder="MDAE", metric="AUROC", value=0.921, source=PAPER),),
-        note="The published score is of all modalities together.",
+        note="The published score is of all contrasts together.",
         **BRATS18,  # type: ignore[arg-type]
     ),
     _brats23("GLI", "MEN"),
@@ -119,7 +119,7 @@ CATALOGUE: tuple[Task, ...] = (
         title="MGMT promoter methylation",
         layout="rsna-miccai",
         label=LabelRule(column="MGMT_value", positive=("1",), negative=("0",)),
-        modalities=("T1w", "T1wCE", "T2w", "FLAIR"),
+        contrasts=("T1w", "T1wCE", "T2w", "FLAIR"),
         cohort="training subjects but 00109, 00123 and 00709, which the organisers found faulty",
         access="https://www.kaggle.com/c/rsna-miccai-brain-tumor-radiogenomic-classification",
         licence="the competition's rules",
@@ -129,7 +129,7 @@ CATALOGUE: tuple[Task, ...] = (
         name="ucsf-idh",
         title="IDH mutation",
         label=LabelRule(column="IDH", positive=("*",), negative=("wildtype",)),
-        modalities=("SWI", "ASL"),
+        contrasts=("SWI", "ASL"),
         **UCSF,  # type: ignore[arg-type]
     ),
     _survival("1y", "a year", 365.0),
@@ -165,7 +165,7 @@ CATALOGUE: tuple[Task, ...] = (
         "Deceased",
         UPENN,
     ),
-    _os("ucsf-os", "overall survival", "OS", "1-dead 0-alive", "1", UCSF | {"modalities": ("T1c", "FLAIR")}),
+    _os("ucsf-os", "overall survival", "OS", "1-dead 0-alive", "1", UCSF | {"contrasts": ("T1c", "FLAIR")}),
     _os("tcga-dss", "disease-specific survival", "DSS.time", "DSS", "1", TCGA),
     _os("tcga-pfi", "progression-free interval", "PFI.time", "PFI", "1", TCGA),
     Task(
@@ -184,7 +184,7 @@ CATALOGUE: tuple[Task, ...] = (
         title="tumour segmentation",
         kind="segmentation",
         split=SEG_SPLIT,
-        modalities=("T1", "T1c", "T2", "FLAIR"),
+        contrasts=("T1", "T1c", "T2", "FLAIR"),
         references=(
             Reference(encoder="MDAE", metric="Dice", value=0.852, source=PAPER),
             Reference(encoder="MDAE", metric="NSD", value=0.881, source=PAPER),

@@ -84,7 +84,7 @@ def brats23(root: Path) -> list[Case]:
     cases = []
     for name, folder in first.items():
         subject = name.removeprefix("BraTS-")
-        names = {modality: f"{folder.name}-{modality}.nii.gz" for modality in ("t1n", "t1c", "t2w", "t2f")}
+        names = {contrast: f"{folder.name}-{contrast}.nii.gz" for contrast in ("t1n", "t1c", "t2w", "t2f")}
         mask = file_of(folder / f"{folder.name}-seg.nii.gz")
         row = {"tumour": subject.split("-")[0]}
         cases.append(Case(subject, files_of(folder, subject, names), row, mask))
@@ -95,7 +95,7 @@ MICCAI_FAULTY = ("00109", "00123", "00709")  # left out by the organisers
 
 
 def rsna_miccai(root: Path) -> list[Case]:
-    """RSNA-ASNR-MICCAI 2021 radiogenomic classification: DICOM slices by subject and modality."""
+    """RSNA-ASNR-MICCAI 2021 radiogenomic classification: DICOM slices by subject and contrast."""
     table = table_of(root, "train_labels.csv", ("BraTS21ID", "MGMT_value"))
     cases = []
     for row in table.to_dict("records"):
@@ -103,10 +103,10 @@ def rsna_miccai(root: Path) -> list[Case]:
         if subject in MICCAI_FAULTY:
             continue
         case = Case(subject, row={str(name): value for name, value in row.items()})
-        for modality in ("FLAIR", "T1w", "T1wCE", "T2w"):
-            slices = tuple(sorted((root / "train" / subject / modality).glob("Image-*.dcm"), key=_number))
+        for contrast in ("FLAIR", "T1w", "T1wCE", "T2w"):
+            slices = tuple(sorted((root / "train" / subject / contrast).glob("Image-*.dcm"), key=_number))
             if slices:
-                case.scans[modality] = scan_of(subject, modality, slices[0], slices)
+                case.scans[contrast] = scan_of(subject, contrast, slices[0], slices)
         cases.append(case)
     return cases
 
@@ -117,7 +117,7 @@ def _number(path: Path) -> int:
 
 UCSF_COLUMNS = ("ID", "Sex", "Age at MRI", "WHO CNS Grade", "MGMT status", "IDH")
 UCSF_FOLLOW_UPS = {138: 429, 175: 396, 181: 409, 278: 431, 289: 391, 315: 433}  # of whom
-UCSF_MODALITIES = ("T1", "T1c", "T2", "FLAIR", "SWI", "ASL", "DWI", "ADC")
+UCSF_CONTRASTS = ("T1", "T1c", "T2", "FLAIR", "SWI", "ASL", "DWI", "ADC")
 
 
 def ucsf_pdgm(root: Path) -> list[Case]:
@@ -138,7 +138,7 @@ def ucsf_pdgm(root: Path) -> list[Case]:
             or (said := rows.get(_number(Path(name)))) is None
         ):
             continue
-        names = {modality: f"{name}_{modality}.nii.gz" for modality in UCSF_MODALITIES}
+        names = {contrast: f"{name}_{contrast}.nii.gz" for contrast in UCSF_CONTRASTS}
         case = with_rows(Case(name, files_of(folder, name, names)), said)
         case.mask = file_of(folder / f"{name}_tumor_segmentation.nii.gz")
         cases.append(case)
@@ -160,7 +160,7 @@ def upenn_gbm(root: Path) -> list[Case]:
         name = row["ID"] if row["ID"].endswith(("_11", "_21")) else f"{row['ID']}_11"
         if not name.endswith("_11"):
             continue
-        names = {modality: f"{name}_{modality}{ending}.nii.gz" for modality in ("T1", "T1GD", "T2", "FLAIR")}
+        names = {contrast: f"{name}_{contrast}{ending}.nii.gz" for contrast in ("T1", "T1GD", "T2", "FLAIR")}
         subject = name.removesuffix("_11")
         scans = files_of(images / name, subject, names)
         cases.append(Case(subject, scans, {str(key): value for key, value in row.items()}))

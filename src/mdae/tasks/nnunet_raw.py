@@ -59,7 +59,7 @@ def nnunet_task(folder: Path) -> Task:
         title=str(about.get("description") or "segmentation"),
         layout=LAYOUT,
         kind="segmentation",
-        modalities=tuple(channel_names(about)),
+        contrasts=tuple(channel_names(about)),
         cohort="all training cases with an image of every channel",
         split="5-fold cross-validation by case; the fold after the tested one validates",
         access=str(about.get("reference") or ""),

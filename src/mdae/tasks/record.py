@@ -12,6 +12,7 @@ from mdae.errors import ConfigError
 Kind = Literal["classification", "regression", "survival", "segmentation"]
 KINDS = get_args(Kind)
 ANY = "*"
+CONTRASTS_KEY = "modalities"  # of `Task.contrasts` in result files; a record may have either word
 MISSING = (
     *("", "na", "nan", "n/a", "none", "null", "<na>", "#n/a", "unknown", "missing", "?", "."),
     *("not available", "not applicable", "not reported", "indeterminate"),
@@ -132,12 +133,12 @@ class Task:
     Attributes:
         name: for the command line.
         title: what is asked, in words.
-        scenario: what scores are averaged by; if empty, by the modality (`scenario_of`).
+        scenario: what scores are averaged by; if empty, by the contrast (`scenario_of`).
         layout: how the data set lies on disk: a name of `mdae.tasks.layouts`.
         kind: classification of two or several classes, regression, survival (a time that ends in an event or is
             lost), or segmentation.
         label: how it follows from the data set's table; None for segmentation.
-        modalities: the data set's own names; each is evaluated, and all together if there are several.
+        contrasts: the data set's own names; each is evaluated, and all together if there are several.
         cohort: who is in it, in words.
         split: how subjects are divided, in words; `mdae evaluate --split TABLE` divides them otherwise.
         access, licence: where the data are to be had, and on what terms.
@@ -151,8 +152,8 @@ class Task:
     layout: str
     kind: Kind = "classification"
     label: LabelRule | None = None
-    modalities: tuple[str, ...]
-    cohort: str = "all subjects with the label and every modality"
+    contrasts: tuple[str, ...]
+    cohort: str = "all subjects with the label and every contrast"
     split: str = "5 x 5-fold cross-validation by subject, stratified by the label"
     access: str = ""
     licence: str = ""
@@ -163,8 +164,8 @@ class Task:
         _check_types(self)
         if self.kind not in KINDS:
             raise ConfigError(f"a task of kind {self.kind!r}", mend=f"use one of {', '.join(KINDS)}")
-        if not self.modalities:
-            raise ConfigError(f"task {self.name} has no modalities", mend="name one or more")
+        if not self.contrasts:
+            raise ConfigError(f"task {self.name} has no contrasts", mend="name one or more")
         if (self.label is None) != (self.kind == "segmentation"):
             raise ConfigError(
                 f"task {self.name} of kind {self.kind}", mend="a label it needs, or must not have"
@@ -200,21 +201,22 @@ class Task:
         return figures.get(self.kind, "auroc")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able copy."""
-        return asdict(self)
+        """A JSON-able copy, by the keys of result files."""
+        about = asdict(self)
+        return about | {CONTRASTS_KEY: about.pop("contrasts")}
 
 
-FUSED = "all"  # the name of all modalities together
+FUSED = "all"  # the name of all contrasts together
 SEEN = ("t1", "t1w", "t1n", "t2", "t2w")  # contrasts that OpenMind is rich in, as the paper counts them
 
 
-def scenario_of(task: Task, modality: str) -> str:
+def scenario_of(task: Task, contrast: str) -> str:
     """The paper's scenario that a score belongs to: in-domain (T1, T2), cross-modality (others), multi-modal."""
     if task.scenario:
         return task.scenario
-    if modality == FUSED:
+    if contrast == FUSED:
         return "multi-modal"
-    return "in-domain" if modality.casefold() in SEEN else "cross-modality"
+    return "in-domain" if contrast.casefold() in SEEN else "cross-modality"
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
@@ -225,6 +227,8 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     """
     try:
         own = dict(values)
+        if CONTRASTS_KEY in own:
+            own = {"contrasts": own.pop(CONTRASTS_KEY), **own}
         if (label := own.get("label")) is not None:
             own["label"] = LabelRule(**_typed(LabelRule, label))
         references = own.get("references") or ()

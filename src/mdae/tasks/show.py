@@ -14,10 +14,10 @@ from mdae.tasks.record import LabelRule, Task, scenario_of
 def tasks_table() -> Table:
     """One row a task."""
     table = Table(caption="mdae tasks NAME tells where the data are to be had and how they must lie")
-    for column in ("task", "asks for", "modalities"):
+    for column in ("task", "asks for", "contrasts"):
         table.add_column(column, no_wrap=column == "task")
     for task in CATALOGUE:
-        table.add_row(task.name, task.title, " ".join(task.modalities))
+        table.add_row(task.name, task.title, " ".join(task.contrasts))
     return table
 
 
@@ -28,7 +28,7 @@ def show_task(task: Task) -> Iterator[str]:
     yield f"split: {task.split}; compared by {task.metric.upper()}"
     if task.label is not None:
         yield f"label: {_rule(task.label)}"
-    yield "modalities: " + ", ".join(f"{name} ({scenario_of(task, name)})" for name in task.modalities)
+    yield "contrasts: " + ", ".join(f"{name} ({scenario_of(task, name)})" for name in task.contrasts)
     yield f"layout {task.layout}: {' '.join((LAYOUTS[task.layout].__doc__ or '').split())}"
     if task.access:
         yield f"access: {task.access} ({task.licence})"
@@ -38,7 +38,7 @@ def show_task(task: Task) -> Iterator[str]:
         yield f"published: {reference.encoder} {reference.metric} {reference.value:.3f} ({reference.source})"
     if task not in CATALOGUE:
         return
-    scenarios = [scenario_of(task, name) for name in task.modalities]
+    scenarios = [scenario_of(task, name) for name in task.contrasts]
     for scenario in dict.fromkeys([*scenarios, task.kind]):
         for reference in SCENARIO_REFERENCES.get(scenario, ()):
             shown = f"{reference.encoder} {reference.metric} {reference.value:.3f} ({reference.source})"

@@ -102,10 +102,10 @@ def brats_tree(root: Path, subjects: int = 6) -> Path:
         name = f"Brats18_TCIA_{number}_1"
         folder = root / "HGG" / name
         folder.mkdir(parents=True)
-        for modality in ("t1", "t1ce", "t2", "flair"):
+        for contrast in ("t1", "t1ce", "t2", "flair"):
             nib.save(
                 nib.Nifti1Image(rng.normal(100, 9, (12, 14, 10)), affine),
-                folder / f"{name}_{modality}.nii.gz",
+                folder / f"{name}_{contrast}.nii.gz",
             )
         mask = rng.choice([0, 1, 2, 4], (12, 14, 10)).astype(np.int16)
         nib.save(nib.Nifti1Image(mask, affine), folder / f"{name}_seg.nii.gz")
@@ -113,10 +113,10 @@ def brats_tree(root: Path, subjects: int = 6) -> Path:
     return root
 
 
-def written(root: Path, out: Path, modalities: tuple[str, ...] = ("t1", "flair")):
+def written(root: Path, out: Path, contrasts: tuple[str, ...] = ("t1", "flair")):
     task = find_task("brats18-seg")
-    cohort = find_cohort(task, root, modalities)
-    return raw_dataset(task, root, cohort, modalities, out, workers=2), cohort
+    cohort = find_cohort(task, root, contrasts)
+    return raw_dataset(task, root, cohort, contrasts, out, workers=2), cohort
 
 
 def test_scans_stay_where_they_lie_and_masks_are_relabelled(tmp_path):
@@ -334,14 +334,14 @@ def test_starts_that_are_no_networks_of_ours_are_refused():
 def test_a_raw_data_set_is_a_task_by_its_folder(tmp_path):
     dataset, _ = written(brats_tree(tmp_path / "brats"), tmp_path / "raw")
     task = find_task(str(dataset.folder))
-    assert (task.kind, task.modalities, task.name) == (
+    assert (task.kind, task.contrasts, task.name) == (
         "segmentation",
         ("t1", "flair"),
         "Dataset001_brats18-seg",
     )
-    cohort = find_cohort(task, dataset.folder, task.modalities)
+    cohort = find_cohort(task, dataset.folder, task.contrasts)
     assert [case.subject for case in cohort.cases] == sorted(dataset.cases)
-    again = raw_dataset(task, dataset.folder, cohort, task.modalities, tmp_path / "again", workers=1)
+    again = raw_dataset(task, dataset.folder, cohort, task.contrasts, tmp_path / "again", workers=1)
     assert again.scheme.classes == dataset.scheme.classes
     assert {name: case.images for name, case in again.cases.items()} == {
         name: case.images for name, case in dataset.cases.items()
@@ -365,8 +365,8 @@ def test_the_usual_layout_and_descriptions_that_are_none(tmp_path):
     }
     (root / "dataset.json").write_text(json.dumps(about))
     task = find_task(str(root))
-    assert task.modalities == ("MR_0000", "MR_0001")
-    cohort = find_cohort(task, root, task.modalities)
+    assert task.contrasts == ("MR_0000", "MR_0001")
+    cohort = find_cohort(task, root, task.contrasts)
     assert [case.subject for case in cohort.cases] == ["a"] and cohort.excluded == {"no MR_0001": 1}
     (root / "dataset.json").write_text("{}")
     with pytest.raises(DataError, match=r"dataset_format\.md"):
@@ -380,9 +380,9 @@ def test_a_table_of_ones_own_with_a_column_of_masks(tmp_path):
         name = f"brats/HGG/Brats18_TCIA_{number}_1/Brats18_TCIA_{number}_1"
         rows += [f"{name}_t1.nii.gz,s{number},T1,{name}_seg.nii.gz", f"{name}_t2.nii.gz,s{number},T2,"]
     (tmp_path / "scans.csv").write_text("\n".join(rows) + "\n")
-    task = Task(name="mine", title="mine", layout="table", kind="segmentation", modalities=("T1", "T2"))
-    cohort = find_cohort(task, tmp_path / "scans.csv", task.modalities)
-    dataset = raw_dataset(task, tmp_path / "scans.csv", cohort, task.modalities, tmp_path / "raw", workers=1)
+    task = Task(name="mine", title="mine", layout="table", kind="segmentation", contrasts=("T1", "T2"))
+    cohort = find_cohort(task, tmp_path / "scans.csv", task.contrasts)
+    dataset = raw_dataset(task, tmp_path / "scans.csv", cohort, task.contrasts, tmp_path / "raw", workers=1)
     assert list(dataset.cases) == ["s0", "s1"] and root.is_dir()
     assert dataset.scheme.classes == {"label_1": (1,), "label_2": (2,), "label_4": (3,)}
 

@@ -153,7 +153,7 @@ def test_several_nodules_of_a_patient_are_drawn_together():
         ),
         (lambda c: replace(c, widening=1.5), "cross-validated otherwise"),
         (lambda c: replace(c, refused="a class has 3 subjects"), "a class has 3 subjects"),
-        (lambda c: replace(c, modality="FLAIR"), "different trials"),
+        (lambda c: replace(c, contrast="FLAIR"), "different trials"),
         (lambda c: c.among(np.arange(9)), "9 subjects in common are too few"),
         (lambda c: replace(c, subjects=np.char.add("x", c.subjects)), "0 subjects in common are too few"),
     ],
@@ -198,7 +198,7 @@ def test_subjects_without_a_figure_in_either_do_not_count():
 def test_cells_of_a_data_set_share_their_draw_and_data_sets_do_not():
     """The same predictions four times are no more certain than once; four data sets are, by the root of four."""
     labels, scores = scored(0, 60)
-    copies = [bare_cell(TASK, "a", labels, scores, modality=f"m{i}") for i in range(4)]
+    copies = [bare_cell(TASK, "a", labels, scores, contrast=f"m{i}") for i in range(4)]
     tasks = [
         made_up_task(f"t{i}", layout=layout)
         for i, layout in enumerate(("table", "ucsf-pdgm", "brats18", "brats23"))
@@ -217,7 +217,7 @@ def test_equal_names_in_two_tables_of_ones_own_are_other_people(tmp_path):
     one, other = (bare_cell(made_up_task(n), "a", labels, scores, data_set=f"table {n}") for n in "ab")
     draws = SubjectDraws([one, other])
     assert not np.array_equal(draws.weights(one), draws.weights(other))
-    assert np.array_equal(draws.weights(one), draws.weights(replace(one, modality="FLAIR")))
+    assert np.array_equal(draws.weights(one), draws.weights(replace(one, contrast="FLAIR")))
     alone, both = average([one], "auroc", draws), average([one, other], "auroc", draws)
     assert (both.high - both.low) / (alone.high - alone.low) == pytest.approx(0.5**0.5, rel=0.1)
 
@@ -236,7 +236,7 @@ def test_a_rare_class_decides_how_certain_an_average_is():
 def test_refitted_models_widen_averages_and_differences():
     labels, scores = scored(0, 60)
     one, other = bare_cell(TASK, "a", labels, scores), bare_cell(TASK, "b", labels, scored(1, 60)[1])
-    wide, wide_other = (replace(c, modality="FLAIR", widening=1.5) for c in (one, other))
+    wide, wide_other = (replace(c, contrast="FLAIR", widening=1.5) for c in (one, other))
     draws = SubjectDraws([one, other])
     plain, widened = (average([c], "auroc", draws) for c in (one, wide))
     assert logit(widened.high) - logit(widened.value) == pytest.approx(
@@ -259,17 +259,17 @@ def test_an_average_over_subjects_of_part_of_the_cells_keeps_who_is_who():
 def test_a_difference_of_averages_leaves_out_what_cannot_be_compared():
     labels, scores = scored(0)
     one, other = bare_cell(TASK, "a", labels, scores), bare_cell(TASK, "b", labels, scored(1)[1])
-    odd = replace(other, modality="FLAIR", labels=1 - labels)
+    odd = replace(other, contrast="FLAIR", labels=1 - labels)
     draws = SubjectDraws([one, other, odd])
     alone = compare_averages([(one, other)], "auroc", draws)
-    assert compare_averages([(one, other), (replace(one, modality="FLAIR"), odd)], "auroc", draws) == alone
-    assert compare_averages([(replace(one, modality="FLAIR"), odd)], "auroc", draws) is None
+    assert compare_averages([(one, other), (replace(one, contrast="FLAIR"), odd)], "auroc", draws) == alone
+    assert compare_averages([(replace(one, contrast="FLAIR"), odd)], "auroc", draws) is None
     assert alone.p == pytest.approx(compare(one, other, "auroc", draws).p, rel=0.25)
 
 
 @pytest.mark.parametrize("number", [30, 100])
 def test_intervals_of_averages_and_of_their_differences_hold_the_truth(number):
-    """Two tasks in two modalities of the same subjects, some of them hard for every encoder."""
+    """Two tasks in two contrasts of the same subjects, some of them hard for every encoder."""
     tasks, areas = [made_up_task(name) for name in "ab"], (0.75, 0.70)
     effects = np.sqrt(2) * norm.ppf(areas)
     held = np.zeros(2)
@@ -278,10 +278,10 @@ def test_intervals_of_averages_and_of_their_differences_hold_the_truth(number):
         hard, cells = rng.standard_normal(number), {0: [], 1: []}
         for task in tasks:
             labels = rng.permutation(np.arange(number) % 2.0)
-            for modality in ("T1w", "FLAIR"):
+            for contrast in ("T1w", "FLAIR"):
                 for encoder, effect in enumerate(effects):
                     scores = 0.6 * hard + 0.8 * rng.standard_normal(number) + effect * labels
-                    cells[encoder].append(bare_cell(task, f"e{encoder}", labels, scores, modality=modality))
+                    cells[encoder].append(bare_cell(task, f"e{encoder}", labels, scores, contrast=contrast))
         draws = SubjectDraws(cells[0] + cells[1], seed=repeat, replicates=400)
         found = average(cells[0], "auroc", draws)
         gain = compare_averages(list(zip(*cells.values(), strict=True)), "auroc", draws).estimate

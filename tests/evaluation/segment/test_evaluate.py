@@ -59,7 +59,7 @@ def evaluation(run, model, tmp_path_factory) -> tuple[Evaluation, Path]:
 
 def test_every_subject_is_scored_once_in_every_view(data, evaluation):
     result, out = evaluation
-    assert [one.modality for one in result.results] == ["T1w", "FLAIR", "all"]
+    assert [one.contrast for one in result.results] == ["T1w", "FLAIR", "all"]
     for one in result.results:
         assert sorted(one.subjects) == [f"case_{n:02d}" for n in range(1, SUBJECTS + 1)]
         assert {"dice", "dice_outer", "nsd_deep", "average_precision"} <= one.scores.keys()
@@ -81,15 +81,15 @@ def test_an_encoder_of_several_contrasts_is_asked_of_all_at_once(run, data, tmp_
     (tmp_path / "split.csv").write_text("\n".join(["subject,split", *rows]) + "\n")
     options = {"protocol": protocol, "split": tmp_path / "split.csv"}
     (found,) = run(tmp_path / "out", encoder=str(model), **options).results
-    assert found.modality == "all" and found.subjects == ["case_03"] and found.values["dice"][0] > 0
+    assert found.contrast == "all" and found.subjects == ["case_03"] and found.values["dice"][0] > 0
     source, case = open_source(str(model), "cpu"), read_cases("nnunet", data)[0]
-    for modalities, files in ((("T1w", "FLAIR"), ["0001", "0000"]), (("T1w",), [None, "0000"])):
-        (session,) = few._load(case, source, modalities).scans
+    for contrasts, files in ((("T1w", "FLAIR"), ["0001", "0000"]), (("T1w",), [None, "0000"])):
+        (session,) = few._load(case, source, contrasts).scans
         shown = [None if own is None else own.source[-11:-7] for own in session.records]
         assert shown == files and session.data.shape[0] == 2
     with pytest.raises(ConfigError, match="scans of T1w for a model of PD, FLAIR"):
         other = made.model(tmp_path / "other", channels=("PD", "FLAIR"))
-        run(tmp_path / "out", encoder=str(other), modalities=("T1w",))
+        run(tmp_path / "out", encoder=str(other), contrasts=("T1w",))
 
 
 @pytest.mark.parametrize("protocol", ["voxels", "segment"])
@@ -126,10 +126,10 @@ def test_nobody_is_learned_from_and_scored(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(few, "fit_points", spy)
     monkeypatch.setattr(few._Study, "_scored", watch)
-    first = run(tmp_path / "a", modalities=("FLAIR",))
+    first = run(tmp_path / "a", contrasts=("FLAIR",))
     assert len(folds) == 2 and all(not learned & tested for learned, tested in folds)
     assert all(len(learned | tested) == SUBJECTS for learned, tested in folds)
-    again = run(tmp_path / "b", modalities=("FLAIR",))
+    again = run(tmp_path / "b", contrasts=("FLAIR",))
     assert json.dumps(again.to_dict()) == json.dumps(first.to_dict()), "repeated it comes out the same"
 
 
@@ -145,9 +145,7 @@ def test_a_split_tests_its_test_subjects_alone_and_val_subjects_choose(run, tmp_
         return original(subjects, *rest, val=val, **options)
 
     monkeypatch.setattr(few, "fit_segmenter", spy)
-    evaluation = run(
-        tmp_path / "out", protocol="segment", modalities=("FLAIR",), split=tmp_path / "split.csv"
-    )
+    evaluation = run(tmp_path / "out", protocol="segment", contrasts=("FLAIR",), split=tmp_path / "split.csv")
     assert given == [(["case_01", "case_02"], ["case_03"])]
     assert evaluation.results[0].subjects == [f"case_{n:02d}" for n in range(4, SUBJECTS)]
     assert evaluation.excluded == {"not in split.csv": 1} and evaluation.results[0].refused
@@ -190,7 +188,7 @@ def test_two_volumes_of_a_person_are_in_one_part_and_score_as_one(
 
     monkeypatch.setattr(few, fit, spy)
     monkeypatch.setattr(few._Study, "_scored", watch)
-    options = {"modalities": ("FLAIR",), "subjects": tmp_path / "people.csv", "with_position": with_position}
+    options = {"contrasts": ("FLAIR",), "subjects": tmp_path / "people.csv", "with_position": with_position}
     options |= {"few": replace(QUICK, steps=0)}
     (result,) = run(tmp_path / "out", protocol=protocol, train_sizes=("1", "all"), draws=1, **options).results
     assert sorted(result.subjects) == sorted(set(PEOPLE.values())), "five people, not eight cases"
@@ -209,7 +207,7 @@ def test_a_split_may_name_people_and_has_each_on_one_side(run, model, tmp_path):
     parts = {"002_S_0413": "train", "ADNI-011 S": "train", "Müller": "test", "P-6": "test", "P-7": "test"}
     named = [f"{person},{part}" for person, part in parts.items()]
     (tmp_path / "split.csv").write_text("\n".join(["subject,split", *named]) + "\n")
-    options = {"encoder": f"position:{model}", "modalities": ("FLAIR",), "subjects": tmp_path / "people.csv"}
+    options = {"encoder": f"position:{model}", "contrasts": ("FLAIR",), "subjects": tmp_path / "people.csv"}
     evaluation = run(tmp_path / "out", split=tmp_path / "split.csv", **options)
     assert sorted(evaluation.results[0].subjects) == ["Müller", "P-6", "P-7"]
     torn = [f"case_{case:02d},{'train' if case < 5 else 'test'}" for case in PEOPLE]
@@ -232,7 +230,7 @@ def test_smaller_draws_are_parts_of_larger_ones_and_the_same_for_every_encoder(
     rows = [f"case_{n:02d},{'train' if n <= 3 else 'test'}" for n in range(1, SUBJECTS + 1)]
     (tmp_path / "split.csv").write_text("\n".join(["subject,split", *rows]) + "\n")
     options = {
-        "modalities": ("FLAIR",),
+        "contrasts": ("FLAIR",),
         "train_sizes": ("1", "2", "all"),
         "draws": 2,
         "split": tmp_path / "split.csv",
@@ -265,7 +263,7 @@ def test_an_unfit_subject_is_left_out_with_the_reason(run, model, tmp_path):
     path = other / "labelsTr" / "case_01.nii.gz"
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), path)
-    evaluation = run(tmp_path / "out", encoder=f"position:{model}", task=(str(other),), modalities=("T1w",))
+    evaluation = run(tmp_path / "out", encoder=f"position:{model}", task=(str(other),), contrasts=("T1w",))
     assert evaluation.excluded == {"T1w on another grid than the mask": 1}
     assert "case_01" not in evaluation.results[0].subjects
 

@@ -12,7 +12,7 @@ import pytest
 from mdae.cli import main
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.results.reader import read_results
-from mdae.evaluation.results.schema import ModalityResult
+from mdae.evaluation.results.schema import ContrastResult
 from mdae.evaluation.statistics.tests import delong, holm
 from mdae.interop.exposure import known_exposure
 from mdae.report.leaderboard.comparison import make_leaderboard, remarks, warnings
@@ -29,9 +29,9 @@ NUMBER = 60
 NAMED = ("index.html", "leaderboard.md", "leaderboard.tex")
 
 
-def predictions(encoder: str, modality: str) -> tuple[np.ndarray, np.ndarray]:
+def predictions(encoder: str, contrast: str) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(NUMBER) % 2.0
-    noise = numpy_generator(len(encoder), f"{encoder} {modality}").standard_normal(NUMBER)
+    noise = numpy_generator(len(encoder), f"{encoder} {contrast}").standard_normal(NUMBER)
     return labels, noise + QUALITY[encoder] * (labels - 0.5)
 
 
@@ -44,7 +44,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found = [made_up_result(GRADE, m, *predictions(encoder, m)) for m in ("t1", "flair", "all")]
         if encoder == "untrained-tiny":
             found = found[:-1]  # one cell is missing
-        found.append(ModalityResult("t2", "in-domain", refused="a class has 3 subjects"))
+        found.append(ContrastResult("t2", "in-domain", refused="a class has 3 subjects"))
         write(folder, evaluation(GRADE, encoder, found, trials=4 if encoder == "ours" else 1))
         years = 60 + 10 * numpy_generator(0, "age").standard_normal(NUMBER)
         guess = years + (4 - quality) * numpy_generator(1, encoder).standard_normal(NUMBER)
@@ -210,7 +210,7 @@ def test_segmentations_alone_are_ranked_by_dice_without_being_told(results, tmp_
 def test_results_that_are_all_refused_are_one_line(tmp_path):
     write(
         tmp_path,
-        evaluation(GRADE, "a", [ModalityResult("t2", "in-domain", refused="a class has 3 subjects")]),
+        evaluation(GRADE, "a", [ContrastResult("t2", "in-domain", refused="a class has 3 subjects")]),
     )
     with pytest.raises(DataError, match="nothing was scored: a class has 3 subjects"):
         make_leaderboard(read_results([tmp_path]), "a")
@@ -242,7 +242,7 @@ def test_figures_show_what_the_tables_say(results):
     ]
     assert drawn == pytest.approx(sorted(told))
     (ours, *_) = cells_figure(board, "linear", "auroc").axes
-    places = [f"brats18-grade · {modality}" for modality in ("t1", "flair", "all")]
+    places = [f"brats18-grade · {contrast}" for contrast in ("t1", "flair", "all")]
     assert [label.get_text() for label in ours.get_yticklabels()] == places
     assert len(bars_figure(board, "linear", "brats18-grade").axes) == 3
     axis = roc_figure(board, "linear", "brats18-grade").axes[0]

@@ -81,17 +81,17 @@ class RawDataset:
         return dict(json.loads((self.folder / DESCRIPTION).read_text()))
 
 
-def dataset_key(cohort: Cohort, modalities: Sequence[str]) -> str:
+def dataset_key(cohort: Cohort, contrasts: Sequence[str]) -> str:
     """The same for the same files of the same subjects; what nnU-Net makes of them is kept under it."""
     files = [
         (
             case.subject,
-            [[str(case.scans[name].path.absolute()), *case.scans[name].stamp()] for name in modalities],
+            [[str(case.scans[name].path.absolute()), *case.scans[name].stamp()] for name in contrasts],
             _stamp(case.mask),
         )
         for case in cohort.cases
     ]
-    return hashlib.sha256(json.dumps([list(modalities), files]).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps([list(contrasts), files]).encode()).hexdigest()[:10]
 
 
 def _stamp(path: Path | None) -> list[str | int]:
@@ -101,7 +101,7 @@ def _stamp(path: Path | None) -> list[str | int]:
 
 
 def raw_dataset(
-    task: Task, data: Path, cohort: Cohort, modalities: Sequence[str], folder: Path, workers: int
+    task: Task, data: Path, cohort: Cohort, contrasts: Sequence[str], folder: Path, workers: int
 ) -> RawDataset:
     """Write a raw data set, or read the one that an earlier start has written.
 
@@ -111,8 +111,8 @@ def raw_dataset(
     Args:
         task: its layout tells what the mask's values mean.
         data: the folder of the download.
-        cohort: subjects with every modality and a mask.
-        modalities: the channels, in order.
+        cohort: subjects with every contrast and a mask.
+        contrasts: the channels, in order.
         folder: nnUNet_raw.
         workers: threads that read; 0 for one a core.
 
@@ -121,7 +121,7 @@ def raw_dataset(
     """
     name = safe_name(task.name)
     root = folder / (name if NUMBERED.match(name) else f"Dataset001_{name}")
-    about = _written(root) or _write(task, data, cohort, modalities, root, workers)
+    about = _written(root) or _write(task, data, cohort, contrasts, root, workers)
     ours = about["mdae"]
     cases = {
         case_id: RawCase(
@@ -157,10 +157,10 @@ class _Seen:
 
 
 def _write(
-    task: Task, data: Path, cohort: Cohort, modalities: Sequence[str], root: Path, workers: int
+    task: Task, data: Path, cohort: Cohort, contrasts: Sequence[str], root: Path, workers: int
 ) -> dict[str, Any]:
     """Read every file once, write masks and description."""
-    seen = _look_at(cohort, modalities, root, workers)
+    seen = _look_at(cohort, contrasts, root, workers)
     cohort, fit = ready_cohort(cohort, seen, lambda case: case.contents, data)
     values = {value for case in fit for value in case.values}
     scheme = label_scheme(task, data, values)
@@ -170,7 +170,7 @@ def _write(
         mask = remapped(mask, scheme, where=case.mask)
         write_nifti(root / "labelsTr" / f"{case_id}{ENDING}", mask, affine)
     about = {
-        "channel_names": {str(number): name for number, name in enumerate(modalities)},
+        "channel_names": {str(number): name for number, name in enumerate(contrasts)},
         **scheme.to_dict(),
         "numTraining": len(ids),
         "file_ending": ENDING,
@@ -193,12 +193,12 @@ def _write(
     return about
 
 
-def _look_at(cohort: Cohort, modalities: Sequence[str], root: Path, workers: int) -> list[_Seen | str]:
+def _look_at(cohort: Cohort, contrasts: Sequence[str], root: Path, workers: int) -> list[_Seen | str]:
     """What was seen of each case, or why it is unfit."""
 
     def look(case: Case) -> _Seen | str:
         try:
-            return _seen(case, modalities, root)
+            return _seen(case, contrasts, root)
         except ScanError as error:
             return error.what
 
@@ -213,11 +213,11 @@ def _look_at(cohort: Cohort, modalities: Sequence[str], root: Path, workers: int
     return found
 
 
-def _seen(case: Case, modalities: Sequence[str], root: Path) -> _Seen:
+def _seen(case: Case, contrasts: Sequence[str], root: Path) -> _Seen:
     """Read a case; raises `ScanError` for anything that nnU-Net could not use."""
     mask, affine = read_labels(case)
     images, contents = [], []
-    for number, name in enumerate(modalities):
+    for number, name in enumerate(contrasts):
         entry = case.scans[name]
         scan = read_series(entry) if entry.slices else read_scan(entry.path)
         require_same_grid(entry, scan.data.shape, scan.affine, mask, affine)

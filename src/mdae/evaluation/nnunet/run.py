@@ -31,7 +31,7 @@ from mdae.evaluation.statistics.intervals import cross_validation_widening
 from mdae.evaluation.statistics.overlap import overlap_scores
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
-from mdae.tasks.record import FUSED, Task
+from mdae.tasks.record import CONTRASTS_KEY, FUSED, Task
 
 PROTOCOL = "nnunet"
 SCRATCH_LR, TRAINED_LR = 0.01, 0.001
@@ -51,19 +51,19 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
     if device.index:
         raise ConfigError(f"nnU-Net cannot be put on {device}", mend="set CUDA_VISIBLE_DEVICES instead")
     start = open_start(config.encoder)
-    modalities = start.in_order(config.modalities or task.modalities)
-    weights = start.weights(len(modalities))
+    contrasts = start.in_order(config.contrasts or task.contrasts)
+    weights = start.weights(len(contrasts))
     start.network.config.check_shape(options.patch or start.patch)
-    cohort = find_cohort(task, config.root, modalities, config.subjects)
-    folder = config.out / "nnunet" / f"{task.name}-{dataset_key(cohort, modalities)}"
+    cohort = find_cohort(task, config.root, contrasts, config.subjects)
+    folder = config.out / "nnunet" / f"{task.name}-{dataset_key(cohort, contrasts)}"
     parts = None
     if config.split is not None:
         parts = dict(zip(cohort.subjects.tolist(), split_parts(config.split, cohort).tolist(), strict=True))
-    dataset = raw_dataset(task, config.root, cohort, modalities, folder / "raw", config.workers)
+    dataset = raw_dataset(task, config.root, cohort, contrasts, folder / "raw", config.workers)
     whose = dict(zip(cohort.subjects.tolist(), cohort.people.tolist(), strict=True))
     tested = _run(dataset, parts, whose, start, weights, folder, device, config, options)
     values = by_person(_score(dataset, tested, options.tolerance_mm), whose)
-    modality = FUSED if len(modalities) > 1 else modalities[0]
+    contrast = FUSED if len(contrasts) > 1 else contrasts[0]
     contents = {content for case_id in tested for content in dataset.cases[case_id].contents}
     known = None if start.pretraining is None else len(overlap(dict(start.pretraining), contents))
     return Evaluation(
@@ -72,9 +72,9 @@ def evaluate_segmentation(task: Task, config: EvaluateConfig, options: SegmentOp
         fingerprint=start.fingerprint,
         protocol=f"{PROTOCOL}-{options.schedule}",
         selection=_selection(config, options),
-        settings=_settings(start, modalities, config, options),
+        settings=_settings(start, contrasts, config, options),
         excluded=dataset.excluded,
-        results=[result_of_subjects(task, modality, values, config)],
+        results=[result_of_subjects(task, contrast, values, config)],
         seen_in_pretraining=known,
         data_set=cohort.data_set,
         attributes=cohort.attributes,
@@ -201,7 +201,7 @@ def score_case(prediction: Path, label: Path, scheme: LabelScheme, tolerance_mm:
 
 
 def _settings(
-    start: Start, modalities: Sequence[str], config: EvaluateConfig, options: SegmentOptions
+    start: Start, contrasts: Sequence[str], config: EvaluateConfig, options: SegmentOptions
 ) -> dict[str, Any]:
     """All that could have been set otherwise, JSON-able."""
     chosen = {name: value for name, value in asdict(options).items() if name != "only_folds"}
@@ -211,7 +211,7 @@ def _settings(
         "lr": peak_rate(start, options),
         "patch": list(options.patch or start.patch),
         "spacing_mm": list(start.contract.spacing_mm),
-        "modalities": list(modalities),
+        CONTRASTS_KEY: list(contrasts),
         "split": split,
         "folds": None if split else config.folds,
         "seed": config.seed,

@@ -50,21 +50,21 @@ class Start:
     pretraining: Mapping[str, Any] | None
     channels: tuple[str, ...] = ()
 
-    def in_order(self, modalities: Sequence[str]) -> tuple[str, ...]:
-        """The modalities of a task as its channels; raises `ConfigError` where one has none.
+    def in_order(self, contrasts: Sequence[str]) -> tuple[str, ...]:
+        """The contrasts of a task as its channels; raises `ConfigError` where one has none.
 
         What it has no channel for is not shown to it, and told.
         """
         if not self.channels:
-            return tuple(modalities)
-        named = by_channel(modalities, self.channels)
+            return tuple(contrasts)
+        named = by_channel(contrasts, self.channels)
         if lacking := [name for name in self.channels if name not in named]:
             raise ConfigError(
-                f"no {', '.join(lacking)} among {', '.join(modalities)}, and {self.name} starts from "
+                f"no {', '.join(lacking)} among {', '.join(contrasts)}, and {self.name} starts from "
                 f"{', '.join(self.channels)}",
                 mend="use a task that has them, or a model of one contrast",
             )
-        if unseen := [name for name in modalities if name not in named.values()]:
+        if unseen := [name for name in contrasts if name not in named.values()]:
             logger.warning("%s has no channel for %s, which it is not shown", self.name, ", ".join(unseen))
         return tuple(named[name] for name in self.channels)
 

@@ -1,4 +1,4 @@
-"""Scores of subjects to the figures of a task, each modality's with intervals, or why there are none."""
+"""Scores of subjects to the figures of a task, each contrast's with intervals, or why there are none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from mdae.evaluation.cohort import Cohort
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.probing.cross_validation import Scored
-from mdae.evaluation.results.schema import ModalityResult
+from mdae.evaluation.results.schema import ContrastResult
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, Estimate, Weighted, cross_validation_widening
 from mdae.evaluation.statistics.multiclass import multiclass_figures, multiclass_scores
 from mdae.evaluation.statistics.scores import (
@@ -26,29 +26,29 @@ from mdae.text import counted
 
 def judge(
     task: Task,
-    modalities: Sequence[str],
+    contrasts: Sequence[str],
     cohort: Cohort,
     parts: np.ndarray | None,
     score: Callable[[str], Scored],
     config: EvaluateConfig,
-) -> list[ModalityResult]:
-    """Each modality's figures, or why there are none.
+) -> list[ContrastResult]:
+    """Each contrast's figures, or why there are none.
 
     Args:
         parts: (N,) train, val, test or "" for each case; None for cross-validation.
-        score: a modality's name to `Scored` of all cases, of which those in the test part (all, if cross-validated)
+        score: a contrast's name to `Scored` of all cases, of which those in the test part (all, if cross-validated)
             are used. It is not called where too few could be scored.
     """
     tested = np.ones(len(cohort.cases), bool) if parts is None else parts == "test"
     widening = cross_validation_widening(config.folds) if parts is None else 1.0
     refused = _too_few(task, cohort.labels, parts, config.folds)
     results = []
-    for modality in modalities:
-        blank = ModalityResult(modality, scenario_of(task, modality), refused=refused)
+    for contrast in contrasts:
+        blank = ContrastResult(contrast, scenario_of(task, contrast), refused=refused)
         if refused:
             results.append(blank)
             continue
-        scored = score(modality)
+        scored = score(contrast)
         labels, people = cohort.labels[tested], cohort.people[tested]
         results.append(
             replace(

@@ -2,7 +2,7 @@
 
 An AUROC is compared by DeLong's test; all else by a bootstrap of subjects. Its draws are Dirichlet weights (Rubin 1981,
 the Bayesian bootstrap) rather than counts: they vary as much, and no draw is without a class, which matters because all
-tasks and modalities of a data set share one draw of its subjects and cannot each be stratified by their own label. So
+tasks and contrasts of a data set share one draw of its subjects and cannot each be stratified by their own label. So
 what cells have in common, a hard subject or a lucky cohort, is in the error of their average.
 """
 

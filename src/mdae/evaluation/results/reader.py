@@ -1,4 +1,4 @@
-"""Reading the result files of `mdae evaluate`: one record an encoder, task, protocol and modality."""
+"""Reading the result files of `mdae evaluate`: one record an encoder, task, protocol and contrast."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation.results.evaluation_log import FOLDER as TRIALS
-from mdae.evaluation.results.schema import FORMAT
+from mdae.evaluation.results.schema import CONTRAST_KEY, FORMAT
 from mdae.evaluation.statistics.curve import CurvePoint
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.interop.exposure import Exposure
-from mdae.tasks.record import Task, task_from_dict
+from mdae.tasks.record import CONTRASTS_KEY, Task, task_from_dict
 
 KEPT = {TRIALS, "nnunet"}  # the evaluation log; what nnU-Net works in
 MEND = "give files that `mdae evaluate` wrote"
@@ -24,12 +24,12 @@ MEND = "give files that `mdae evaluate` wrote"
 
 @dataclass(frozen=True)
 class Cell:
-    """What one encoder reached on one task, by one protocol, from one modality.
+    """What one encoder reached on one task, by one protocol, from one contrast.
 
     Attributes:
         path: the file it stands in.
         encoder, fingerprint: whose.
-        task, protocol, modality, scenario: on what.
+        task, protocol, contrast, scenario: on what.
         selection: how anything was chosen and what was scored.
         scores: figures with intervals, by name; empty if refused.
         subjects: (N,) names, each once.
@@ -54,7 +54,7 @@ class Cell:
     fingerprint: str
     task: Task
     protocol: str
-    modality: str
+    contrast: str
     scenario: str
     selection: str
     scores: Mapping[str, Estimate]
@@ -77,8 +77,8 @@ class Cell:
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Protocol, task and modality: where encoders meet."""
-        return self.protocol, self.task.name, self.modality
+        """Protocol, task and contrast: where encoders meet."""
+        return self.protocol, self.task.name, self.contrast
 
     @property
     def group(self) -> str:
@@ -168,7 +168,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _task(values: Mapping[str, Any]) -> Task:
     """The record, of what this version knows of it."""
-    known = {item.name for item in fields(Task)}
+    known = {item.name for item in fields(Task)} | {CONTRASTS_KEY}
     return task_from_dict({name: value for name, value in values.items() if name in known})
 
 
@@ -187,7 +187,7 @@ def _cell(path: Path, content: Mapping[str, Any], task: Task, result: Mapping[st
         fingerprint=str(content.get("fingerprint", "")),
         task=task,
         protocol=str(content["protocol"]),
-        modality=str(result["modality"]),
+        contrast=str(result[CONTRAST_KEY]),
         scenario=str(result["scenario"]),
         selection=str(content.get("selection", "")),
         scores={name: Estimate(**_numbers(figure)) for name, figure in result.get("scores", {}).items()},
@@ -265,7 +265,7 @@ def _require_once(cells: Sequence[Cell]) -> None:
         other = first.setdefault((cell.encoder, *cell.place), cell)
         if other is not cell:
             raise DataError(
-                f"{cell.encoder} on {cell.task.name}, {cell.modality}, {cell.protocol} is in {other.path} too",
+                f"{cell.encoder} on {cell.task.name}, {cell.contrast}, {cell.protocol} is in {other.path} too",
                 where=cell.path,
                 mend="give one of the two, or evaluate with another --name",
             )

@@ -22,15 +22,16 @@ from mdae.text import counted
 from mdae.version import __version__
 
 FORMAT = 1
+CONTRAST_KEY = "modality"  # of `ContrastResult.contrast` in files
 SHOWN = 2  # figures on a terminal, whose intervals must not be cut
 
 
 @dataclass(frozen=True)
-class ModalityResult:
-    """How well a task is told from one modality, or from all together.
+class ContrastResult:
+    """How well a task is told from one contrast, or from all together.
 
     Attributes:
-        modality: the data set's name, or `all`.
+        contrast: the data set's name, or `all`.
         scenario: what it is averaged with.
         scores: figures with intervals, by name.
         subjects, labels, predictions, probabilities: of the scored subjects, in one order; for paired comparisons. Of
@@ -44,7 +45,7 @@ class ModalityResult:
             last of them, averaged over its draws.
     """
 
-    modality: str
+    contrast: str
     scenario: str
     scores: dict[str, Estimate] = field(default_factory=dict)
     subjects: list[str] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Evaluation:
         selection: how anything was chosen and what was scored.
         settings: all that could have been set otherwise, JSON-able.
         excluded: number of subjects by reason.
-        results: by modality.
+        results: by contrast.
         data_set: whose subjects they are; equal names in another data set are other people.
         weights: what tells the encoder's weights from others', whatever it is called and however scans are shown to it.
         seen_in_pretraining: how many of the scored scans the encoder was pre-trained on; None if nobody knows.
@@ -88,7 +89,7 @@ class Evaluation:
     selection: str
     settings: dict[str, Any]
     excluded: dict[str, int]
-    results: list[ModalityResult]
+    results: list[ContrastResult]
     data_set: str = ""
     weights: str = ""
     seen_in_pretraining: int | None = None
@@ -99,7 +100,10 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy; null where a number is none."""
-        return {"format": FORMAT, "mdae": __version__, **_without_nan(asdict(self))}
+        about = asdict(self) | {"task": self.task.to_dict()}
+        for result in about["results"]:
+            result[CONTRAST_KEY] = result.pop("contrast")
+        return {"format": FORMAT, "mdae": __version__, **_without_nan(about)}
 
 
 def _without_nan(value: Any) -> Any:
@@ -111,8 +115,8 @@ def _without_nan(value: Any) -> Any:
 
 
 def result_of_subjects(
-    task: Task, modality: str, scores: Mapping[str, Mapping[str, float]], config: EvaluateConfig
-) -> ModalityResult:
+    task: Task, contrast: str, scores: Mapping[str, Mapping[str, float]], config: EvaluateConfig
+) -> ContrastResult:
     """Means over subjects with intervals, and every subject's own figures (NaN where it has none)."""
     subjects = list(scores)
     names = list(next(iter(scores.values())))
@@ -120,9 +124,9 @@ def result_of_subjects(
     widening = cross_validation_widening(config.folds) if config.split is None else 1.0
     few = len(subjects) < MIN_SUBJECTS
     figures = {name: np.array(value) for name, value in values.items()}
-    return ModalityResult(
-        modality=modality,
-        scenario=scenario_of(task, modality),
+    return ContrastResult(
+        contrast=contrast,
+        scenario=scenario_of(task, contrast),
         scores={} if few else mean_scores(figures, np.array(subjects), widening=widening, seed=config.seed),
         subjects=subjects,
         values=values,
@@ -133,15 +137,15 @@ def result_of_subjects(
 
 def result_of_draws(
     task: Task,
-    modality: str,
+    contrast: str,
     found: Mapping[tuple[str, int], Mapping[str, Sequence[Mapping[str, float]]]],
     sizes: Mapping[str, Sequence[int]],
     config: EvaluateConfig,
-) -> ModalityResult:
+) -> ContrastResult:
     """The result of the last size, averaged over its draws, and the curve over all of them.
 
     Args:
-        task, modality: of what.
+        task, contrast: of what.
         found: by the wanted number of subjects and the draw, every tested subject's volumes with their figures.
         sizes: by the wanted number, how many subjects were learned from in each fit.
         config: of the evaluation.
@@ -151,7 +155,7 @@ def result_of_draws(
         draws.setdefault(wanted, []).append({name: _mean_of(volumes) for name, volumes in subjects.items()})
     last = draws[max(draws, key=lambda wanted: np.mean(sizes[wanted]))]
     averaged = {name: _mean_of([draw[name] for draw in last]) for name in last[0]}
-    result = result_of_subjects(task, modality, averaged, config)
+    result = result_of_subjects(task, contrast, averaged, config)
     if not config.train_sizes or result.refused:
         return result
     points = [
@@ -208,14 +212,14 @@ def results_table(evaluation: Evaluation) -> Table:
     names = next((list(result.scores) for result in evaluation.results if result.scores), [])[:SHOWN]
     told = {"classification": "positive", "survival": "events"}.get(task.kind, "positive")
     told = "classes" if task.num_classes > 2 else told
-    for column in ("modality", "subjects", told, *(name.replace("_", " ") for name in names)):
-        table.add_column(column, justify="left" if column == "modality" else "right")
+    for column in ("contrast", "subjects", told, *(name.replace("_", " ") for name in names)):
+        table.add_column(column, justify="left" if column == "contrast" else "right")
     for result in evaluation.results:
         if result.refused:
-            table.add_row(result.modality, result.refused)
+            table.add_row(result.contrast, result.refused)
             continue
         figures = (str(result.scores[name]) for name in names)
-        table.add_row(result.modality, str(len(result.subjects)), _sizes(task, result.labels), *figures)
+        table.add_row(result.contrast, str(len(result.subjects)), _sizes(task, result.labels), *figures)
     table.caption = ". ".join([*_remarks(evaluation), "All figures are in the result file"])
     return table
 

@@ -54,7 +54,7 @@ from mdae.evaluation.voxel_probe.regression import Points
 from mdae.networks.saved import overlap
 from mdae.progress import Progress
 from mdae.tasks.layouts import Case
-from mdae.tasks.record import FUSED, Task
+from mdae.tasks.record import CONTRASTS_KEY, FUSED, Task
 from mdae.text import counted
 
 ROOM = 2**27  # numbers of scores of a volume at once, half a gigabyte
@@ -72,13 +72,13 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
         DataError: what cannot be carried out.
     """
     source = open_source(config.encoder, config.device)
-    modalities = config.modalities or task.modalities
-    cohort = find_cohort(task, config.root, modalities, config.subjects)
+    contrasts = config.contrasts or task.contrasts
+    cohort = find_cohort(task, config.root, contrasts, config.subjects)
     if config.split is not None:
         cohort = within_split(config.split, cohort)
-    cohort, seen = _looked_at(cohort, source, modalities, config)
+    cohort, seen = _looked_at(cohort, source, contrasts, config)
     scheme = label_scheme(task, config.root, {value for one in seen for value in one.values})
-    study = _Study(source, modalities, config, scheme, cohort)
+    study = _Study(source, contrasts, config, scheme, cohort)
     scores: Scores = {}
     sizes: dict[str, list[int]] = {}
     notes: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def evaluate_few(task: Task, config: EvaluateConfig) -> Evaluation:
         fingerprint=source.fingerprint,
         protocol=protocol_name(config),
         selection=_selection(config),
-        settings=_settings(config, modalities),
+        settings=_settings(config, contrasts),
         excluded=cohort.excluded,
         results=[
             result_of_draws(
@@ -153,21 +153,21 @@ class _Loaded:
         return self.scans if len(self.scans) == 1 else [self.scans[index] for index in contrasts]
 
 
-def _load(case: Case, source: Source, modalities: Sequence[str]) -> _Loaded:
+def _load(case: Case, source: Source, contrasts: Sequence[str]) -> _Loaded:
     """Read a case; raises `ScanError` for anything of it that does not do."""
     mask, affine = read_labels(case)
-    entries = shown(case.scans, modalities, source.channels)
+    entries = shown(case.scans, contrasts, source.channels)
     scans = [on_mask(source.prepare(entry), entry, mask, affine) for entry in entries]
     return _Loaded(mask, affine, scans)
 
 
 def _looked_at(
-    cohort: Cohort, source: Source, modalities: Sequence[str], config: EvaluateConfig
+    cohort: Cohort, source: Source, contrasts: Sequence[str], config: EvaluateConfig
 ) -> tuple[Cohort, list[_Seen]]:
     """What was seen of every case that does, each scan once, and their cohort; `DataError` if none does."""
     seen: list[_Seen | str] = []
     with Progress("reading", len(cohort.cases), unit="subjects") as progress:
-        loading = ahead(cohort.cases, lambda case: _load(case, source, modalities).seen, config.workers)
+        loading = ahead(cohort.cases, lambda case: _load(case, source, contrasts).seen, config.workers)
         for _, loaded in loading:
             try:
                 seen.append(loaded.result())
@@ -182,7 +182,7 @@ class _Study:
     """What all fits share."""
 
     source: Source
-    modalities: Sequence[str]
+    contrasts: Sequence[str]
     config: EvaluateConfig
     scheme: LabelScheme
     cohort: Cohort
@@ -195,12 +195,12 @@ class _Study:
     @property
     def views(self) -> dict[str, tuple[int, ...]]:
         """Which contrasts are looked at together: all, and by `voxels` each alone before."""
-        everything = tuple(range(len(self.source.channels or self.modalities)))
+        everything = tuple(range(len(self.source.channels or self.contrasts)))
         if self.source.channels:
             return {FUSED: everything}
         if len(everything) == 1:
-            return {self.modalities[0]: everything}
-        alone = {name: (index,) for index, name in enumerate(self.modalities)}
+            return {self.contrasts[0]: everything}
+        alone = {name: (index,) for index, name in enumerate(self.contrasts)}
         return {**(alone if self.config.protocol == "voxels" else {}), FUSED: everything}
 
     def trials(
@@ -266,9 +266,7 @@ class _Study:
     def _read(self, rows: np.ndarray, title: str) -> Iterator[tuple[Case, _Loaded]]:
         cases = [self.cohort.cases[row] for row in rows]
         with Progress(title, len(cases), unit="subjects") as progress:
-            loading = ahead(
-                cases, lambda case: _load(case, self.source, self.modalities), self.config.workers
-            )
+            loading = ahead(cases, lambda case: _load(case, self.source, self.contrasts), self.config.workers)
             for case, loaded in loading:
                 yield case, loaded.result()
                 progress.advance()
@@ -357,10 +355,10 @@ def _folds(cohort: Cohort, config: EvaluateConfig) -> list[tuple[np.ndarray, np.
     return [(train, np.zeros(0, dtype=int), test) for train, test in folds]
 
 
-def _settings(config: EvaluateConfig, modalities: Sequence[str]) -> dict[str, object]:
+def _settings(config: EvaluateConfig, contrasts: Sequence[str]) -> dict[str, object]:
     split = split_digest(config.split)
     return {
-        "modalities": list(modalities),
+        CONTRASTS_KEY: list(contrasts),
         "split": split,
         "folds": None if split else config.folds,
         "seed": config.seed,

@@ -47,12 +47,12 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def calibration_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
-    """Said against true shares of every encoder: a panel a modality."""
+    """Said against true shares of every encoder: a panel a contrast."""
     cells, colour = calibrated(leaderboard, protocol, task), colours(leaderboard)
-    modalities = list(dict.fromkeys(cell.modality for cell in cells))
+    contrasts = list(dict.fromkeys(cell.contrast for cell in cells))
 
-    def draw(axis: Axes, modality: str) -> None:
-        for cell in (cell for cell in cells if cell.modality == modality):
+    def draw(axis: Axes, contrast: str) -> None:
+        for cell in (cell for cell in cells if cell.contrast == contrast):
             said, true, low, high = reliability(cell.labels, cell.probabilities).T
             shade, style = colour[cell.encoder], "--" if mark(cell.encoder) else "-"
             axis.vlines(said, low, high, color=shade, alpha=0.3, linewidth=1.2)
@@ -60,4 +60,4 @@ def calibration_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Fi
         axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
     names = ("said probability", "share of positives")
-    return squares_figure(modalities, draw, names, leaderboard.encoders(protocol))
+    return squares_figure(contrasts, draw, names, leaderboard.encoders(protocol))

@@ -128,9 +128,9 @@ class Leaderboard:
         wanted = (protocol, group, encoder)
         return next((m for m in self.means if (m.protocol, m.group, m.encoder) == wanted), None)
 
-    def headline(self, protocol: str, task: str, modality: str, encoder: str) -> Entry | None:
+    def headline(self, protocol: str, task: str, contrast: str, encoder: str) -> Entry | None:
         """The entry that a cell is ranked by."""
-        wanted = (encoder, protocol, task, modality)
+        wanted = (encoder, protocol, task, contrast)
         return next((e for e in self.headlines() if (e.cell.encoder, *e.cell.place) == wanted), None)
 
     def headlines(self) -> Iterator[Entry]:
@@ -343,10 +343,10 @@ def _gaps(leaderboard: Leaderboard) -> Iterator[str]:
     for cell in leaderboard.cells:
         if cell.refused:
             refused.setdefault((*cell.place, cell.refused), []).append(cell.encoder)
-    for (protocol, task, modality, reason), encoders in refused.items():
-        yield f"{task}, {modality}, {protocol}: refused for {', '.join(encoders)}, {reason}."
+    for (protocol, task, contrast, reason), encoders in refused.items():
+        yield f"{task}, {contrast}, {protocol}: refused for {', '.join(encoders)}, {reason}."
     for entry in leaderboard.headlines():
-        cell, where = entry.cell, f"{entry.cell.encoder}, {entry.cell.task.name}, {entry.cell.modality}"
+        cell, where = entry.cell, f"{entry.cell.encoder}, {entry.cell.task.name}, {entry.cell.contrast}"
         if entry.reason:
             yield f"{where}, {cell.protocol}: not compared, {entry.reason}."
         elif entry.difference and entry.difference.num_subjects < len(cell.subjects):

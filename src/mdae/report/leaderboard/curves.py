@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.results.schema import CONTRAST_KEY
 from mdae.evaluation.statistics.curve import CurvePoint, curve_difference
 from mdae.evaluation.statistics.intervals import SHARE, Estimate
 from mdae.evaluation.statistics.scores import SCALES
@@ -29,27 +30,27 @@ def curved(leaderboard: Leaderboard, protocol: str, task: str) -> list[Cell]:
         if (cell.protocol, cell.task.name) == (protocol, task) and cell.curve
     ]
     order = leaderboard.encoders(protocol)
-    return sorted(own, key=lambda cell: (cell.modality, order.index(cell.encoder)))
+    return sorted(own, key=lambda cell: (cell.contrast, order.index(cell.encoder)))
 
 
 def curve_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
-    """The ranking figure against the number of subjects learned from, with 95 % bands: a panel a modality."""
+    """The ranking figure against the number of subjects learned from, with 95 % bands: a panel a contrast."""
     cells, colour = curved(leaderboard, protocol, task), colours(leaderboard)
-    modalities = list(dict.fromkeys(cell.modality for cell in cells))
-    columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
+    contrasts = list(dict.fromkeys(cell.contrast for cell in cells))
+    columns, lines = min(COLUMNS, len(contrasts)), math.ceil(len(contrasts) / COLUMNS)
     figure = Figure(figsize=(3.6 * columns + 1.8, 3.0 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    for axis in grid[len(modalities) :]:
+    for axis in grid[len(contrasts) :]:
         axis.set_axis_off()
-    for axis, modality in zip(grid, modalities, strict=False):
+    for axis, contrast in zip(grid, contrasts, strict=False):
         drawn = []
-        for cell in (cell for cell in cells if cell.modality == modality):
+        for cell in (cell for cell in cells if cell.contrast == contrast):
             metric = headline_metric(cell, leaderboard.metric)
             known = {point.size: point.scores[metric] for point in cell.curve if metric in point.scores}
             points = {size: (own.value, own.low, own.high) for size, own in known.items()}
             drawn.append((cell.encoder, colour[cell.encoder], "--" if mark(cell.encoder) else "-", points))
             axis.set_ylabel(metric_label(metric), fontsize=8)
-        curve_panel(axis, drawn, modality)
+        curve_panel(axis, drawn, contrast)
     handles = {line.get_label(): line for axis in grid for line in axis.get_lines()}
     names = [shown_name(leaderboard, str(name)) for name in handles]
     figure.legend(handles.values(), names, loc="outside right upper", frameon=False, fontsize=8)
@@ -59,7 +60,7 @@ def curve_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
 def curve_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[list[str], Lines]:
     """A number of labelled subjects and an encoder a row, with the difference from the baseline on the same draws."""
     header = [
-        "modality",
+        "contrast",
         "labelled subjects",
         "draws",
         "encoder",
@@ -69,7 +70,7 @@ def curve_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[lis
     ]
     return header, [
         [
-            cell.modality,
+            cell.contrast,
             str(point.size),
             str(len(next(iter(point.values.values())))),
             shown_name(leaderboard, cell.encoder),
@@ -87,7 +88,7 @@ def curves_frame(leaderboard: Leaderboard) -> pd.DataFrame:
     for protocol in leaderboard.protocols:
         for task in dict.fromkeys(cell.task.name for cell in leaderboard.cells):
             for cell, point, metric, apart in _rows(leaderboard, protocol, task):
-                about: dict[str, object] = {"task": task, "protocol": protocol, "modality": cell.modality}
+                about: dict[str, object] = {"task": task, "protocol": protocol, CONTRAST_KEY: cell.contrast}
                 draws = len(next(iter(point.values.values())))
                 about |= {"encoder": cell.encoder, "labelled_subjects": point.size, "draws": draws}
                 about |= {"metric": metric}
@@ -106,10 +107,10 @@ def with_interval(name: str, estimate: Estimate | None) -> dict[str, float | Non
 def _rows(
     leaderboard: Leaderboard, protocol: str, task: str
 ) -> Iterator[tuple[Cell, CurvePoint, str, Estimate | None]]:
-    """By modality and number of subjects, then by encoder."""
+    """By contrast and number of subjects, then by encoder."""
     cells = curved(leaderboard, protocol, task)
-    for modality in dict.fromkeys(cell.modality for cell in cells):
-        own = [cell for cell in cells if cell.modality == modality]
+    for contrast in dict.fromkeys(cell.contrast for cell in cells):
+        own = [cell for cell in cells if cell.contrast == contrast]
         baseline = next((cell for cell in own if cell.encoder == leaderboard.baseline), None)
         for size in sorted({point.size for cell in own for point in cell.curve}):
             for cell in own:

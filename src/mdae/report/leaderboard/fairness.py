@@ -19,6 +19,7 @@ from mdae.evaluation.results.paired import (
     subject_dof,
 )
 from mdae.evaluation.results.reader import Cell
+from mdae.evaluation.results.schema import CONTRAST_KEY
 from mdae.evaluation.statistics.intervals import MIN_SUBJECTS, SHARE, Estimate
 from mdae.evaluation.statistics.scores import SCALES
 from mdae.evaluation.statistics.tests import difference_test
@@ -108,8 +109,8 @@ def fairness_table(
 ) -> tuple[list[str], list[list[str]]]:
     """One task, its contrasts together if there are several: a group a row, an encoder a column."""
     own = [one for one in scores if (one.cell.protocol, one.cell.task.name) == (protocol, task)]
-    modalities = list(dict.fromkeys(one.cell.modality for one in own))
-    own = [one for one in own if one.cell.modality == modalities[-1]] if own else []
+    contrasts = list(dict.fromkeys(one.cell.contrast for one in own))
+    own = [one for one in own if one.cell.contrast == contrasts[-1]] if own else []
     encoders = [
         name for name in leaderboard.encoders(protocol) if any(one.cell.encoder == name for one in own)
     ]
@@ -137,7 +138,7 @@ def fairness_frame(scores: Sequence[GroupScore]) -> pd.DataFrame:
         about: dict[str, object] = {
             "task": cell.task.name,
             "protocol": cell.protocol,
-            "modality": cell.modality,
+            CONTRAST_KEY: cell.contrast,
         }
         about |= {"encoder": cell.encoder, "attribute": one.attribute, "group": one.group}
         about |= {"num_subjects": one.num_subjects, "metric": one.metric}

@@ -73,15 +73,15 @@ def means_figure(leaderboard: Leaderboard, protocol: str) -> Figure:
 
 
 def cells_figure(leaderboard: Leaderboard, protocol: str, metric: str) -> Figure:
-    """Differences of one figure from the baseline's, cell by cell: a panel an encoder, a row a task and modality."""
+    """Differences of one figure from the baseline's, cell by cell: a panel an encoder, a row a task and contrast."""
     encoders = [name for name in leaderboard.encoders(protocol) if name != leaderboard.baseline]
     entries = [e for e in leaderboard.headlines() if (e.cell.protocol, e.metric) == (protocol, metric)]
-    places = list(dict.fromkeys((entry.cell.task.name, entry.cell.modality) for entry in entries))
+    places = list(dict.fromkeys((entry.cell.task.name, entry.cell.contrast) for entry in entries))
     figure, panels = _panels(len(encoders), rows=len(places), width=2.6)
     for axis, encoder in zip(panels, encoders, strict=True):
         found = [leaderboard.headline(protocol, *place, encoder) for place in places]
         drawn = [None if entry is None else (entry.difference, entry.p_holm) for entry in found]
-        _forest(axis, drawn, [f"{task} · {modality}" for task, modality in places], metric)
+        _forest(axis, drawn, [f"{task} · {contrast}" for task, contrast in places], metric)
         axis.set_title(shown_name(leaderboard, encoder), fontsize=10)
     return _finished(figure, panels)
 
@@ -115,13 +115,13 @@ def _forest(
 
 
 def bars_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
-    """A task's figure of every encoder with its interval: a panel a modality."""
+    """A task's figure of every encoder with its interval: a panel a contrast."""
     encoders, colour = leaderboard.encoders(protocol), colours(leaderboard)
-    modalities = _modalities(leaderboard, protocol, task)
-    figure, panels = _panels(len(modalities), rows=len(encoders), width=2.2)
+    contrasts = _contrasts(leaderboard, protocol, task)
+    figure, panels = _panels(len(contrasts), rows=len(encoders), width=2.2)
     names = [shown_name(leaderboard, encoder) for encoder in encoders]
-    for axis, modality in zip(panels, modalities, strict=True):
-        entries = [leaderboard.headline(protocol, task, modality, encoder) for encoder in encoders]
+    for axis, contrast in zip(panels, contrasts, strict=True):
+        entries = [leaderboard.headline(protocol, task, contrast, encoder) for encoder in encoders]
         for place, (encoder, entry) in enumerate(zip(encoders, entries, strict=True)):
             if entry is None:
                 axis.text(0.02, place, "no figure", fontsize=7, color=UNDECIDED, va="center")
@@ -133,7 +133,7 @@ def bars_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
         _scale_of_bars(axis, [entry for entry in entries if entry is not None])
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set_title(modality, fontsize=10)
+        axis.set_title(contrast, fontsize=10)
         _dress(axis)
     return _finished(figure, panels)
 
@@ -148,12 +148,12 @@ def _scale_of_bars(axis: Axes, entries: Sequence[Entry]) -> None:
 
 
 def roc_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
-    """ROC curves of every encoder: a panel a modality."""
+    """ROC curves of every encoder: a panel a contrast."""
     encoders, colour = leaderboard.encoders(protocol), colours(leaderboard)
 
-    def draw(axis: Axes, modality: str) -> None:
+    def draw(axis: Axes, contrast: str) -> None:
         for encoder in encoders:
-            entry = leaderboard.headline(protocol, task, modality, encoder)
+            entry = leaderboard.headline(protocol, task, contrast, encoder)
             if entry is None:
                 continue
             false, true, _ = roc_curve(entry.cell.labels, entry.cell.predictions)
@@ -162,43 +162,43 @@ def roc_figure(leaderboard: Leaderboard, protocol: str, task: str) -> Figure:
         axis.set_aspect("equal")
 
     names = ("false positive rate", "true positive rate")
-    return squares_figure(_modalities(leaderboard, protocol, task), draw, names, encoders)
+    return squares_figure(_contrasts(leaderboard, protocol, task), draw, names, encoders)
 
 
 def squares_figure(
-    modalities: Sequence[str],
+    contrasts: Sequence[str],
     draw: Callable[[Axes, str], None],
     names: tuple[str, str],
     encoders: Sequence[str],
 ) -> Figure:
-    """A panel a modality, with a dotted diagonal and one legend.
+    """A panel a contrast, with a dotted diagonal and one legend.
 
     Args:
-        modalities: of the panels.
-        draw: what else stands in a modality's.
+        contrasts: of the panels.
+        draw: what else stands in a contrast's.
         names: of both axes.
         encoders: in the order of the legend.
     """
-    columns, lines = min(COLUMNS, len(modalities)), math.ceil(len(modalities) / COLUMNS)
+    columns, lines = min(COLUMNS, len(contrasts)), math.ceil(len(contrasts) / COLUMNS)
     figure = Figure(figsize=(2.35 * columns + 2.0, 2.6 * lines + 0.2), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, modality in zip(grid, modalities, strict=False):
+    for axis, contrast in zip(grid, contrasts, strict=False):
         axis.plot([0, 1], [0, 1], color="#1c2733", linewidth=0.9, linestyle=":")
-        draw(axis, modality)
-        axis.set_title(modality, fontsize=10)
+        draw(axis, contrast)
+        axis.set_title(contrast, fontsize=10)
         axis.set_xlabel(names[0], fontsize=8)
         if axis is grid[0]:
             axis.set_ylabel(names[1], fontsize=8)
         _dress(axis)
-    for axis in grid[len(modalities) :]:
+    for axis in grid[len(contrasts) :]:
         axis.set_axis_off()
     _figure_legend(figure, grid, encoders)
     return figure
 
 
-def _modalities(leaderboard: Leaderboard, protocol: str, task: str) -> list[str]:
+def _contrasts(leaderboard: Leaderboard, protocol: str, task: str) -> list[str]:
     cells = [cell for cell in leaderboard.cells if (cell.protocol, cell.task.name) == (protocol, task)]
-    return list(dict.fromkeys(cell.modality for cell in cells if not cell.refused))
+    return list(dict.fromkeys(cell.contrast for cell in cells if not cell.refused))
 
 
 def _panels(number: int, *, rows: int, width: float, share: bool = True) -> tuple[Figure, list[Axes]]:

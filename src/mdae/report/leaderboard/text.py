@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from mdae.evaluation.results.schema import CONTRAST_KEY
 from mdae.evaluation.statistics.multiclass import confusion
 from mdae.report.leaderboard.comparison import Entry, Leaderboard, Mean, headline_metric, remarks, warnings
 from mdae.report.leaderboard.curves import curve_table, with_interval
@@ -17,7 +18,7 @@ Lines = list[list[str]]
 NOTHING = "–"
 PUBLISHED = "Published, not measured here"
 CSV_COLUMNS = (
-    "encoder", "task", "modality", "metric", "value", "low", "high", "num_subjects", "difference", "difference_low",
+    "encoder", "task", CONTRAST_KEY, "metric", "value", "low", "high", "num_subjects", "difference", "difference_low",
     "difference_high", "p", "p_holm", "num_compared", "protocol", "scenario", "trials", "pretrained_on_it", "refused",
 )  # fmt: skip
 MARKED = re.compile(r"[\\`*|]|<(?=[A-Za-z/!])")  # what Markdown would take for its own
@@ -36,7 +37,7 @@ def how_to_read(leaderboard: Leaderboard) -> Iterator[str]:
         "for all its cells."
     )
     yield (
-        "p is adjusted by Holm. Cells: over all tasks and modalities of one encoder, one figure and one protocol. "
+        "p is adjusted by Holm. Cells: over all tasks and contrasts of one encoder, one figure and one protocol. "
         "Averages: over all encoders and scenarios of one protocol."
     )
     yield "Encoders that lack cells come last and are not ranked, for their averages are of other tasks."
@@ -78,24 +79,24 @@ def differences_table(leaderboard: Leaderboard, protocol: str) -> tuple[list[str
 
 
 def task_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple[list[str], Lines]:
-    """One task: an encoder and modality a row."""
+    """One task: an encoder and contrast a row."""
     header = [
-        *("modality", "encoder", "figure", "value [95 %]", "subjects", "difference [95 %]", "p (Holm)"),
+        *("contrast", "encoder", "figure", "value [95 %]", "subjects", "difference [95 %]", "p (Holm)"),
         "pre-trained on it",
     ]
     cells = [cell for cell in leaderboard.cells if (cell.protocol, cell.task.name) == (protocol, task)]
     lines = []
-    for modality in dict.fromkeys(cell.modality for cell in cells):
+    for contrast in dict.fromkeys(cell.contrast for cell in cells):
         for encoder in leaderboard.encoders(protocol):
-            cell = next((c for c in cells if (c.modality, c.encoder) == (modality, encoder)), None)
+            cell = next((c for c in cells if (c.contrast, c.encoder) == (contrast, encoder)), None)
             if cell is None:
                 continue
             entry, name = leaderboard.headline(*cell.place, encoder), shown_name(leaderboard, encoder)
             if entry is None:
-                lines.append([modality, name, NOTHING, f"refused: {cell.refused}", *[NOTHING] * 4])
+                lines.append([contrast, name, NOTHING, f"refused: {cell.refused}", *[NOTHING] * 4])
                 continue
             figures = [metric_label(entry.metric), str(entry.estimate), str(len(cell.subjects))]
-            lines.append([modality, name, *figures, *_difference(entry), cell.pretrained_on_it])
+            lines.append([contrast, name, *figures, *_difference(entry), cell.pretrained_on_it])
     return header, lines
 
 
@@ -109,7 +110,7 @@ def confusion_table(leaderboard: Leaderboard, protocol: str, task: str) -> tuple
     label = cells[0].task.label if cells and cells[0].task.num_classes > 2 else None
     if label is None:
         return [], []
-    own = {cell.encoder: cell for cell in cells if cell.modality == cells[-1].modality}
+    own = {cell.encoder: cell for cell in cells if cell.contrast == cells[-1].contrast}
     return ["encoder", "are", *(f"taken for {name}" for name in label.classes)], [
         [shown_name(leaderboard, encoder), name, *map(str, counts)]
         for encoder in leaderboard.encoders(protocol)
@@ -183,13 +184,13 @@ def shown_p(p: float | None) -> str:
 
 
 def entries_frame(leaderboard: Leaderboard) -> pd.DataFrame:
-    """One row an encoder, task, modality and figure; a refused cell has one row with the reason."""
+    """One row an encoder, task, contrast and figure; a refused cell has one row with the reason."""
     return pd.DataFrame(_rows(leaderboard), columns=CSV_COLUMNS, dtype=object)
 
 
 def _rows(leaderboard: Leaderboard) -> Iterator[dict[str, object]]:
     for cell in leaderboard.cells:
-        where = {"encoder": cell.encoder, "task": cell.task.name, "modality": cell.modality}
+        where = {"encoder": cell.encoder, "task": cell.task.name, CONTRAST_KEY: cell.contrast}
         about: dict[str, object] = {
             "protocol": cell.protocol,
             "scenario": cell.scenario,

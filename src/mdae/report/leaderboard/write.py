@@ -88,7 +88,7 @@ def _page(leaderboard: Leaderboard, groups: Sequence[GroupScore]) -> Page:
 def _show_means(page: Page, leaderboard: Leaderboard, protocol: str) -> None:
     header, lines = means_table(leaderboard, protocol)
     page.section(
-        f"Averages, {protocol}", "The mean over the tasks and modalities of a scenario, with 95 % intervals."
+        f"Averages, {protocol}", "The mean over the tasks and contrasts of a scenario, with 95 % intervals."
     )
     ours = [index for index, line in enumerate(lines) if line[0] == "1"]
     page.table(header, _firm(lines), strong=ours)
@@ -150,7 +150,7 @@ def _show_groups(
     if lines:
         page.note(
             "By sex, age band and site, as the data set's table tells them; best to worst is the gap between two "
-            "groups that were chosen for it. All modalities: fairness.csv."
+            "groups that were chosen for it. All contrasts: fairness.csv."
         )
         page.table(header, _firm(lines))
 
