@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from mdae.cli import main
-from mdae.commands import COMMANDS, GROUPS
+from mdae.commands import COMMANDS, GROUPS, words_of
 from mdae.objectives import OBJECTIVES
 from mdae.objectives.settings import flatten
 
@@ -89,6 +91,11 @@ def test_help_and_version(capsys):
         (("fit", "{model}", "{cohort}", "{tmp}/out", "--event", "e", "--kind", "regression"), "--event with"),
         (("predict", "{model}", "{cohort}"), r"no fitted\.json"),
         (("predict", "{model}"), "no scans given"),
+        (
+            ("pretrain", "{store}", "--out", "{tmp}/run"),
+            "no --out .OUT is a word of its own: mdae pretrain STORE OUT",
+        ),
+        (("fit", "{model}", "x.csv", "--out={tmp}/x"), "no --out .*mdae fit ENCODER LABELS OUT"),
         (("reconstruct", "{model}", "{tmp}/bad/cut.nii.gz", "{tmp}/out"), "truncated or damaged gzip"),
         (("reconstruct", "{model}", "{tmp}/bad/cut.nii.gz", "{tmp}/out", "--t", "7"), "outside"),
         (("synth", "{tmp}/bad"), "not a made-up cohort"),
@@ -111,6 +118,37 @@ def test_bad_input_is_one_line(capsys, tmp_path, cohort, store, model, arguments
     assert status == 2 and "Traceback" not in output, output
     (line,) = [line for line in output.splitlines() if line.startswith("mdae: ")]
     assert re.search(said, line), line
+
+
+WRITES_LAST = {"download", "prepare", "synth", "pretrain", "sweep", "demo", "fit", "reconstruct", "export"}
+WRITES_OUT = {"embed", "predict", "probe", "evaluate", "leaderboard", "card"}
+WRITES_NO_FILE_OF_ITS_OWN = {"check", "split", "objectives", "tasks", "encoders", "push"}
+
+
+@pytest.mark.parametrize(("name", "config"), COMMANDS.items())
+def test_outputs_go_by_one_rule(name, config):
+    """What others take is the last word, and what takes any number of inputs or tells something has --out."""
+    words = words_of(config)
+    option = next((field for field in dataclasses.fields(config) if field.name == "out"), None)
+    many = [field for field in words if str(get_type_hints(config)[field]).startswith("tuple")]
+    if name in WRITES_LAST:
+        assert list(words.items())[-1] in (("out", "OUT"), ("store", "STORE")) and not many
+        assert (option is None) == ("out" not in words), "one output, and not two"
+    elif name in WRITES_OUT:
+        assert option is not None and "out" not in words
+        assert option.default is not dataclasses.MISSING, "--out has a default"
+    else:
+        assert name in WRITES_NO_FILE_OF_ITS_OWN and option is None, f"say how {name} is told where to write"
+    if name not in WRITES_LAST:
+        assert "OUT" not in words.values(), "OUT is what is written"
+
+
+def test_documents_keep_the_rule():
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", root / "Makefile", *(root / "docs").rglob("*.md")]
+    given = [re.findall(r"mdae ([a-z]+)([^`\n#]*(?:\\\n[^`\n#]*)*)", page.read_text()) for page in pages]
+    with_out = {name for found in given for name, rest in found if " --out" in rest}
+    assert {"embed", "predict", "leaderboard"} <= with_out <= WRITES_OUT
 
 
 def test_objectives_are_listed_with_paper_and_settings(capsys):

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from mdae.child import end_with_parent, tell_parent
-from mdae.commands import Command, help_text, require_command
+from mdae.commands import Command, help_text, require_command, require_output
 from mdae.data.check import CheckConfig
 from mdae.data.download import DownloadConfig
 from mdae.data.prepare import PrepareConfig
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="mdae: %(message)s")
     try:
         require_command(arguments[0])
+        require_output(arguments)
         config: Any = tyro.cli(
             Command,
             args=arguments,

@@ -1,15 +1,22 @@
-"""The commands, in the groups that help shows them in; torch-free, so that help is instant."""
+"""The commands, in the groups that help shows them in; torch-free, so that help is instant.
+
+Outputs go by one rule. What a command makes, which others then take, is its last word: `prepare SOURCE STORE`,
+`pretrain STORE OUT`, `fit ENCODER LABELS OUT`. What takes any number of inputs, or tells how good something is, writes
+to `--out`, which has a default: `embed`, `predict`, `probe`, `evaluate`, `leaderboard`, `card`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import operator
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 from rich.console import Group
 from rich.table import Table
+from tyro.conf import Positional
 
 from mdae.data.check import CheckConfig
 from mdae.data.download import DownloadConfig
@@ -81,6 +88,25 @@ def require_command(word: str) -> None:
     near = difflib.get_close_matches(word, COMMANDS, 1)
     mend = f"did you mean mdae {near[0]}?" if near else "see mdae --help"
     raise ConfigError(f"no command {word!r}", mend=mend)
+
+
+def words_of(config: type) -> dict[str, str]:
+    """The positional fields of a command in order, each with what help calls it."""
+    (marker,) = get_args(Positional[int])[1:]
+    words = {}
+    for name, kind in get_type_hints(config, include_extras=True).items():
+        notes = getattr(kind, "__metadata__", ())
+        if marker in notes:
+            words[name] = next(note.metavar for note in notes if hasattr(note, "metavar"))
+    return words
+
+
+def require_output(arguments: Sequence[str]) -> None:
+    """Raise `ConfigError` for --out to a command whose output is a word of its own."""
+    words = words_of(COMMANDS[arguments[0]]) if arguments[0] in COMMANDS else {}
+    if "out" in words and any(word.partition("=")[0] == "--out" for word in arguments):
+        usage = f"mdae {arguments[0]} {' '.join(words.values())}"
+        raise ConfigError(f"{arguments[0]} has no --out", mend=f"OUT is a word of its own: {usage}")
 
 
 def help_text() -> Group:

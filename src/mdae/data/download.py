@@ -26,10 +26,10 @@ HOPELESS = 20  # files in a row that fail: the network is down, or the Hub refus
 class DownloadConfig:
     """Download OpenMind, or a part of it, from the Hugging Face Hub.
 
-    The same command again takes what is missing. Then: mdae prepare FOLDER STORE.
+    The same command again takes what is missing. Then: mdae prepare OUT STORE.
     """
 
-    out: Positional[Annotated[Path, arg(metavar="FOLDER")]]
+    out: Positional[Annotated[Path, arg(metavar="OUT")]]
     """Where to."""
     contrasts: tuple[str, ...] = ()
     """Take these contrasts alone, T1w T2w say."""

@@ -75,7 +75,7 @@ class FitConfig:
 class PredictConfig:
     """Say of new scans what a fitted model has learned: a table, or masks on the scans' own grids."""
 
-    model: Positional[Annotated[str, arg(metavar="OUT")]]
+    model: Positional[Annotated[str, arg(metavar="FITTED")]]
     """Folder that `mdae fit` wrote, or OWNER/NAME of the Hugging Face Hub."""
     scans: Positional[Annotated[tuple[Path, ...], arg(metavar="SCANS")]]
     """Scans, folders of scans, BIDS trees, manifests; tables of features for a model that was fitted on one."""
