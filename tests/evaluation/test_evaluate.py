@@ -111,7 +111,7 @@ def test_the_command_prints_a_table_and_writes_the_file(brats, tmp_path, capsys)
         [
             "evaluate",
             *common,
-            "--contrasts",  # as it was called before
+            "--modalities",  # as it was called before
             "t1",
             "--out",
             str(tmp_path),

@@ -125,7 +125,7 @@ class EvaluateConfig:
     """Draws of each of the train sizes."""
     dice_only: bool = False
     """Of voxels and segment: leave out NSD and average precision, which take most of the time where scans are small."""
-    contrasts: Annotated[tuple[str, ...], arg(aliases=("--contrasts",))] = ()
+    contrasts: Annotated[tuple[str, ...], arg(aliases=("--modalities",))] = ()
     """Of the task's; all if left out. Subjects without one of them are left out."""
     subjects: Path | None = None
     """Table with columns `scan` and `subject` of whose the cases are, where several are of one person: nnU-Net's raw
