@@ -515,8 +515,8 @@ def test_the_fingerprint_makes_another_trial(brats, run, tmp_path, monkeypatch):
     assert run(tmp_path, **one).trials == 1
     plain = Histogram.__init__
 
-    def otherwise(self):
-        plain(self)
+    def otherwise(self, *given):
+        plain(self, *given)
         self.fingerprint = "otherwise"
 
     monkeypatch.setattr(Histogram, "__init__", otherwise)

@@ -169,3 +169,29 @@ def test_the_leaderboard_shows_groups_calibration_and_what_each_baseline_is(resu
     assert sum(int(row["num_subjects"]) for row in survival[:2]) == len(NAMES)
     few = [row for row in rows if row["refused"]]
     assert few and all("are wanted" in row["refused"] and not row["value"] for row in few)
+
+
+def test_a_result_is_not_lost_to_one_without_figures(world, tmp_path, caplog):
+    first = run(world, tmp_path, "benign")
+    (path,) = tmp_path.glob("*.json")
+    text = path.read_text()
+    refused = run(world, tmp_path, "benign", folds=20)
+    assert first.results[0].scores and refused.results[0].refused
+    assert path.read_text() == text and "kept as it is" in caplog.text
+    run(world, tmp_path, "benign", seed=1)
+    assert path.read_text() != text and "replaces that of other seed; --name keeps both" in caplog.text
+
+
+def test_a_key_beside_the_label_is_not_one_of_it(world, tmp_path):
+    (world / "wrong.yaml").write_text(
+        "name: w\ntitle: w\nlayout: table\nmodalities: [T1w]\nlabel: {column: days, kind: regression}\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"wrong.yaml: not a task: 'kind' stands in its label \(write it beside"
+    ):
+        run(world, tmp_path, "wrong")
+    (world / "wrong.yaml").write_text(
+        "name: w\ntitle: w\nlayout: table\nmodalities: [T1w]\nlable: {column: days}\n"
+    )
+    with pytest.raises(ConfigError, match="unknown 'lable'; there are access, cohort, contrasts"):
+        run(world, tmp_path, "wrong")

@@ -16,6 +16,8 @@ from mdae.tasks.attributes import attributes_of
             {"participant_id": "sub-A0001", "age": "75", "site": "Köln"},
             {"age": "75 and over", "site": "Köln"},
         ),
+        ({"Sex": "W", "Age at scan": "40"}, {"sex": "female", "age": "40 to 59"}),
+        ({"Gender": "Männlich"}, {"sex": "male"}),
         ({"PatientSex": "woman", "PatientAge": "017Y"}, {"sex": "female", "age": "0 to 17"}),
         ({"sex": "O", "age": "unknown", "hospital": "n/a"}, {}),
         ({"age": "-1", "Age at diagnosis": "40"}, {}),

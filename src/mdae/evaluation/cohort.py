@@ -18,6 +18,7 @@ from mdae.data.subject_table import with_subjects
 from mdae.data.tables import read_text_table
 from mdae.errors import DataError
 from mdae.tasks.attributes import attributes_of
+from mdae.tasks.label_words import require_words
 from mdae.tasks.layouts import Case, read_cases
 from mdae.tasks.record import MISSING, Task
 from mdae.text import counted
@@ -101,6 +102,7 @@ def find_cohort(task: Task, data: Path, contrasts: Sequence[str], people: Path |
         else:
             cases.append(case)
             labels.append(label)
+    require_words(task, [case.row for case in everybody], data)
     if people is not None and cases:
         cases = _of_people(cases, people, data)
     if not cases:

@@ -108,18 +108,30 @@ def _written(evaluation: Evaluation, config: EvaluateConfig) -> Evaluation:
     exposure = exposure_of(config.encoder, evaluation.task.layout)
     evaluation = replace(evaluation, trials=trials, exposure=exposure)
     path = result_path(config.out, evaluation)
-    if _is_of_another(path, evaluation):
-        logger.warning("%s: replaces that of another %s; --name keeps both", path, evaluation.encoder)
+    about_before, scored_before = _before(path, evaluation)
+    if scored_before and not any(result.scores for result in evaluation.results):
+        logger.warning("%s: kept as it is, for this evaluation has no figures", path)
+        return evaluation
+    if about_before:
+        logger.warning("%s: replaces that of %s; --name keeps both", path, about_before)
     write_json(path, evaluation.to_dict())
     return evaluation
 
 
-def _is_of_another(path: Path, evaluation: Evaluation) -> bool:
-    """Whether a result of other weights, or of the same seen otherwise, stands where this one goes."""
+def _before(path: Path, evaluation: Evaluation) -> tuple[str, bool]:
+    """What other evaluation stands where this one goes, "" if none or the same again; and whether it has figures."""
     try:
-        return bool(json.loads(path.read_text())["fingerprint"] != evaluation.fingerprint)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        found = json.loads(path.read_text())
+        scored = any(result["scores"] for result in found["results"])
+        if found["fingerprint"] != evaluation.fingerprint:
+            return f"another {evaluation.encoder}", scored
+        if found.get("data_set", evaluation.data_set) != evaluation.data_set:
+            return "other subjects", scored
+        own = json.loads(json.dumps(evaluation.settings))
+        other = [name for name in own if found["settings"].get(name, own[name]) != own[name]]
+        return f"other {other[0]}" if other else "", scored
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", False
 
 
 def _check(task: Task, config: EvaluateConfig) -> None:
@@ -143,7 +155,8 @@ def _check(task: Task, config: EvaluateConfig) -> None:
         raise ConfigError(f"{CLINICAL} has no network", mend="use --protocol linear, of tasks with labels")
     if config.protocol in ("voxels", "segment") and task.kind != "segmentation":
         raise ConfigError(
-            f"{task.name} has no masks", mend=f"use --protocol {config.protocol} for segmentation tasks"
+            f"{task.name} has a label and no masks for --protocol {config.protocol}",
+            mend="use --protocol linear, knn or finetune",
         )
     chosen = (config.window, config.pool) != (EvaluateConfig.window, EvaluateConfig.pool)
     if chosen and task.kind != "segmentation" and not (config.frozen and is_own(config.encoder)):

@@ -12,7 +12,9 @@ from mdae.tasks.record import MISSING
 SEX = ("sex", "gender", "patientsex")
 AGE = ("age", "ageatscanyears", "ageatmri", "ageatscan", "ageyears", "agey", "patientage")
 SITE = ("site", "siteid", "centre", "center", "hospital", "institution", "scanner")
-WORDS = {"m": "male", "male": "male", "man": "male", "f": "female", "female": "female", "woman": "female"}
+MALE = ("m", "male", "man", "männlich", "maennlich", "mann", "homme", "masculin", "hombre", "masculino")
+FEMALE = ("f", "female", "woman", "w", "weiblich", "frau", "femme", "féminin", "mujer", "femenino")
+WORDS = dict.fromkeys(MALE, "male") | dict.fromkeys(FEMALE, "female")
 BANDS = (0, 18, 40, 60, 75)  # years from which a band begins
 
 

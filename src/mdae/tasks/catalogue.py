@@ -258,7 +258,10 @@ def _from_yaml(path: Path) -> Task:
     values = read_yaml(path, "a task's")
     if not isinstance(values, dict):
         raise ConfigError("not a task: it holds no names", where=path, mend="see `mdae tasks brats18-grade`")
-    return task_from_dict(values)
+    try:
+        return task_from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=path, mend=error.mend) from error
 
 
 def _from_python(path: Path) -> Task:

@@ -56,10 +56,10 @@ class LabelRule:
             KeyError: the row lacks a column.
         """
         text = row[self.column].strip()
-        if text.casefold() in MISSING and not _one_of(text, self.positive + self.negative + self.classes):
+        if text.casefold() in MISSING and not one_of(text, self.positive + self.negative + self.classes):
             return None
         if self.classes:
-            return next((float(k) for k, name in enumerate(self.classes) if _one_of(text, (name,))), None)
+            return next((float(k) for k, name in enumerate(self.classes) if one_of(text, (name,))), None)
         if self.positive:
             return self._class(text)
         try:
@@ -68,7 +68,7 @@ class LabelRule:
             return None
         if not math.isfinite(number):
             return None
-        lost = bool(self.event) and not _one_of(row[self.event], self.happened)
+        lost = bool(self.event) and not one_of(row[self.event], self.happened)
         if self.above is None:
             return (None if number <= 0 else -number if lost else number) if self.event else number
         if lost and number <= self.above:
@@ -77,10 +77,10 @@ class LabelRule:
 
     def _class(self, text: str) -> float | None:
         if self.positive == (ANY,):
-            return float(not _one_of(text, self.negative))
-        if _one_of(text, self.positive):
+            return float(not one_of(text, self.negative))
+        if one_of(text, self.positive):
             return 1.0
-        return 0.0 if not self.negative or _one_of(text, self.negative) else None
+        return 0.0 if not self.negative or one_of(text, self.negative) else None
 
 
 def _check_types(record: LabelRule | Task) -> None:
@@ -97,7 +97,7 @@ def _check_types(record: LabelRule | Task) -> None:
             )
 
 
-def _one_of(text: str, values: tuple[str, ...]) -> bool:
+def one_of(text: str, values: tuple[str, ...]) -> bool:
     """Whether a cell holds one of some values; 1, 1.0 and "1 " are the same."""
     return _plain(text) in {_plain(value) for value in values}
 
@@ -225,6 +225,12 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     Raises:
         ConfigError: something is missing, unknown or of the wrong kind.
     """
+    label = values.get("label")
+    if isinstance(label, Mapping) and (astray := {*label} - _names(LabelRule) & _names(Task)):
+        word = min(astray)
+        raise ConfigError(
+            f"not a task: {word!r} stands in its label", mend="write it beside `label`, at the margin"
+        )
     try:
         own = dict(values)
         if CONTRASTS_KEY in own:
@@ -238,10 +244,16 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
         raise ConfigError(f"not a task: {error}", mend="see `mdae tasks NAME` for one that is") from error
 
 
+def _names(kind: type) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
 def _typed(kind: type, values: Any) -> dict[str, Any]:
     """Values for a record as its fields have them: text, tuples of text, or numbers."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{values!r} where the fields of a {kind.__name__} are wanted")
+    if unknown := sorted(map(str, values.keys() - _names(kind))):
+        raise TypeError(f"unknown {unknown[0]!r}; there are {', '.join(sorted(_names(kind)))}")
     types = {field.name: str(field.type) for field in fields(kind)}
     out: dict[str, Any] = {}
     for name, value in values.items():

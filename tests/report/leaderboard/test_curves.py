@@ -76,4 +76,4 @@ def test_of_segmentations_the_place_is_the_baseline_that_is_missed(results):
     (said,) = (
         line for line in warnings(make_leaderboard(read_results([results]), "theirs")) if "trivial" in line
     )
-    assert "--encoder position --protocol voxels --with-position" in said and "histogram" not in said
+    assert "--encoder position:MODEL --protocol voxels --with-position" in said and "histogram" not in said

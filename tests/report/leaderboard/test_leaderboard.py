@@ -233,7 +233,7 @@ def test_no_result_is_one_line(tmp_path, capsys):
 def test_figures_show_what_the_tables_say(results):
     board = make_leaderboard(read_results([results]), "theirs", "auroc")
     panels = means_figure(board, "linear").axes
-    assert [axis.get_title() for axis in panels] == board.groups("linear")
+    assert [axis.get_title() for axis in panels if axis.get_title()] == board.groups("linear")
     drawn = sorted(line.get_xdata()[0] for line in panels[0].lines if line.get_marker() == "o")
     told = [
         mean.difference.estimate.value

@@ -319,8 +319,9 @@ def _without_baseline(leaderboard: Leaderboard) -> Iterator[str]:
             beside = " --with-position" if protocol.endswith("+position") else ""
             yield (
                 f"No trivial baseline is among the results of {protocol}, so nobody can tell what the place in the "
-                f"scan and the intensities would reach. `mdae evaluate --encoder {POSITION} --protocol "
-                f"{protocol.partition('+')[0]}{beside} --task TASK` adds one."
+                f"scan and the intensities would reach. `mdae evaluate --encoder {POSITION}:MODEL --protocol "
+                f"{protocol.partition('+')[0]}{beside} --task TASK`, of a model whose way to prepare scans it takes, "
+                "adds one."
             )
 
 

@@ -16,7 +16,7 @@ from mdae.evaluation.results.paired import Difference, sign_of
 from mdae.report.leaderboard.comparison import Entry, Leaderboard, mark
 
 BETTER, WORSE, UNDECIDED, GRID = "#0b6e8f", "#c2410c", "#8a97a3", "#e5eaef"
-COLUMNS = 5  # panels side by side: four contrasts and all together
+COLUMNS = 3  # panels side by side: more are too small to read on a page
 LABELS = {
     "auroc": "AUROC",
     "average_precision": "AP",

@@ -30,6 +30,7 @@ from mdae.report.leaderboard.text import (
     to_markdown,
 )
 from mdae.report.page import Page
+from mdae.text import counted
 from mdae.version import __version__
 
 
@@ -59,7 +60,7 @@ def _page(leaderboard: Leaderboard, groups: Sequence[GroupScore]) -> Page:
     tasks = dict.fromkeys(cell.task.name for cell in leaderboard.cells)
     page = Page(
         "Leaderboard",
-        f"{len(encoders)} encoders on {len(tasks)} tasks by {metric_label(leaderboard.metric)}, "
+        f"{counted(len(encoders), 'encoder')} on {counted(len(tasks), 'task')} by {metric_label(leaderboard.metric)}, "
         f"each compared with {leaderboard.baseline} on the same subjects.",
     )
     for line in warnings(leaderboard):
