@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from mdae.errors import ConfigError, DataError
 from mdae.evaluation import label_curve
 from mdae.evaluation.draws import training_draws
 from mdae.evaluation.results.reader import read_results
+from mdae.evaluation.results.schema import results_table
 from mdae.report.leaderboard.comparison import make_leaderboard
 from mdae.report.leaderboard.curves import curves_frame
 from tests.evaluation.clinic import NAMES, clinic, run
@@ -26,7 +29,12 @@ def root(tmp_path_factory):
     ("task", "metric"), [("kind", "auroc"), ("benign", "auroc"), ("survival", "concordance")]
 )
 def test_all_subjects_give_the_figure_of_the_result(root, tmp_path, task, metric):
-    (result,) = run(root, tmp_path, task, train_sizes=SIZES, draws=2).results
+    evaluation = run(root, tmp_path, task, train_sizes=SIZES, draws=2)
+    (result,) = evaluation.results
+    assert re.search(
+        rf"T1w, {metric} by subjects learned from: [\d.]+ after 3, [\d.]+ after 9, [\d.]+ after 18",
+        str(results_table(evaluation).caption),
+    )
     assert [point.size for point in result.curve] == [3, 9, 18], "of 27, two thirds are learned from"
     assert [len(point.values[metric]) for point in result.curve] == [2, 2, 1]
     last, whole = result.curve[-1].scores[metric], result.scores[metric]

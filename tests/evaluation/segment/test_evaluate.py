@@ -272,7 +272,7 @@ def test_an_unfit_subject_is_left_out_with_the_reason(run, model, tmp_path):
     ("changes", "error", "said"),
     [
         ({"encoder": "histogram"}, ConfigError, "no voxels of histogram"),
-        ({"task": ("brats18-grade",)}, ConfigError, "has no masks"),
+        ({"task": ("brats18-grade",)}, ConfigError, "has a label and no masks"),
         ({"folds": SUBJECTS + 1}, DataError, "8 subjects for 9 folds"),
         ({"train_sizes": ("5",)}, DataError, "5 subjects to learn from are wanted, and there are 4"),
         ({"train_sizes": ("0",)}, ConfigError, "train size '0'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -210,16 +210,17 @@ def results_table(evaluation: Evaluation) -> Table:
     task = evaluation.task
     table = Table(title=f"{task.name}: {task.title} · {evaluation.encoder} · {evaluation.protocol}")
     names = next((list(result.scores) for result in evaluation.results if result.scores), [])[:SHOWN]
-    told = {"classification": "positive", "survival": "events"}.get(task.kind, "positive")
-    told = "classes" if task.num_classes > 2 else told
-    for column in ("contrast", "subjects", told, *(name.replace("_", " ") for name in names)):
+    told = {"classification": ["positive"], "survival": ["events"]}.get(task.kind, [])
+    told = ["classes"] if task.num_classes > 2 else told
+    for column in ("contrast", "subjects", *told, *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="left" if column == "contrast" else "right")
     for result in evaluation.results:
         if result.refused:
             table.add_row(result.contrast, result.refused)
             continue
         figures = (str(result.scores[name]) for name in names)
-        table.add_row(result.contrast, str(len(result.subjects)), _sizes(task, result.labels), *figures)
+        sizes = [_sizes(task, result.labels)] if told else []
+        table.add_row(result.contrast, str(len(result.subjects)), *sizes, *figures)
     table.caption = ". ".join([*_remarks(evaluation), "All figures are in the result file"])
     return table
 
@@ -228,14 +229,22 @@ def _sizes(task: Task, labels: Sequence[float]) -> str:
     """How many are positive, have the event, or are of each of several classes."""
     if task.num_classes > 2:
         return " / ".join(str(sum(label == k for label in labels)) for k in range(task.num_classes))
-    if task.kind in ("classification", "survival"):
-        return str(sum(label > 0 for label in labels))
-    return "-"
+    return str(sum(label > 0 for label in labels))
+
+
+def _curves(evaluation: Evaluation) -> Iterator[str]:
+    """A figure by the number of labelled subjects, a contrast each."""
+    metric = evaluation.task.metric
+    for result in evaluation.results:
+        known = {point.size: point.scores[metric] for point in result.curve if metric in point.scores}
+        if known:
+            values = ", ".join(f"{estimate.value:.3f} after {size}" for size, estimate in known.items())
+            yield f"{result.contrast}, {metric} by subjects learned from: {values} (`mdae leaderboard` draws it)"
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:
     """What a reader of the figures has to know."""
-    remarks = [evaluation.selection]
+    remarks = [evaluation.selection, *_curves(evaluation)]
     if evaluation.excluded:
         others = (f"{number} {reason}" for reason, number in evaluation.excluded.items())
         remarks.append(f"Excluded: {', '.join(others)}")
