@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from mdae.errors import ConfigError, DataError
 from mdae.evaluation import label_curve
-from mdae.evaluation.draws import training_draws
+from mdae.evaluation.draws import training_draw
 from mdae.evaluation.results.reader import read_results
 from mdae.evaluation.results.schema import results_table
 from mdae.report.leaderboard.comparison import make_leaderboard
@@ -83,7 +84,8 @@ def test_encoders_learn_from_the_same_subjects_and_are_compared(root, tmp_path):
 def test_each_draw_holds_every_class_and_then_their_shares():
     groups = np.array([0] * 90 + [1] * 10)
     names = np.array([f"ADNI-{n:03d}" for n in range(100)])
-    for draw in training_draws(np.arange(100), names, ("2", "20", "50"), 5, 0, groups=groups):
+    for size, number in itertools.product(("2", "20", "50"), range(5)):
+        draw = training_draw(np.arange(100), names, size, number, 0, groups=groups)
         rare = groups[draw.rows].sum()
         assert rare == 1 if draw.size == 2 else abs(rare - draw.size / 10) <= 1
 

@@ -203,6 +203,11 @@ def split_digest(path: Path | None) -> str | None:
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def tested_rows(parts: np.ndarray | None, number: int) -> np.ndarray:
+    """(N,) whether each of so many cases is scored: those of the test part, or all where None are parted."""
+    return np.ones(number, bool) if parts is None else parts == "test"
+
+
 def within_split(path: Path, cohort: Cohort) -> Cohort:
     """Without those who are in no part of a split; raises `DataError` as `split_parts` does."""
     outside = np.flatnonzero(split_parts(path, cohort) == "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdae.errors import DataError
+from mdae.evaluation.statistics.intervals import classes_of
 from mdae.seeding import key
 
 ALL = "all"
@@ -32,15 +33,33 @@ class TrainingDraw:
 
 
 def training_draws(
+    rows: np.ndarray, subjects: np.ndarray, sizes: Sequence[str], draws: int, seed: int
+) -> Iterator[TrainingDraw]:
+    """The draws of every wanted size; all subjects are drawn once.
+
+    Args:
+        rows, subjects, seed: as in `training_draw`.
+        sizes: numbers of subjects, or "all".
+        draws: of each size.
+
+    Raises:
+        DataError: more subjects are wanted than there are.
+    """
+    for size in dict.fromkeys(sizes):
+        for draw in range(1 if size == ALL else draws):
+            yield training_draw(rows, subjects, size, draw, seed)
+
+
+def training_draw(
     rows: np.ndarray,
     subjects: np.ndarray,
-    sizes: Sequence[str],
-    draws: int,
+    size: str,
+    draw: int,
     seed: int,
     *,
     groups: np.ndarray | None = None,
-) -> Iterator[TrainingDraw]:
-    """The draws of every wanted size; all subjects are drawn once.
+) -> TrainingDraw:
+    """One draw.
 
     A subject's place in a draw follows from its name, so that encoders are compared on the same draws, also where one
     of them cannot read somebody.
@@ -48,8 +67,8 @@ def training_draws(
     Args:
         rows: numbers of the cases that may be learned from.
         subjects: (N,) names of all cases; those of one subject are drawn together.
-        sizes: numbers of subjects, or "all".
-        draws: of each size.
+        size: number of subjects, or "all".
+        draw: which; within one, fewer are among more.
         seed: of the draws.
         groups: (N,) numbers of the classes of all cases: the first of a draw are one of each, and the shares of the
             rest are those of all. A subject with cases of several is in the highest one.
@@ -58,27 +77,19 @@ def training_draws(
         DataError: more subjects are wanted than there are.
     """
     names = sorted(set(subjects[rows].tolist()))
-    if more := [int(size) for size in sizes if size != ALL and int(size) > len(names)]:
+    number = len(names) if size == ALL else int(size)
+    if number > len(names):
         raise DataError(
-            f"{more[0]} subjects to learn from are wanted, and there are {len(names)}",
+            f"{number} subjects to learn from are wanted, and there are {len(names)}",
             mend=f"give --train-sizes up to {len(names)}, or {ALL}",
         )
-    highest = None if groups is None else _highest(rows, subjects, groups)
-    for size in dict.fromkeys(sizes):
-        number = len(names) if size == ALL else int(size)
-        for draw in range(1 if size == ALL else draws):
-            order = _shuffled(names, seed, draw)
-            chosen = set((order if highest is None else _mixed(order, highest))[:number])
-            own = np.array([row for row in rows if subjects[row] in chosen], dtype=int)
-            yield TrainingDraw(size, number, draw, own)
-
-
-def _highest(rows: np.ndarray, subjects: np.ndarray, groups: np.ndarray) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in rows:
-        name = str(subjects[row])
-        found[name] = max(found.get(name, 0), int(groups[row]))
-    return found
+    order = _shuffled(names, seed, draw)
+    if groups is not None:
+        found, _, highest = classes_of(subjects[rows], groups[rows])
+        order = _mixed(order, dict(zip(found.tolist(), highest.tolist(), strict=True)))
+    chosen = set(order[:number])
+    own = np.array([row for row in rows if subjects[row] in chosen], dtype=int)
+    return TrainingDraw(size, number, draw, own)
 
 
 def _mixed(order: Sequence[str], group: Mapping[str, int]) -> list[str]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mdae.evaluation.cohort import Cohort
+from mdae.evaluation.cohort import Cohort, tested_rows
 from mdae.evaluation.configs import EvaluateConfig
-from mdae.evaluation.draws import ALL, TrainingDraw, training_draws
+from mdae.evaluation.draws import ALL, TrainingDraw, training_draw
 from mdae.evaluation.probing.cross_validation import Scored, cross_validate, hold_out
 from mdae.evaluation.probing.estimators import Protocol
-from mdae.evaluation.results.figures import headline_figure
+from mdae.evaluation.results.figures import weighted_figures
 from mdae.evaluation.results.schema import ContrastResult
 from mdae.evaluation.statistics.curve import CurvePoint, curve_estimate, pseudo_values
 from mdae.evaluation.statistics.intervals import SHARE, class_sizes
@@ -69,10 +69,13 @@ class LabelCurve:
         people = self.cohort.people[self._tested]
         groups = groups_of(self.task, self.cohort.labels)
         name = self.task.metric
+        fits = [self._of_all(result)] if wanted == ALL else self._fits(wanted, features, groups)
         values, learned = [], []
-        for number, scored in self._of_all(result) if wanted == ALL else self._fits(wanted, features, groups):
-            figure = headline_figure(self.task, self.cohort.labels[self._tested], scored)
-            values.append(pseudo_values(figure, people))
+        for number, scored in fits:
+            figures = weighted_figures(
+                self.task, self.cohort.labels[self._tested], scored.scores, scored.probabilities
+            )
+            values.append(pseudo_values(figures[name], people))
             learned.append(number)
         classes = class_sizes(people, groups[self._tested]) if groups.any() else ()
         estimate = curve_estimate(
@@ -83,46 +86,38 @@ class LabelCurve:
 
     @property
     def _tested(self) -> np.ndarray:
-        return np.ones(len(self.cohort.labels), bool) if self.parts is None else self.parts == "test"
+        return tested_rows(self.parts, len(self.cohort.labels))
 
-    def _of_all(self, result: ContrastResult) -> Iterator[tuple[float, Scored]]:
+    def _of_all(self, result: ContrastResult) -> tuple[float, Scored]:
         """How many subjects a result was learned from, and its scores."""
-        people = len(np.unique(self.cohort.people[~self._tested])) if self.parts is not None else 0
-        folds = self.config.folds
-        number = people or len(np.unique(self.cohort.people)) * (folds - 1) / folds
-        ranked = np.array(result.ranked) if result.ranked else None
-        yield (
-            number,
-            Scored(np.array(result.predictions), np.array(result.probabilities), [], ranked=ranked),
-        )
+        scored = Scored(np.array(result.predictions), np.array(result.probabilities), [])
+        if self.parts is not None:
+            return len(np.unique(self.cohort.people[~self._tested])), scored
+        return len(np.unique(self.cohort.people)) * (self.config.folds - 1) / self.config.folds, scored
 
     def _fits(self, wanted: str, features: np.ndarray, groups: np.ndarray) -> Iterator[tuple[float, Scored]]:
         """The scores of the tested cases after each draw of so many."""
         labels, people, seed = self.cohort.labels, self.cohort.people, self.config.seed
 
-        def drawn(rows: np.ndarray) -> list[TrainingDraw]:
-            return list(training_draws(rows, people, (wanted,), self.config.draws, seed, groups=groups))
+        def drawn(rows: np.ndarray, draw: int) -> TrainingDraw:
+            return training_draw(rows, people, wanted, draw, seed, groups=groups)
 
-        if self.parts is not None:
-            for draw in drawn(np.flatnonzero(np.isin(self.parts, ("train", "val")))):
+        for number in range(self.config.draws):
+            if self.parts is not None:
+                draw = drawn(np.flatnonzero(np.isin(self.parts, ("train", "val"))), number)
                 parts = np.where(self._tested, "test", "").astype("<U5")
                 parts[draw.rows] = "train"
-                yield (
-                    draw.size,
-                    hold_out(self.protocol, features, labels, people, parts, seed).among(self._tested),
-                )
-            return
-        for number in range(self.config.draws):
-            yield (
-                int(wanted),
-                cross_validate(
-                    self.protocol,
-                    features,
-                    labels,
-                    people,
-                    folds=self.config.folds,
-                    repeats=1,
-                    seed=key(seed, "labels", number) % 2**32,
-                    learned=lambda train, number=number: drawn(train)[number].rows,  # type: ignore[misc]
-                ),
+                scored = hold_out(self.protocol, features, labels, people, parts, seed)
+                yield draw.size, scored.among(self._tested)
+                continue
+            scored = cross_validate(
+                self.protocol,
+                features,
+                labels,
+                people,
+                folds=self.config.folds,
+                repeats=1,
+                seed=key(seed, "labels", number) % 2**32,
+                learned=lambda train, number=number: drawn(train, number).rows,  # type: ignore[misc]
             )
+            yield int(wanted), scored

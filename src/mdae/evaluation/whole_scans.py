@@ -13,7 +13,15 @@ import numpy as np
 from mdae.data.catalogue import ScanEntry
 from mdae.data.stack import JOINT
 from mdae.errors import DataError, ScanError
-from mdae.evaluation.cohort import Cohort, find_cohort, ready_cohort, split_digest, split_parts, within_split
+from mdae.evaluation.cohort import (
+    Cohort,
+    find_cohort,
+    ready_cohort,
+    split_digest,
+    split_parts,
+    tested_rows,
+    within_split,
+)
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.features.cache import FeatureCache, default_folder
 from mdae.evaluation.features.clinical import CLINICAL, clinical_features, columns_of
@@ -227,8 +235,8 @@ def embedded_cohort(
     kept = None if config.split is None else split_parts(config.split, cohort)
     if pretraining is None:
         return cohort, kept, None
-    tested = np.ones(len(contents), bool) if kept is None else kept == "test"
-    hashes = {content for index in np.flatnonzero(tested) for content in contents[index]}
+    tested = np.flatnonzero(tested_rows(kept, len(contents)))
+    hashes = {content for index in tested for content in contents[index]}
     return cohort, kept, len(overlap(dict(pretraining), hashes))
 
 

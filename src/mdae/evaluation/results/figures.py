@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mdae.evaluation.cohort import Cohort
+from mdae.evaluation.cohort import Cohort, tested_rows
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.probing.cross_validation import Scored
 from mdae.evaluation.results.schema import ContrastResult
@@ -39,7 +39,7 @@ def judge(
         score: a contrast's name to `Scored` of all cases, of which those in the test part (all, if cross-validated)
             are used. It is not called where too few could be scored.
     """
-    tested = np.ones(len(cohort.cases), bool) if parts is None else parts == "test"
+    tested = tested_rows(parts, len(cohort.cases))
     widening = cross_validation_widening(config.folds) if parts is None else 1.0
     refused = _too_few(task, cohort.labels, parts, config.folds)
     results = []
@@ -89,15 +89,25 @@ def figures_of(
     return regression_scores(labels, scores, people, ranked=scored.ranked, widening=widening, seed=seed)
 
 
-def headline_figure(task: Task, labels: np.ndarray, scored: Scored) -> Weighted:
-    """The figure that encoders are compared by, of weights of rows; arguments as above."""
-    scores, probabilities = scored.scores, scored.probabilities
+def weighted_figures(
+    task: Task,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    probabilities: np.ndarray,
+    ranked: np.ndarray | None = None,
+) -> dict[str, Weighted]:
+    """The figures of a task's kind as functions of weights of rows; none of a segmentation's.
+
+    Args:
+        task: its kind and number of classes.
+        labels, scores, probabilities, ranked: of the same rows, as `Scored` has them.
+    """
+    if task.num_classes:
+        figures = classification_figures if task.num_classes == 2 else multiclass_figures
+        return figures(labels, scores, probabilities)
     if task.kind == "survival":
-        return lambda weights: concordance(labels, scores, weights)
-    if not task.num_classes:
-        return regression_figures(labels, scores)[task.metric]
-    figures = classification_figures if task.num_classes == 2 else multiclass_figures
-    return figures(labels, scores, probabilities)[task.metric]
+        return {"concordance": lambda weights: concordance(labels, scores, weights)}
+    return regression_figures(labels, scores, ranked) if task.kind == "regression" else {}
 
 
 def _too_few(task: Task, labels: np.ndarray, parts: np.ndarray | None, folds: int) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdae.errors import DataError
+from mdae.evaluation.results.figures import weighted_figures
 from mdae.evaluation.results.reader import Cell
 from mdae.evaluation.statistics.intervals import (
     MIN_SUBJECTS,
@@ -25,9 +26,7 @@ from mdae.evaluation.statistics.intervals import (
     furthest_from_perfect,
     stretched_estimate,
 )
-from mdae.evaluation.statistics.multiclass import multiclass_figures
-from mdae.evaluation.statistics.scores import SCALES, classification_figures, mean_figure, regression_figures
-from mdae.evaluation.statistics.survival import concordance
+from mdae.evaluation.statistics.scores import SCALES, mean_figure
 from mdae.evaluation.statistics.tests import delong, difference_test
 from mdae.seeding import numpy_generator
 
@@ -106,17 +105,7 @@ def _data_set(cell: Cell) -> str:
 
 def figures_of(cell: Cell) -> dict[str, Weighted]:
     """What can be computed again from a cell's predictions, as functions of weights of its subjects."""
-    said = (cell.labels, cell.predictions, cell.probabilities)
-    if cell.task.num_classes == 2:
-        figures = classification_figures(*said)
-    elif cell.task.num_classes:
-        figures = multiclass_figures(*said)
-    elif cell.task.kind == "regression":
-        figures = regression_figures(cell.labels, cell.predictions, cell.ranked)
-    elif cell.task.kind == "survival":
-        figures = {"concordance": lambda w: concordance(cell.labels, cell.predictions, w)}
-    else:
-        figures = {}
+    figures = weighted_figures(cell.task, cell.labels, cell.predictions, cell.probabilities, cell.ranked)
     figures |= {name: mean_figure(values) for name, values in cell.values.items()}
     return {name: figure for name, figure in figures.items() if name not in NOT_COMPARED}
 

@@ -120,10 +120,17 @@ def _error(known: np.ndarray, widening: float, classes: Sequence[int]) -> tuple[
                 (widening**2, degrees_of_freedom(classes or (number,))) if axis == last else (1.0, number - 1)
             )
             parts.append((_variance_of_mean(means) * own[0], own[1]))
-    total = sum(part for part, _ in parts)
-    # Welch and Satterthwaite: how many observations the sum of the errors is as good as
-    below = sum(part**2 / dof for part, dof in parts)
-    return math.sqrt(total), max(1.0, total**2 / below if below else float(known.shape[-1] - 1))
+    return joined_error(parts)
+
+
+def joined_error(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The standard error of a sum of independent parts, each a variance and its degrees of freedom, and its own.
+
+    By Welch and Satterthwaite: how many observations the sum of the errors is as good as; one where nothing varies.
+    """
+    total = sum(variance for variance, _ in parts)
+    below = sum(variance**2 / dof for variance, dof in parts)
+    return math.sqrt(total), max(1.0, total**2 / below) if below else 1.0
 
 
 def _variance_of_mean(values: np.ndarray) -> float:

@@ -226,7 +226,7 @@ def subject_weights(
             f"a class has {counted(fewest, 'subject')}: an interval needs at least {MIN_SUBJECTS} of each",
             mend="label more subjects",
         )
-    names, index, highest = _classes_of(subjects, labels)
+    names, index, highest = classes_of(subjects, labels)
     if min(_sizes(highest, labels)) < MIN_SUBJECTS:
         highest[:] = 0
     rng = numpy_generator(seed, "bootstrap")
@@ -239,7 +239,7 @@ def subject_weights(
     return counts[:, index]
 
 
-def _classes_of(subjects: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def classes_of(subjects: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The subjects' names, each row's index among them, and each subject's highest class."""
     names, index = np.unique(subjects, return_inverse=True)
     highest = np.zeros(len(names), dtype=int)
@@ -257,7 +257,7 @@ def class_sizes(subjects: np.ndarray, labels: np.ndarray) -> tuple[int, ...]:
 
     Where too few are without, as of patients of whom each has a malignant nodule, those with a row of each class.
     """
-    _, _, highest = _classes_of(subjects, labels)
+    _, _, highest = classes_of(subjects, labels)
     sizes = _sizes(highest, labels)
     if min(sizes) >= MIN_SUBJECTS:
         return sizes
