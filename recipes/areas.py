@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
+from mdae.evaluation.statistics.curve import joined_error
 from mdae.evaluation.statistics.intervals import (
     LEVEL,
     SHARE,
@@ -67,7 +68,4 @@ class Rows:
         parts = [(float(over_people) ** 2, degrees_of_freedom(self.sizes))]
         if seeds > 1:
             parts.append((float(areas[:, 0].var(ddof=1)) / seeds, seeds - 1))
-        total = sum(variance for variance, _ in parts)
-        # Welch and Satterthwaite: how many observations the sum of the errors is as good as
-        below = sum(variance**2 / dof for variance, dof in parts)
-        return float(areas[:, 0].mean()), math.sqrt(total), total**2 / below if below else parts[0][1]
+        return float(areas[:, 0].mean()), *joined_error(parts)

@@ -22,7 +22,7 @@ subjects stand in for val then. Test subjects see what was decided before.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -265,6 +265,25 @@ def add_rows(path: Path, rows: pd.DataFrame) -> None:
         both.sort_values(KEY).to_csv(temporary, index=False)
 
 
+def fill(
+    config: StudyConfig,
+    trained: Trained,
+    readout: str,
+    table: Path,
+    kept: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
+) -> None:
+    """Read out what a table does not have of an encoder, and add it.
+
+    Args:
+        config, trained, readout: as in `read_out`.
+        table: of the finished rows.
+        kept: rows as `read_out` has them to those of the table.
+    """
+    if sizes := missing(config, read_rows(table), trained, readout):
+        print(f"{trained.name}, seed {trained.seed}, {readout}: {' '.join(sizes)}", flush=True)
+        add_rows(table, kept(read_out(config, trained, readout, sizes)))
+
+
 def main() -> None:
     config = tyro.cli(StudyConfig, description=__doc__)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -278,9 +297,7 @@ def main() -> None:
             if trained.name not in BASELINES and not (trained.folder(config.out) / "model").exists():
                 continue
             for readout in config.readouts if trained.name not in BASELINES else ("beside",):
-                if sizes := missing(config, read_rows(config.table), trained, readout):
-                    print(f"{trained.name}, seed {trained.seed}, {readout}: {' '.join(sizes)}", flush=True)
-                    add_rows(config.table, read_out(config, trained, readout, sizes))
+                fill(config, trained, readout, config.table)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from mdae.tasks.layouts import read_cases
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes import few_labels
-from recipes.few_labels import StudyConfig, Trained, add_rows, missing, read_out, read_rows
+from recipes.few_labels import StudyConfig, Trained, fill
 from recipes.lidc_labels import (
     BY_CNN,
     CNN,
@@ -181,9 +181,7 @@ def masks(config: LidcConfig) -> None:
     table, study = RESULTS / "masks.csv", config.study()
     for trained in (*(Trained(name, 0, 0) for name in MASK_BASELINES), *few_labels.encoders(study)):
         for readout in config.readouts if trained.name not in MASK_BASELINES else ("beside",):
-            if sizes := missing(study, read_rows(table), trained, readout):
-                print(f"{trained.name}, seed {trained.seed}, {readout}: {' '.join(sizes)}", flush=True)
-                add_rows(table, read_out(study, trained, readout, sizes))
+            fill(study, trained, readout, table)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from mdae.data.resample import AxisMap, resample
 from mdae.files import atomic_write
 from mdae.seeding import numpy_generator
 from recipes import few_labels
-from recipes.few_labels import KEY, StudyConfig, Trained, add_rows, missing, read_out, read_rows
+from recipes.few_labels import KEY, StudyConfig, Trained, fill
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
 BASELINE = "position"  # place and intensities
@@ -164,10 +164,7 @@ def main() -> None:
     path = RESULTS / "hippocampus.csv"
     for trained in (Trained(BASELINE, 0, 0), *few_labels.encoders(study)):
         for readout in config.readouts if trained.name != BASELINE else ("beside",):
-            if sizes := missing(study, read_rows(path), trained, readout):
-                print(f"{trained.name}, seed {trained.seed}, {readout}: {' '.join(sizes)}", flush=True)
-                rows = by_degradation(read_out(study, trained, readout, sizes), subjects)
-                add_rows(path, rows)
+            fill(study, trained, readout, path, lambda rows: by_degradation(rows, subjects))
 
 
 if __name__ == "__main__":

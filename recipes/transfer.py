@@ -20,7 +20,7 @@ from tyro.conf import Positional
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes import lidc
-from recipes.few_labels import StudyConfig, Trained, add_rows, missing, read_out, read_rows
+from recipes.few_labels import StudyConfig, Trained, fill
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 
@@ -109,9 +109,7 @@ def main() -> None:
             moved = way.moved(own)
             pretrain(way.pretraining(own))
             for readout in config.readouts:
-                if sizes := missing(way.study, read_rows(table), moved, readout):
-                    print(f"{moved.name}, seed {moved.seed}, {readout}: {' '.join(sizes)}", flush=True)
-                    add_rows(table, read_out(way.study, moved, readout, sizes))
+                fill(way.study, moved, readout, table)
 
 
 if __name__ == "__main__":
