@@ -1,7 +1,8 @@
 """What pre-training is worth with few labels, on real scans: Dice against the number of labelled subjects.
 
     python -m recipes.few_labels OUT --data Dataset004_Hippocampus --subjects subjects.csv
-    python -m recipes.few_labels OUT --data ... --subjects ... --scored val --encoders 'mdae, block 4' ...
+    python -m recipes.few_labels OUT --data ... --subjects ... --scored val --encoders search designs
+    python -m recipes.few_labels OUT --data ... --subjects ... --encoders untrained chosen --seeds 5
     python -m recipes.few_labels_page
 
 Each encoder is pre-trained on the volumes of train and unlabelled subjects. Test subjects are then segmented after 1,
@@ -12,23 +13,26 @@ is chosen on val subjects.
 
 Evidence accumulates: finished rows stand in `recipes/results/few_labels/hippocampus.csv`, one for each encoder, seed,
 readout, number of labels and draw, with the Dice of every test subject, and are never computed again. Killed and
-started again the command goes on; a later one with more encoders, seeds, sizes or steps adds to the same table. `--part
-pretraining` and `--part readouts` can run side by side, on a core each.
+started again the command goes on; a later one with more encoders, seeds, sizes or steps adds to the same table. Started
+several times at once, it shares the work: each process takes the next encoder that no other has taken.
 
-Whatever is searched (`SEARCH`) is scored on val subjects alone, `--scored val`, in a table of its own; ten train
-subjects stand in for val then. Test subjects see what was decided before.
+Whatever is searched is scored on val subjects alone, `--scored val`, in a table of its own; ten train subjects stand in
+for val then. `chosen` is what was best there of each objective (`recipes.few_labels_encoders`); test subjects see that
+and what was decided before.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import tyro
+from filelock import FileLock, Timeout
 from tyro.conf import Positional
 
 from mdae.data.intensity import ZScore
@@ -39,10 +43,9 @@ from mdae.evaluation.evaluate import evaluate
 from mdae.files import atomic_write
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
+from recipes.few_labels_encoders import DESIGNS, LANDSCAPE, OWN, UNTRAINED, chosen, options_of, tried
 
-Options = dict[str, Any]
-BLOCK = ("block=8,8,8",)  # a quarter of a crop; the published 16 would be half of it
-READOUTS: dict[str, Options] = {
+READOUTS: dict[str, dict[str, Any]] = {
     "alone": {"protocol": "voxels"},
     "beside": {"protocol": "voxels", "with_position": True},
     "fine-tuned": {"protocol": "segment"},
@@ -54,43 +57,8 @@ VERSION = (
     2  # of the readout; 1 had 700 points a label and place to the second degree. Others' rows are never mixed
 )
 STAND_INS = 10  # train subjects that choose the background's offset where val subjects are scored
-ENCODERS: dict[str, Options] = {
-    "untrained": {"objective": "mdae", "steps": 1, "lr": 1e-12},
-    "mdae": {"objective": "mdae", "settings": BLOCK},
-    "mae": {"objective": "mae", "settings": BLOCK},
-    "dsm": {"objective": "dsm"},
-    "mdae-masked": {"objective": "mdae-masked", "settings": BLOCK},
-    "mae, variable ratio": {"objective": "mae", "settings": (*BLOCK, "p_min=0.01", "p_max=0.99")},
-    "diffmae": {"objective": "diffmae", "settings": BLOCK},
-    "spark": {"objective": "spark"},
-    "voco": {"objective": "voco"},
-    "simmim": {"objective": "simmim"},
-    "simclr": {"objective": "simclr"},
-}
-SEARCH: dict[
-    str, Options
-] = {  # for every objective that has it; the values of `ENCODERS` are block 8 and lr 2e-3
-    "block 4": {"settings": ("block=4,4,4",)},
-    "block 16": {"settings": ("block=16,16,16",)},
-    "lr 1e-3": {"lr": 1e-3},
-    "lr 4e-3": {"lr": 4e-3},
-}
-DESIGNS: dict[str, tuple[str, ...]] = {  # of MDAE, one change each
-    "noise to 1": ("corruption.schedule.sigma_max=1",),
-    "noise to 15": ("corruption.schedule.sigma_max=15",),
-    "variance preserving": ("corruption.schedule.kind=vp",),
-    "flow": ("corruption.schedule.kind=flow",),
-    "ratio 75 %": ("p_min=0.75", "p_max=0.75"),
-    "low noise": ("corruption.times.kind=low_noise",),
-    "foreground": ("foreground=true",),
-    "gradient": ("lambda_gradient=0.1",),
-}
-ENCODERS |= {
-    f"{name}, {what}": ENCODERS[name] | own for name in ("mdae", "mae") for what, own in SEARCH.items()
-}
-ENCODERS |= {
-    f"mdae, {what}": {"objective": "mdae", "settings": (*BLOCK, *own)} for what, own in DESIGNS.items()
-}
+TEST, VAL = "hippocampus.csv", "hippocampus-val.csv"
+CHOOSING = "beside"  # the readout that settings are chosen by
 WHOLE = Preprocessing(
     crop="none", intensity=ZScore("box")
 )  # crops of one structure: there is no head to look for
@@ -109,7 +77,7 @@ class StudyConfig:
     steps: int = 1000
     """Of pre-training."""
     encoders: tuple[str, ...] = ("untrained", "mdae", "mae")
-    """Which; a later call adds others."""
+    """Which; a later call adds others. search, designs and landscape are all that is tried, chosen what was best."""
     seeds: int = 3
     """Of pre-training."""
     readouts: tuple[str, ...] = ("alone", "beside")
@@ -120,13 +88,13 @@ class StudyConfig:
     """Of each."""
     scored: Literal["test", "val"] = "test"
     """Whose segmentations are scored: test subjects, or val subjects where something is chosen."""
-    part: Literal["all", "pretraining", "readouts"] = "all"
+    part: Literal["all", "store", "pretraining", "readouts"] = "all"
     """What to do; readouts are of encoders that are ready."""
 
     @property
     def table(self) -> Path:
         """Of the finished rows."""
-        return RESULTS / ("hippocampus.csv" if self.scored == "test" else "hippocampus-val.csv")
+        return RESULTS / (TEST if self.scored == "test" else VAL)
 
 
 @dataclass(frozen=True)
@@ -149,32 +117,60 @@ class Trained:
 
     def pretraining(self, out: Path) -> PretrainConfig:
         """What is run."""
-        own = {"steps": self.steps, "lr": 2e-3} | ENCODERS[self.name]
+        own = {"steps": self.steps, "lr": 2e-3} | options_of(self.name)
         return PretrainConfig(
-            store=out / "store",
+            store=store_of(out, own.pop("volumes", 0)),
             out=self.folder(out),
             patch=(32, 32, 32),
             batch=8,
+            accumulate=1,
+            workers=0,
+            precision="32",
             val_fraction=0.0,
             val_every=0,
             picture_every=0,
-            checkpoint_every=250,
             seed=self.seed,
             **own,
         )
 
 
+def names(config: StudyConfig) -> Iterator[str]:
+    """Of all encoders that are asked for."""
+    for name in config.encoders:
+        if name == "search":
+            yield from (one for base in OWN for one in tried(base))
+        elif name == "chosen":
+            rows = read_rows(RESULTS / VAL)
+            rows = rows[(rows.readout == CHOOSING) & (rows.steps == config.steps)]
+            yield from (chosen(base, rows) for base in OWN)
+        else:
+            yield from {"designs": DESIGNS, "landscape": LANDSCAPE}.get(name, (name,))
+
+
 def encoders(config: StudyConfig) -> Iterator[Trained]:
     """All of them, seed by seed, so that a study that is looked at early has some of everything."""
+    listed = list(dict.fromkeys(names(config)))
     for seed in range(config.seeds):
-        for name in config.encoders:
-            yield Trained(name, seed, 0 if name == "untrained" else config.steps)
+        for name in listed:
+            yield Trained(name, seed, 0 if name == UNTRAINED else config.steps)
 
 
-def make_store(config: StudyConfig) -> None:
-    """Prepare the volumes of train and unlabelled subjects; no other is ever pre-trained on."""
+def store_of(out: Path, volumes: int) -> Path:
+    """The store of all volumes (0), or of so many of them."""
+    return out / (f"store-{volumes}" if volumes else "store")
+
+
+def make_store(config: StudyConfig, volumes: int = 0) -> None:
+    """Prepare the volumes of train and unlabelled subjects; no other is ever pre-trained on.
+
+    Args:
+        config: of the study.
+        volumes: how many; 0 for all.
+    """
     table = pd.read_csv(config.subjects, dtype=str)
     table = table[table.split.isin(["train", "unlabelled"])]
+    if volumes:
+        table = table.sample(volumes, random_state=0)
     folder = {"1": "imagesTr", "0": "imagesTs"}
     paths = [
         config.data.resolve() / folder[row.labelled] / f"{row.scan}_0000.nii.gz" for row in table.itertuples()
@@ -182,11 +178,12 @@ def make_store(config: StudyConfig) -> None:
     manifest = pd.DataFrame(
         {"path": paths, "subject": table.subject, "session": table.scan, "contrast": "T1w"}
     )
-    with atomic_write(config.out / "pretraining.csv") as temporary:
-        manifest.to_csv(temporary, index=False)
-    prepare(
-        PrepareConfig(source=config.out / "pretraining.csv", store=config.out / "store", preprocessing=WHOLE)
-    )
+    store = store_of(config.out, volumes)
+    listed = store.with_suffix(".csv")
+    with FileLock(store.with_suffix(".lock")):
+        with atomic_write(listed) as temporary:
+            manifest.to_csv(temporary, index=False)
+        prepare(PrepareConfig(source=listed, store=store, preprocessing=WHOLE))
 
 
 def make_split(config: StudyConfig) -> Path:
@@ -243,6 +240,7 @@ def read_out(config: StudyConfig, trained: Trained, readout: str, sizes: tuple[s
         dice_only=True,
         out=config.out / "results",
         name=trained.folder(config.out).name,
+        workers=1,
         **READOUTS[readout],
     )
     (found,) = evaluate(trial)
@@ -281,7 +279,38 @@ def fill(
     """
     if sizes := missing(config, read_rows(table), trained, readout):
         print(f"{trained.name}, seed {trained.seed}, {readout}: {' '.join(sizes)}", flush=True)
-        add_rows(table, kept(read_out(config, trained, readout, sizes)))
+        found = kept(read_out(config, trained, readout, sizes))
+        with FileLock(config.out / "table.lock"):
+            add_rows(table, found)
+
+
+@contextmanager
+def taken(config: StudyConfig, trained: Trained, *, wait: bool = False) -> Iterator[bool]:
+    """Whether an encoder is this process's within the block; another that is at it has it, or is waited for."""
+    path = config.out / "locks" / f"{trained.folder(config.out).name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def study(config: StudyConfig, trained: Trained) -> None:
+    """What is left to do of one encoder."""
+    model = trained.folder(config.out) / "model"
+    if config.part != "readouts" and trained.name not in BASELINES and not model.exists():
+        if volumes := options_of(trained.name).get("volumes", 0):
+            make_store(config, volumes)
+        pretrain(trained.pretraining(config.out))
+    if config.part != "pretraining" and (trained.name in BASELINES or model.exists()):
+        for readout in config.readouts if trained.name not in BASELINES else ("beside",):
+            fill(config, trained, readout, config.table)
 
 
 def main() -> None:
@@ -289,15 +318,15 @@ def main() -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     if config.part != "readouts":
         make_store(config)
-        for trained in encoders(config):
-            pretrain(trained.pretraining(config.out))
-    if config.part != "pretraining":
-        baselines = [Trained(name, 0, 0) for name in BASELINES]
-        for trained in (*baselines, *encoders(config)):
-            if trained.name not in BASELINES and not (trained.folder(config.out) / "model").exists():
-                continue
-            for readout in config.readouts if trained.name not in BASELINES else ("beside",):
-                fill(config, trained, readout, config.table)
+    if config.part == "store":
+        return
+    like = Trained(UNTRAINED, 0, 0)  # baselines are prepared as its scans are
+    with taken(config, like, wait=True):
+        study(replace(config, part="pretraining"), like)
+    for trained in (*(Trained(name, 0, 0) for name in BASELINES), *encoders(config)):
+        with taken(config, trained) as mine:
+            if mine:
+                study(config, trained)
 
 
 if __name__ == "__main__":

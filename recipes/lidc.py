@@ -56,7 +56,7 @@ Asker = Callable[[str], pd.Series]
 RESULTS = Path(__file__).parent / "results" / "lidc"
 PATCH = (32, 32, 16)  # mm: half of the crops are less than 8 mm deep
 MASK_BASELINES = ("place", "position")  # the last has intensities too
-BLOCK = "block=8,8,4"
+CUBES, BLOCK = "block=8,8,8", "block=8,8,4"  # of `recipes.few_labels`, and of these
 # Fixed for all crops, for what is soft tissue or ground glass is told by its HU. Mean and deviation of train crops.
 NODULES = Preprocessing(
     anatomy="none",
@@ -131,9 +131,7 @@ def make_store(config: LidcConfig) -> None:
 def pretraining(trained: Trained, out: Path) -> PretrainConfig:
     """What is run: as in `recipes.few_labels`, on flatter crops with flatter blocks."""
     own = trained.pretraining(out)
-    return replace(
-        own, patch=PATCH, settings=tuple(BLOCK if one in few_labels.BLOCK else one for one in own.settings)
-    )
+    return replace(own, patch=PATCH, settings=tuple(BLOCK if one == CUBES else one for one in own.settings))
 
 
 def askers(config: LidcConfig, nodules: pd.DataFrame) -> Iterator[tuple[str, int, Asker]]:
