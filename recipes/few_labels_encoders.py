@@ -83,7 +83,7 @@ LANDSCAPE = tuple(  # mask x noise
     ", ".join(["mdae", *changes])
     for block in ((), ("block 4",), ("block 16",))
     for noise in ((), ("noise to 0.3",), ("noise to 1",), ("noise to 15",))
-    if len(changes := (*block, *noise)) > 1
+    if (changes := (*block, *noise))
 )
 
 
