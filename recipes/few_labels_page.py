@@ -7,7 +7,8 @@ It fills `docs/does-it-help.md`, as `recipes.collect` does for the older field.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,17 @@ from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import curve_panel, save_png
-from recipes.few_labels import BASELINES, KEY, RESULTS, VERSION, read_rows
+from recipes.few_labels import BASELINES, CHOOSING, KEY, RESULTS, TEST, VAL, VERSION, read_rows
+from recipes.few_labels_encoders import DESIGNS, LANDSCAPE, OWN, RATES, UNTRAINED, chosen
 from recipes.page import PAGE, SURE, filled, markdown, signed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
 ALL = 100  # labelled train subjects
-STEPS = 300  # of pre-training, in the main comparison
+STEPS = 1000  # of pre-training, in the main comparison
 SIZES = ("1", "4", "16", "all")  # of the tables
+DESIGN_STEPS = 300  # of the designs of MDAE
+FIRST_RATE = "lr 2e-3"
+FIRST = ("mdae", "mae", "dsm")  # also shown as they were before anything was searched
 NAMES = {
     "position": "place and intensities",
     "mdae": "MDAE",
@@ -32,6 +37,12 @@ NAMES = {
     "dsm": "DSM",
     "mdae-masked": "MDAE, masked loss",
     "diffmae": "DiffMAE",
+    "spark": "SparK",
+    "simmim": "SimMIM",
+    "voco": "VoCo",
+    "simclr": "SimCLR",
+    "spectral": "MDAE, spectral term",
+    "spread": "MDAE, features kept apart",
 }
 PANELS = {
     "alone": "frozen maps alone",
@@ -53,15 +64,31 @@ def number(labelled: str) -> int:
     return ALL if labelled == "all" else int(labelled)
 
 
+def title(encoder: str) -> str:
+    """How an encoder is called: its objective's name in the papers, and what is changed."""
+    base, *changes = encoder.split(", ")
+    return ", ".join([NAMES.get(base, base), *changes])
+
+
 class Study:
     """The finished rows.
 
     Args:
         rows: as `recipes.few_labels` keeps them.
+        steps: of pre-training that encoders are compared at.
+        kept: encoders that are shown, by their order, behind the baselines and the untrained network; all if left out.
+        drawn: which of them stands for an objective in pictures, where it is not the objective's own name.
     """
 
-    def __init__(self, rows: pd.DataFrame) -> None:
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        steps: int = STEPS,
+        kept: Sequence[str] = (),
+        drawn: Mapping[str, str] | None = None,
+    ) -> None:
         self.rows = rows = rows[rows.version == VERSION]
+        self.steps, self.kept, self.drawn = steps, kept, drawn or {}
         self.subjects = [name for name in rows.columns if name not in (*KEY, "dice")]
         self.sizes = sorted(rows.labelled.unique(), key=number)
 
@@ -72,23 +99,26 @@ class Study:
 
     def common(self, readout: str) -> list[str]:
         """Those of every encoder of the picture that has this readout: a line through other numbers would mislead."""
-        shown = [name for name in LINES if name in self.encoders(readout)]
+        here = self.encoders(readout)
+        shown = [name for name in (self.drawn.get(own, own) for own in LINES) if name in here]
         return [
             size
             for size in self.sizes_of(readout)
             if all(self.values(name, readout, size) is not None for name in shown)
         ]
 
-    def encoders(self, readout: str, steps: int = STEPS) -> list[str]:
+    def encoders(self, readout: str) -> list[str]:
         """Those with this readout, baselines first, then the untrained network."""
-        mine = self._of(readout, steps)
-        order = [*BASELINES, "untrained"]
-        found = mine.encoder.unique()
-        return [name for name in order if name in found] + [name for name in found if name not in order]
+        order = [*BASELINES, UNTRAINED, *self.kept]
+        found = self._of(readout, self.steps).encoder.unique()
+        others = [] if self.kept else [name for name in found if name not in order]
+        return [name for name in order if name in found] + others
 
-    def values(self, encoder: str, readout: str, labelled: str, steps: int = STEPS) -> np.ndarray | None:
+    def values(
+        self, encoder: str, readout: str, labelled: str, steps: int | None = None
+    ) -> np.ndarray | None:
         """Dice (seeds, draws, N) of the seeds that have every draw; None if none has."""
-        own = self._of(readout, steps)
+        own = self._of(readout, self.steps if steps is None else steps)
         own = own[(own.encoder == encoder) & (own.labelled == labelled)]
         tables = [part.sort_values("draw")[self.subjects].to_numpy() for _, part in own.groupby("seed")]
         most = max((len(one) for one in tables), default=0)
@@ -99,42 +129,45 @@ class Study:
         network = (rows.readout == readout) & rows.steps.isin((0, steps)) & ~rows.encoder.isin(BASELINES)
         return rows[network | rows.encoder.isin(BASELINES)]
 
-    def pairs(self, encoder: str, other: str, readout: str, labelled: str, steps: int = STEPS) -> int:
+    def pairs(self, encoder: str, other: str, readout: str, labelled: str) -> int:
         """How many seeds two encoders can be compared at."""
-        found = [self.values(name, readout, labelled, steps) for name in (encoder, other)]
+        found = [self.values(name, readout, labelled) for name in (encoder, other)]
         seeds = [0 if own is None else len(own) for own in found]
         return seeds[0] if other in BASELINES else min(seeds)
 
     def difference(
-        self, encoder: str, other: str, readout: str, labelled: str, steps: int = STEPS
+        self, encoder: str, other: str, readout: str, labelled: str
     ) -> tuple[Estimate, float] | None:
         """Paired by seed, draw and subject, as far as both have them; all seeds are paired with a baseline's one."""
-        one, two = (self.values(name, readout, labelled, steps) for name in (encoder, other))
+        one, two = (self.values(name, readout, labelled) for name in (encoder, other))
         if one is None or two is None:
             return None
-        seeds = self.pairs(encoder, other, readout, labelled, steps)
+        seeds = self.pairs(encoder, other, readout, labelled)
         draws = min(one.shape[1], two.shape[1])
         two = np.broadcast_to(two[:, :draws], (max(seeds, len(two)), draws, two.shape[2]))
         return curve_difference(one[:seeds, :draws], two[:seeds])
 
 
-def dice_table(study: Study, readout: str, sizes: Sequence[str], steps: int = STEPS) -> str:
+def dice_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
     """Mean Dice with intervals, an encoder a row, a number of labelled subjects a column."""
-    rows = []
-    for encoder in study.encoders(readout, steps):
-        found = [study.values(encoder, readout, size, steps) for size in sizes]
-        seeds = max((len(one) for one in found if one is not None), default=0)
-        cells = ["" if one is None else str(curve_estimate(one)) for one in found]
-        rows.append([NAMES.get(encoder, encoder), "" if encoder in BASELINES else str(seeds), *cells])
+    rows = [
+        _row(study, title(encoder), encoder, readout, sizes, study.steps)
+        for encoder in study.encoders(readout)
+    ]
     return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
 
 
-def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str], steps: int = STEPS) -> str:
+def _row(study: Study, name: str, encoder: str, readout: str, sizes: Sequence[str], steps: int) -> list[str]:
+    found = [study.values(encoder, readout, size, steps) for size in sizes]
+    seeds = max((len(one) for one in found if one is not None), default=0)
+    cells = ["" if one is None else str(curve_estimate(one)) for one in found]
+    return [name, "" if encoder in BASELINES else str(seeds), *cells]
+
+
+def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str]) -> str:
     """Each encoder less another, paired; bold where Holm's p over the table is below 0.05."""
-    names = [name for name in study.encoders(readout, steps) if name != other and name not in BASELINES]
-    found = {
-        (name, size): study.difference(name, other, readout, size, steps) for name in names for size in sizes
-    }
+    names = [name for name in study.encoders(readout) if name != other and name not in BASELINES]
+    found = {(name, size): study.difference(name, other, readout, size) for name in names for size in sizes}
     known = {place: one for place, one in found.items() if one is not None}
     sure = dict(zip(known, holm([p for _, p in known.values()]), strict=True))
     rows = []
@@ -144,42 +177,69 @@ def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str], ste
             if (one := known.get((name, size))) is None:
                 cells.append("")
                 continue
-            several = study.pairs(name, other, readout, size, steps) > 1  # one seed tells nothing of others
+            several = study.pairs(name, other, readout, size) > 1  # one seed tells nothing of others
             gain, told = one[0], several and sure[name, size] < SURE
             cells.append(signed(gain.value, gain.low, gain.high, sure=told))
-        rows.append([NAMES.get(name, name), str(study.pairs(name, other, readout, sizes[0], steps)), *cells])
-    return markdown([f"less {NAMES.get(other, other)}", "seeds", *map(_labelled, sizes)], rows)
+        rows.append([title(name), str(study.pairs(name, other, readout, sizes[0])), *cells])
+    return markdown([f"less {title(other)}", "seeds", *map(_labelled, sizes)], rows)
 
 
 def growth_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
-    """MDAE and MAE by steps of pre-training."""
-    budgets = sorted(step for step in study.rows.steps.unique() if step)
+    """MDAE and MAE, nothing searched, by steps of pre-training, and with a larger network."""
     rows = []
     for encoder in ("mdae", "mae"):
-        for steps in budgets:
-            found = [study.values(encoder, readout, size, int(steps)) for size in sizes]
-            if any(one is not None for one in found):
-                cells = ["" if one is None else str(curve_estimate(one)) for one in found]
-                seeds = max(len(one) for one in found if one is not None)
-                rows.append([f"{NAMES[encoder]}, {steps:,} steps", str(seeds), *cells])
+        for steps in sorted(study.rows.steps[study.rows.encoder == encoder].unique()):
+            name = f"{title(encoder)}, {steps:,} steps"
+            rows.append(_row(study, name, encoder, readout, sizes, int(steps)))
+    for encoder, steps in (("untrained, small", 0), ("mdae, small", STEPS)):
+        if study.values(encoder, readout, sizes[-1], steps) is not None:
+            rows.append(_row(study, title(encoder), encoder, readout, sizes, steps))
     return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
 
 
-def search_table(study: Study, base: str) -> str:
-    """What was searched for one objective: Dice of val subjects, and what it is above the setting of the study."""
-    columns = [(readout, size) for readout in ("beside", "alone") for size in ("4", "16")]
-    names = [name for name in study.encoders("beside") if name == base or name.startswith(f"{base}, ")]
+def mean_dice(study: Study, encoder: str) -> float:
+    """Of the readout that settings are chosen by, over what val subjects were read out after; NaN if they were not."""
+    found = [study.values(encoder, CHOOSING, size) for size in study.sizes]
+    known = [values.mean() for values in found if values is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+def search_table(study: Study) -> str:
+    """What was tried of every objective, on val subjects; the rate and the setting that were taken are bold."""
     rows = []
-    for name in sorted(names, key=lambda own: (own != base, own)):
+    for base in OWN:
+        if math.isnan(mean_dice(study, base)):
+            continue
+        taken = chosen(base, study.rows[study.rows.readout == CHOOSING]).split(", ")
         cells = []
-        for readout, size in columns:
-            values = study.values(name, readout, size)
-            apart = None if name == base else study.difference(name, base, readout, size)
+        for changes in (RATES, OWN[base]):
+            first = not any(change in taken for change in changes)
+            shown = [(FIRST_RATE if changes is RATES else "as it is", mean_dice(study, base), first)]
+            shown += [(one, mean_dice(study, f"{base}, {one}"), one in taken) for one in changes]
+            cells.append(" · ".join(_bold(f"{name}: {dice:.3f}", sure) for name, dice, sure in shown))
+        rows.append([title(base), *cells])
+    return markdown(["Dice of val subjects", "learning rate", "a setting of its own"], rows)
+
+
+def _bold(text: str, sure: bool) -> str:
+    return f"**{text}**" if sure else text
+
+
+def designs_table(study: Study, base: str = "mdae") -> str:
+    """One change of MDAE each, on val subjects: Dice, and what it is above MDAE itself."""
+    columns = [size for size in study.sizes if study.values(base, CHOOSING, size) is not None]
+    rows = []
+    for name in (base, *DESIGNS, *LANDSCAPE):
+        cells = []
+        for size in columns:
+            values = study.values(name, CHOOSING, size)
+            apart = None if name == base else study.difference(name, base, CHOOSING, size)
             shown = "" if values is None else f"{curve_estimate(values).value:.3f}"
             cells.append(shown if apart is None else f"{shown} ({apart[0].signed()})")
-        rows.append([name.removeprefix(f"{base}, ") if name != base else "block 8, lr 2e-3", *cells])
-    header = [f"{readout}, after {size}" for readout, size in columns]
-    return markdown([NAMES[base], *header], rows)
+        if any(cells):
+            seeds = study.pairs(name, base, CHOOSING, columns[0])
+            rows.append([title(name), str(seeds), *cells])
+    return markdown(["Dice of val subjects", "seeds", *(f"after {size}" for size in columns)], rows)
 
 
 def _labelled(size: str) -> str:
@@ -194,10 +254,11 @@ def picture(study: Study) -> Figure:
     for axis, readout in zip(axes, panels, strict=True):
         lines = []
         for encoder, (colour, style) in LINES.items():
-            found = {size: study.values(encoder, readout, size) for size in study.common(readout)}
+            drawn = study.drawn.get(encoder, encoder)
+            found = {size: study.values(drawn, readout, size) for size in study.common(readout)}
             known = {number(size): curve_estimate(one) for size, one in found.items() if one is not None}
             points = {at: (own.value, own.low, own.high) for at, own in known.items()}
-            lines.append((NAMES.get(encoder, encoder), colour, style, points))
+            lines.append((title(encoder), colour, style, points))
         curve_panel(axis, [line for line in lines if line[-1]], PANELS[readout])
         axis.set_xticks([number(size) for size in study.sizes], [_labelled(size) for size in study.sizes])
     axes[0].set_ylabel("Dice, test subjects")
@@ -206,33 +267,49 @@ def picture(study: Study) -> Figure:
     return figure
 
 
-def tables(study: Study) -> dict[str, str]:
-    """Every table by name."""
+def tables(rows: pd.DataFrame, searched: pd.DataFrame) -> dict[str, str]:
+    """Every table of test subjects by name.
+
+    Args:
+        rows: of test subjects.
+        searched: of val subjects.
+    """
+    study = main_study(rows, searched)
     found = {"few-beside": dice_table(study, "beside", SIZES), "few-alone": dice_table(study, "alone", SIZES)}
     for readout in ("beside", "alone"):
-        found[f"few-{readout}-gain"] = gain_table(study, readout, "untrained", SIZES)
-        found[f"few-{readout}-objectives"] = gain_table(study, readout, "mae", SIZES)
+        found[f"few-{readout}-gain"] = gain_table(study, readout, UNTRAINED, SIZES)
+        found[f"few-{readout}-objectives"] = gain_table(study, readout, study.drawn["mae"], SIZES)
     found["few-position-gain"] = gain_table(study, "beside", "position", SIZES)
-    found["few-growth"] = growth_table(study, "beside", SIZES)
-    if (study.rows.readout == "fine-tuned").any():
-        found["few-tuned"] = dice_table(study, "fine-tuned", study.sizes_of("fine-tuned"))
+    first = Study(rows, kept=FIRST)
+    for readout in ("beside", "alone"):
+        found[f"few-{readout}-first"] = dice_table(first, readout, SIZES)
+    found["few-growth"] = growth_table(first, "beside", SIZES)
+    found["few-tuned"] = dice_table(first, "fine-tuned", first.sizes_of("fine-tuned"))
+    found["few-tuned-gain"] = gain_table(first, "fine-tuned", UNTRAINED, first.sizes_of("fine-tuned"))
     return found
 
 
-def searched(study: Study) -> dict[str, str]:
-    """The tables of what was searched, by name."""
-    return {f"few-search-{base}": search_table(study, base) for base in ("mdae", "mae")}
+def main_study(rows: pd.DataFrame, searched: pd.DataFrame) -> Study:
+    """The comparison of all objectives, each as it was chosen on val subjects."""
+    choosing = searched[(searched.readout == CHOOSING) & (searched.steps == STEPS)]
+    best = {base: chosen(base, choosing) for base in OWN}
+    return Study(rows, kept=tuple(best.values()), drawn=best)
+
+
+def searched_tables(rows: pd.DataFrame) -> dict[str, str]:
+    """The tables of what was searched on val subjects, by name."""
+    found = {"few-search": search_table(Study(rows))}
+    return found | {"few-designs": designs_table(Study(rows, steps=DESIGN_STEPS))}
 
 
 def all_tables() -> dict[str, str]:
-    """Every table that there are rows of."""
-    found = tables(Study(read_rows(RESULTS / "hippocampus.csv")))
-    val = read_rows(RESULTS / "hippocampus-val.csv")
-    return found | (searched(Study(val)) if len(val) else {})
+    """Every table."""
+    rows, searched = read_rows(RESULTS / TEST), read_rows(RESULTS / VAL)
+    return tables(rows, searched) | searched_tables(searched)
 
 
 def main() -> None:
-    save_png(PICTURE, picture(Study(read_rows(RESULTS / "hippocampus.csv"))))
+    save_png(PICTURE, picture(main_study(read_rows(RESULTS / TEST), read_rows(RESULTS / VAL))))
     PAGE.write_text(filled(PAGE.read_text(), all_tables()))
 
 

@@ -16,13 +16,14 @@ from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import GRID, save_png
 from recipes.few_labels import BASELINES, read_rows
-from recipes.few_labels_page import LINES, NAMES, Study
+from recipes.few_labels_page import LINES, Study, title
 from recipes.page import PAGE, SURE, filled, markdown, signed
 from recipes.robustness import CLEAN, DEGRADED, NOISE, RESULTS, VOXELS_MM, readout_of
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "robustness.png"
 SIZES = ("4", "16")
 READOUT = "alone"
+STEPS = 300  # of pre-training
 MAE = "mae"
 PANELS = {
     "Rician noise, standard deviations of the crop": {CLEAN: 0.0, **NOISE},
@@ -45,7 +46,7 @@ class Degradations:
             own = rows[
                 (rows.readout == names[0]) | (rows.encoder.isin(BASELINES) & (rows.readout == names[1]))
             ]
-            self.studies[how] = Study(own.assign(readout=readout))
+            self.studies[how] = Study(own.assign(readout=readout), steps=STEPS)
         self.readout = readout
 
     @property
@@ -70,7 +71,7 @@ def dice_table(found: Degradations, size: str) -> str:
         values = [found.values(encoder, size, how) for how in (CLEAN, *DEGRADED)]
         seeds = "" if encoder in BASELINES else str(max(len(own) for own in values if own is not None))
         shown = ["" if own is None else str(curve_estimate(own)) for own in values]
-        rows.append([NAMES.get(encoder, encoder), seeds, *shown])
+        rows.append([title(encoder), seeds, *shown])
     return markdown(["Dice [95 %]", "seeds", CLEAN, *DEGRADED], rows)
 
 
@@ -96,7 +97,7 @@ def lost_table(found: Degradations, size: str) -> str:
             gain = known[name, how][0]
             told = seeds[name] > 1 and sure[name, how] < SURE  # one seed tells nothing of others
             cells.append(signed(gain.value, gain.low, gain.high, sure=told))
-        rows.append([NAMES.get(name, name), str(seeds[name]), *cells])
+        rows.append([title(name), str(seeds[name]), *cells])
     return markdown(["change less MAE's", "seeds", *DEGRADED], rows)
 
 
@@ -105,9 +106,9 @@ def picture(found: Degradations) -> Figure:
     figure = Figure(figsize=(9.5, 6.2), layout="constrained")
     axes = figure.subplots(len(SIZES), len(PANELS), sharey=True, squeeze=False)
     for size, row in zip(SIZES, axes, strict=True):
-        for (title, strengths), axis in zip(PANELS.items(), row, strict=True):
+        for (words, strengths), axis in zip(PANELS.items(), row, strict=True):
             _panel(axis, found, size, strengths)
-            axis.set_xlabel(title, fontsize=8)
+            axis.set_xlabel(words, fontsize=8)
         row[0].set_ylabel(f"Dice, {size} labelled persons")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
@@ -123,7 +124,7 @@ def _panel(axis: Axes, found: Degradations, size: str, strengths: dict[str, floa
         }
         if points:
             x, own = list(points), list(points.values())
-            label = NAMES.get(encoder, encoder)
+            label = title(encoder)
             axis.plot(x, [e.value for e in own], style, color=colour, marker="o", markersize=3.5, label=label)
             axis.fill_between(
                 x, [e.low for e in own], [e.high for e in own], color=colour, alpha=0.12, linewidth=0

@@ -20,7 +20,7 @@ from tyro.conf import Positional
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes import lidc
-from recipes.few_labels import StudyConfig, Trained, fill
+from recipes.few_labels import StudyConfig, Trained, fill, taken
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 
@@ -83,6 +83,11 @@ class Way:
         return replace(trained, name=f"{trained.name}, {self.origin}")
 
 
+def ways_between() -> dict[str, str]:
+    """The sets that are segmented, and what encoders from the other one are called there."""
+    return {"lidc": "of hippocampus", "hippocampus": "of nodules"}
+
+
 def ways(config: TransferConfig) -> Iterator[Way]:
     """There and back."""
     names = ("steps", "encoders", "seeds", "readouts", "sizes", "draws")
@@ -91,12 +96,13 @@ def ways(config: TransferConfig) -> Iterator[Way]:
     on_nodules = StudyConfig(
         out=config.out / "lidc", data=config.data_lidc, subjects=nodules / "subjects.csv", **own
     )
-    yield Way("lidc", "of hippocampus", few, nodules, on_nodules)
+    origins = ways_between()
+    yield Way("lidc", origins["lidc"], few, nodules, on_nodules)
     subjects = config.data_hippocampus / "subjects.csv"
     on_hippocampus = StudyConfig(
         out=config.out / "hippocampus", data=config.data_hippocampus, subjects=subjects, **own
     )
-    yield Way("hippocampus", "of nodules", nodules, few, on_hippocampus)
+    yield Way("hippocampus", origins["hippocampus"], nodules, few, on_hippocampus)
 
 
 def main() -> None:
@@ -107,9 +113,11 @@ def main() -> None:
         table = RESULTS / f"{way.name}.csv"
         for own in trained:
             moved = way.moved(own)
-            pretrain(way.pretraining(own))
-            for readout in config.readouts:
-                fill(way.study, moved, readout, table)
+            with taken(way.study, moved) as mine:
+                if mine:
+                    pretrain(way.pretraining(own))
+                    for readout in config.readouts:
+                        fill(way.study, moved, readout, table)
 
 
 if __name__ == "__main__":

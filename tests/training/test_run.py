@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from mdae.objectives.settings import flatten
+from mdae.options import ObjectiveOptions
 from mdae.training.run import open_run
 from tests.conftest import short_run
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "block", "said"),
     [
-        ({}, True),
-        ({"settings": ("block=7,8,16",)}, True),
-        ({"settings": ("block=7,7,7",)}, False),
-        ({"objective": "dsm"}, False),
-        ({"objective": "simclr", "batch": 2}, False),
+        ({}, (4, 4, 4), "mask blocks of 4x4x4 voxels, for 16x16x16 would be half of a crop"),
+        ({"patch": (16, 16, 32)}, (4, 4, 8), "mask blocks of 4x4x8"),
+        ({"patch": (48, 48, 48)}, (16, 16, 16), ""),
+        ({"objective": "simmim"}, (4, 4, 4), "mask blocks of 4x4x4"),
+        ({"settings": ("block=7,8,16",)}, (7, 8, 16), "7x8x16 voxels are half of a crop"),
+        ({"settings": ("corruption.block=8,8,8",)}, (8, 8, 8), "left out, they are 4x4x4"),
+        ({"options": ObjectiveOptions(block=(8, 8, 8))}, (8, 8, 8), "left out, they are 4x4x4"),
+        ({"settings": ("block=7,7,7",)}, (7, 7, 7), ""),
+        ({"objective": "dsm"}, (16, 16, 16), ""),
+        ({"objective": "simclr", "batch": 2}, None, ""),
     ],
 )
-def test_a_block_that_is_half_of_a_crop_is_warned_of(named_store, tmp_path, caplog, options, said):
-    open_run(short_run(named_store, tmp_path / "run", **{"patch": (16, 16, 16), **options}))
-    assert ("half of a crop" in caplog.text) == said
-    if said:
-        assert "--set block=4,4,4" in caplog.text
+def test_blocks_are_not_half_of_a_crop_unless_asked_for(named_store, tmp_path, caplog, options, block, said):
+    with caplog.at_level(logging.INFO, logger="mdae"):
+        run = open_run(short_run(named_store, tmp_path / "run", **{"patch": (16, 16, 16), **options}))
+    found = flatten(run.settings)
+    assert found.get("corruption.block", found.get("block")) == block
+    assert said in caplog.text and bool(said) == ("mask blocks" in caplog.text)

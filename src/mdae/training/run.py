@@ -157,6 +157,7 @@ def open_run(config: PretrainConfig) -> Run:
     chosen = preset(config.network)
     patch = chosen.crop(config.patch)
     changes = read_changes(config.settings)
+    changes |= _finer_blocks(objective_config(config.objective, config.options, changes), patch, config)
     settings = objective_config(config.objective, config.options, changes)
     objective = build_objective(
         config.objective,
@@ -165,7 +166,6 @@ def open_run(config: PretrainConfig) -> Run:
         changes,
         generator=torch_generator(config.seed, "heads"),
     )
-    _warn_of_large_blocks(settings, patch)
     objective.network.recompute(config.recompute)
     store = Store.open(config.store)
     store.whole_files = config.whole_files
@@ -194,18 +194,31 @@ def open_run(config: PretrainConfig) -> Run:
     )
 
 
-def _warn_of_large_blocks(settings: Any, patch: Shape3) -> None:
-    """Blocks of half a crop hide eighths of it: what is visible says little of what is not."""
+def _finer_blocks(settings: Any, patch: Shape3, config: PretrainConfig) -> dict[str, str]:
+    """The change that masks a small crop by quarters of its sides, where the published blocks would be half of one.
+
+    What such blocks leave visible says little of what they hide: of the objectives that were tried on small crops all but
+    one learned less by them (docs/does-it-help.md). Who asks for a size gets it, with a warning.
+    """
     values = flatten(settings)
-    block = next((value for name, value in values.items() if name.rpartition(".")[2] == "block"), None)
-    masks = values.get("corruption.p_max", 1.0) > 0
+    name = next((name for name in values if name.rpartition(".")[2] == "block"), "")
+    block, masks = values.get(name), values.get("corruption.p_max", 1.0) > 0
     if block is None or not masks or all(2 * edge < side for edge, side in zip(block, patch, strict=True)):
-        return
-    logger.warning(
-        "mask blocks of %s voxels are half of a crop of %s or more: --set block=%s masks a small crop as finely",
-        *("x".join(map(str, sides)) for sides in (block, patch)),
-        ",".join(str(max(1, side // 4)) for side in patch),
+        return {}
+    finer = tuple(max(1, side // 4) for side in patch)
+    sides = ["x".join(map(str, own)) for own in (block, patch, finer)]
+    asked = config.options.block or any(
+        f".{name}".endswith(f".{own}") for own in read_changes(config.settings)
     )
+    if asked or values.get("corruption.edges"):
+        logger.warning(
+            "mask blocks of %s voxels are half of a crop of %s or more; left out, they are %s", *sides
+        )
+        return {}
+    logger.info(
+        "mask blocks of %s voxels, for %s would be half of a crop of %s", sides[2], sides[0], sides[1]
+    )
+    return {name: ",".join(map(str, finer))}
 
 
 def _begin(config: PretrainConfig, objective: Objective, store: Store) -> Begun | None:
