@@ -11,10 +11,11 @@ Each encoder is pre-trained on the volumes of train and unlabelled subjects. Tes
 network untrained, are what an encoder has to beat. What is chosen (the background's offset, the step of fine-tuning)
 is chosen on val subjects.
 
-Evidence accumulates: finished rows stand in `recipes/results/few_labels/hippocampus.csv`, one for each encoder, seed,
-readout, number of labels and draw, with the Dice of every test subject, and are never computed again. Killed and
-started again the command goes on; a later one with more encoders, seeds, sizes or steps adds to the same table. Started
-several times at once, it shares the work: each process takes the next encoder that no other has taken.
+Any data set of one channel in nnU-Net's layout is studied by the same command. Evidence accumulates: finished rows
+stand in a table of the data set's name in `recipes/results/few_labels/`, one for each encoder, seed, readout, number of
+labels and draw, with the Dice of every test subject, and are never computed again. Killed and started again the command
+goes on; a later one with more encoders, seeds, sizes or steps adds to the same table. Started several times at once, it
+shares the work: each process takes the next encoder that no other has taken.
 
 Whatever is searched is scored on val subjects alone, `--scored val`, in a table of its own; ten train subjects stand in
 for val then. `chosen` is what was best there of each objective (`recipes.few_labels_encoders`); test subjects see that
@@ -24,23 +25,26 @@ and what was decided before.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import tyro
 from filelock import FileLock, Timeout
 from tyro.conf import Positional
 
-from mdae.data.intensity import ZScore
 from mdae.data.prepare import PrepareConfig, prepare
-from mdae.data.preprocess import Preprocessing
+from mdae.data.sources import list_source
 from mdae.evaluation.configs import EvaluateConfig
 from mdae.evaluation.evaluate import evaluate
 from mdae.files import atomic_write
+from mdae.report.labelled import contract_of
+from mdae.tasks.nnunet_raw import channel_names, read_description
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes.few_labels_encoders import DESIGNS, LANDSCAPE, OWN, UNTRAINED, chosen, options_of, tried
@@ -57,11 +61,8 @@ VERSION = (
     2  # of the readout; 1 had 700 points a label and place to the second degree. Others' rows are never mixed
 )
 STAND_INS = 10  # train subjects that choose the background's offset where val subjects are scored
-TEST, VAL = "hippocampus.csv", "hippocampus-val.csv"
+FOLDERS = ("imagesTr", "imagesTs")
 CHOOSING = "beside"  # the readout that settings are chosen by
-WHOLE = Preprocessing(
-    crop="none", intensity=ZScore("box")
-)  # crops of one structure: there is no head to look for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class StudyConfig:
     data: Path
     """Raw data set in nnU-Net's layout."""
     subjects: Path
-    """Table with scan, subject and split: train, val, test, unlabelled."""
+    """Table with scan, subject and split: train, val, test, unlabelled. Maybe labelled, 1 or 0; else the files tell."""
     steps: int = 1000
     """Of pre-training."""
     encoders: tuple[str, ...] = ("untrained", "mdae", "mae")
@@ -94,7 +95,13 @@ class StudyConfig:
     @property
     def table(self) -> Path:
         """Of the finished rows."""
-        return RESULTS / (TEST if self.scored == "test" else VAL)
+        return table_of(self.data, self.scored)
+
+
+def table_of(data: Path, scored: str) -> Path:
+    """Of the finished rows of a data set, which is called by its folder's name without nnU-Net's number."""
+    name = re.sub(r"^Dataset\d+_", "", data.resolve().name).lower()
+    return RESULTS / (f"{name}.csv" if scored == "test" else f"{name}-val.csv")
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ def names(config: StudyConfig) -> Iterator[str]:
         if name == "search":
             yield from (one for base in OWN for one in tried(base))
         elif name == "chosen":
-            rows = read_rows(RESULTS / VAL)
+            rows = read_rows(table_of(config.data, "val"))
             rows = rows[(rows.readout == CHOOSING) & (rows.steps == config.steps)]
             yield from (chosen(base, rows) for base in OWN)
         else:
@@ -160,6 +167,20 @@ def store_of(out: Path, volumes: int) -> Path:
     return out / (f"store-{volumes}" if volumes else "store")
 
 
+def scans_of(config: StudyConfig) -> pd.DataFrame:
+    """The table of subjects, with `labelled` (1 or 0) and the image of every scan."""
+    table, root = pd.read_csv(config.subjects, dtype=str), config.data.resolve()
+    about = read_description(root)
+    ending = str(about["file_ending"])
+    if len(channel_names(about)) != 1:
+        raise SystemExit(f"{root}: scans of one channel are wanted")
+    if "labelled" not in table:
+        there = [(root / "labelsTr" / f"{scan}{ending}").exists() for scan in table.scan]
+        table["labelled"] = np.where(there, "1", "0")
+    images = [[root / folder / f"{scan}_0000{ending}" for folder in FOLDERS] for scan in table.scan]
+    return table.assign(path=[next((one for one in some if one.exists()), some[0]) for some in images])
+
+
 def make_store(config: StudyConfig, volumes: int = 0) -> None:
     """Prepare the volumes of train and unlabelled subjects; no other is ever pre-trained on.
 
@@ -167,28 +188,24 @@ def make_store(config: StudyConfig, volumes: int = 0) -> None:
         config: of the study.
         volumes: how many; 0 for all.
     """
-    table = pd.read_csv(config.subjects, dtype=str)
+    table = scans_of(config)
     table = table[table.split.isin(["train", "unlabelled"])]
     if volumes:
         table = table.sample(volumes, random_state=0)
-    folder = {"1": "imagesTr", "0": "imagesTs"}
-    paths = [
-        config.data.resolve() / folder[row.labelled] / f"{row.scan}_0000.nii.gz" for row in table.itertuples()
-    ]
-    manifest = pd.DataFrame(
-        {"path": paths, "subject": table.subject, "session": table.scan, "contrast": "T1w"}
-    )
+    (contrast,) = channel_names(read_description(config.data))
+    manifest = table[["path", "subject"]].assign(session=table.scan, contrast=contrast)
     store = store_of(config.out, volumes)
     listed = store.with_suffix(".csv")
     with FileLock(store.with_suffix(".lock")):
         with atomic_write(listed) as temporary:
             manifest.to_csv(temporary, index=False)
-        prepare(PrepareConfig(source=listed, store=store, preprocessing=WHOLE))
+        preprocessing = contract_of(list_source(listed).entries)
+        prepare(PrepareConfig(source=listed, store=store, preprocessing=preprocessing))
 
 
 def make_split(config: StudyConfig) -> Path:
     """The parts of the labelled subjects, as `mdae evaluate` takes them."""
-    table = pd.read_csv(config.subjects, dtype=str)
+    table = scans_of(config)
     parts = table.loc[table.labelled == "1", ["subject", "split"]].drop_duplicates()
     if config.scored == "val":
         parts = parts[parts.split != "test"].replace({"split": {"val": "test"}})

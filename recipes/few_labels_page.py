@@ -19,7 +19,7 @@ from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import curve_panel, save_png
-from recipes.few_labels import BASELINES, CHOOSING, KEY, RESULTS, TEST, VAL, VERSION, read_rows
+from recipes.few_labels import BASELINES, CHOOSING, KEY, RESULTS, VERSION, read_rows
 from recipes.few_labels_encoders import DESIGNS, LANDSCAPE, OWN, RATES, UNTRAINED, chosen
 from recipes.page import PAGE, SURE, filled, markdown, signed
 
@@ -27,6 +27,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
 ALL = 100  # labelled train subjects
 STEPS = 1000  # of pre-training, in the main comparison
 SIZES = ("1", "4", "16", "all")  # of the tables
+TEST, VAL = RESULTS / "hippocampus.csv", RESULTS / "hippocampus-val.csv"
 DESIGN_STEPS = 300  # of the designs of MDAE
 FIRST_RATE = "lr 2e-3"
 FIRST = ("mdae", "mae", "dsm")  # also shown as they were before anything was searched
@@ -304,12 +305,12 @@ def searched_tables(rows: pd.DataFrame) -> dict[str, str]:
 
 def all_tables() -> dict[str, str]:
     """Every table."""
-    rows, searched = read_rows(RESULTS / TEST), read_rows(RESULTS / VAL)
+    rows, searched = read_rows(TEST), read_rows(VAL)
     return tables(rows, searched) | searched_tables(searched)
 
 
 def main() -> None:
-    save_png(PICTURE, picture(main_study(read_rows(RESULTS / TEST), read_rows(RESULTS / VAL))))
+    save_png(PICTURE, picture(main_study(read_rows(TEST), read_rows(VAL))))
     PAGE.write_text(filled(PAGE.read_text(), all_tables()))
 
 

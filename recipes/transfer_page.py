@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from recipes import few_labels, lidc
+from recipes import few_labels_page, lidc
 from recipes.few_labels import BASELINES, read_rows
 from recipes.few_labels_encoders import UNTRAINED
 from recipes.few_labels_page import Study, dice_table, gain_table
@@ -17,7 +17,7 @@ from recipes.transfer import RESULTS, ways_between
 OWN = ("mdae", "mae")  # whose weights are moved
 SIZES = ("4", "16")
 READOUTS = ("alone", "beside")
-ITS_OWN = {"hippocampus": few_labels.RESULTS / few_labels.TEST, "lidc": lidc.RESULTS / "masks.csv"}
+ITS_OWN = {"hippocampus": few_labels_page.TEST, "lidc": lidc.RESULTS / "masks.csv"}
 
 
 def study_of(way: str, origin: str) -> Study:

@@ -10,9 +10,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mdae.objectives import OBJECTIVES
+from mdae.objectives import OBJECTIVES, objective_config
+from mdae.options import read_changes
 from mdae.sweep.spec import read_spec
-from recipes import collect, few_labels, few_labels_page, field, lidc_page, page, robustness_page
+from recipes import (
+    collect,
+    few_labels,
+    few_labels_encoders,
+    few_labels_page,
+    field,
+    lidc_page,
+    page,
+    robustness_page,
+)
 
 UNSHOWN = {"field-linear", "time-linear"}  # beside the table of the readout they say nothing more
 
@@ -88,30 +98,101 @@ def test_a_table_shows_the_difference_and_sets_a_sure_one_in_bold():
     assert third.startswith("| c | -0.100 [-0.300, +0.100] |")
 
 
-def test_what_is_searched_never_sees_a_test_subject(tmp_path):
+def people(folder, *, column=True):
+    """A data set of 24 persons, two of them without labels, and its table."""
     parts = ["train"] * 14 + ["val"] * 3 + ["test"] * 5 + ["unlabelled"] * 2
-    names = [f"A{number:04d}" for number in range(len(parts))]
+    names = [f"Müller_{number:04d}" for number in range(len(parts))]
     table = pd.DataFrame({"scan": names, "subject": names, "split": parts})
-    table["labelled"] = ["0" if part == "unlabelled" else "1" for part in parts]
-    table.to_csv(tmp_path / "subjects.csv", index=False)
-    options = {"out": tmp_path, "data": tmp_path, "subjects": tmp_path / "subjects.csv"}
+    with_labels = table.split != "unlabelled"
+    if column:
+        table["labelled"] = with_labels.astype(int)
+    about = {"channel_names": {"0": "T2"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii"}
+    (folder / "labelsTr").mkdir(parents=True)
+    (folder / "dataset.json").write_text(json.dumps(about))
+    for name in table.scan[with_labels]:
+        (folder / "labelsTr" / f"{name}.nii").touch()
+    table.to_csv(folder / "subjects.csv", index=False)
+    return names, parts, {"out": folder, "data": folder, "subjects": folder / "subjects.csv"}
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_what_is_searched_never_sees_a_test_subject(tmp_path, column):
+    names, parts, options = people(tmp_path / "Dataset017_Spleen", column=column)
     found = pd.read_csv(few_labels.make_split(few_labels.StudyConfig(**options, scored="val"))).set_index(
         "subject"
     )
     assert set(found.index) == set(names[:17])
     assert (found.split[names[14:17]] == "test").all(), "val subjects are scored"
     assert found.split[names[:14]].value_counts().to_dict() == {"val": few_labels.STAND_INS, "train": 4}
-    whole = pd.read_csv(few_labels.make_split(few_labels.StudyConfig(**options)))
-    assert whole.split.tolist() == parts[:22]
+    whole = few_labels.StudyConfig(**options)
+    assert pd.read_csv(few_labels.make_split(whole)).split.tolist() == parts[:22]
+    assert whole.table.name == "spleen.csv" and whole.table != few_labels_page.TEST
 
 
-def test_a_search_is_shown_beside_the_setting_of_the_study():
+def test_an_encoders_name_says_what_is_set():
+    found = few_labels_encoders.options_of("mae, block 4, variable ratio, lr 4e-3, 25 volumes")
+    assert found == {
+        "objective": "mae",
+        "settings": ("block=4,4,4", "p_min=0.01", "p_max=0.99"),
+        "lr": 4e-3,
+        "volumes": 25,
+    }
+    listed = {name for base in few_labels_encoders.OWN for name in few_labels_encoders.tried(base)}
+    assert len(listed) == 5 * len(few_labels_encoders.OWN), "each objective is searched alike"
+    for name in (*listed, *few_labels_encoders.DESIGNS, *few_labels_encoders.LANDSCAPE):
+        config = few_labels.Trained(name, 0, 7).pretraining(Path("out"))
+        if config.plugin:
+            continue  # tests/test_more_objectives.py has these
+        objective_config(config.objective, config.options, read_changes(config.settings))
+
+
+def test_the_best_rate_and_the_best_setting_are_chosen_each_by_itself():
+    dice = {"mae": 0.5, "mae, lr 1e-3": 0.4, "mae, lr 4e-3": 0.6, "mae, block 4": 0.4, "mae, block 16": 0.45}
+    rows = pd.DataFrame([{"encoder": name, "seed": 0, "dice": value} for name, value in dice.items()])
+    unpaired = pd.DataFrame([{"encoder": "mae, block 4", "seed": 1, "dice": 0.9}])
+    assert few_labels_encoders.chosen("mae", pd.concat([rows, unpaired])) == "mae, lr 4e-3"
+    better = rows.assign(dice=rows.dice + 0.2 * (rows.encoder == "mae, block 16"))
+    assert few_labels_encoders.chosen("mae", better) == "mae, lr 4e-3, block 16"
+    with pytest.raises(SystemExit, match="dsm: its search is not finished"):
+        few_labels_encoders.chosen("dsm", rows)
+
+
+def test_several_processes_share_the_encoders(tmp_path):
+    *_, options = people(tmp_path / "data")
+    config, own = few_labels.StudyConfig(**options), few_labels.Trained("mae", 0, 7)
+    with few_labels.taken(config, own) as first, few_labels.taken(config, own) as second:
+        assert first and not second
+    with few_labels.taken(config, own) as again:
+        assert again
+
+
+def rows_of(dice, steps, readouts=("beside",)):
+    """Rows of two persons, two draws and two numbers of labels, by encoder."""
     rows = []
-    for name, dice in (("mdae", 0.7), ("mdae, block 4", 0.6), ("mae", 0.5)):
-        for readout, size, draw in itertools.product(("beside", "alone"), ("4", "16"), range(2)):
-            key = (few_labels.VERSION, name, 300, 0, readout, size, draw)
-            own = {"A0001": dice, "Müller-05": dice + 0.1}
-            rows.append(dict(zip(few_labels.KEY, key, strict=True)) | {"dice": dice + 0.05} | own)
-    shown = few_labels_page.search_table(few_labels_page.Study(pd.DataFrame(rows)), "mdae").splitlines()
-    assert shown[2].startswith("| block 8, lr 2e-3 | 0.750 | 0.750 |") and len(shown) == 4
-    assert shown[3].startswith("| block 4 | 0.650 (-0.100 [")
+    for name, value in dice.items():
+        for readout, size, draw in itertools.product(readouts, ("4", "16"), range(2)):
+            key = (few_labels.VERSION, name, steps, 0, readout, size, draw)
+            own = {"A0001": value, "Müller-05": value + 0.1}
+            rows.append(dict(zip(few_labels.KEY, key, strict=True)) | {"dice": value + 0.05} | own)
+    return pd.DataFrame(rows)
+
+
+def test_a_search_shows_what_was_tried_and_what_was_taken():
+    dice = dict.fromkeys(few_labels_encoders.tried("dsm"), 0.5) | {
+        "dsm, noise to 15": 0.6,
+        "dsm, lr 1e-3": 0.55,
+    }
+    shown = few_labels_page.search_table(few_labels_page.Study(rows_of(dice, few_labels_page.STEPS)))
+    (row,) = shown.splitlines()[2:]
+    assert row == (
+        "| DSM | lr 2e-3: 0.550 · **lr 1e-3: 0.600** · lr 4e-3: 0.550 "
+        "| as it is: 0.550 · noise to 1: 0.550 · **noise to 15: 0.650** |"
+    )
+
+
+def test_designs_are_shown_beside_mdae_itself():
+    study = few_labels_page.Study(rows_of({"mdae": 0.7, "mdae, flow": 0.6, "spread": 0.8}, 300), steps=300)
+    shown = few_labels_page.designs_table(study).splitlines()
+    assert shown[2].startswith("| MDAE | 1 | 0.750 | 0.750 |") and len(shown) == 5
+    assert shown[3].startswith("| MDAE, flow | 1 | 0.650 (-0.100 [")
+    assert shown[4].startswith("| MDAE, features kept apart | 1 | 0.850 (+0.100 [")
