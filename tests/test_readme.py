@@ -36,7 +36,7 @@ BLOCK = re.compile(r"<!-- test: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 # A thousand steps take long; the test makes a few, and the small cohort has fewer subjects than five folds want.
 SMALL = "--network tiny --steps 3 --batch 2 --patch 16 16 16 --accelerator cpu"
 SHORTER = {
-    "--steps 2000 --lr 2e-3": "--steps 3 --lr 2e-3",
+    "--steps 1000 --lr 4e-3": "--steps 3 --lr 4e-3",
     "--train-sizes 1 2 4 8 16 32 all": "--train-sizes 1 2 --draws 1",
     "run --network resenc-l --batch 4 --steps 250000": f"run {SMALL}",
     "--nnodes 4 --nproc-per-node 8 --node-rank $NODE --master-addr first-machine --master-port 29500": (

@@ -30,6 +30,7 @@ class NetworkSpec:
         patch: the crop in voxels that it is meant for.
         use: for whom, in a few words.
         build: the class: `build(config, generator=...)`.
+        lr: peak learning rate of AdamW that it is pre-trained with where none is asked for.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class NetworkSpec:
     patch: Shape3
     use: str
     build: Callable[..., Network]
+    lr: float = 1e-3
 
     def new(self, generator: torch.Generator | None = None, *, in_channels: int = 1) -> Network:
         """An untrained network.

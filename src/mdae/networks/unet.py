@@ -275,15 +275,17 @@ def check_index(x: Batch, channels: int) -> None:
         )
 
 
-for _name, _features, _blocks, _side, _use in (
-    ("tiny", (8, 16, 32, 64), (1, 1, 1, 1), 48, "a laptop's CPU, the demo"),
-    ("small", (16, 32, 64, 128, 160), (1, 2, 2, 2, 2), 96, "one small GPU"),
-    ("base", (32, 64, 128, 256, 320), (1, 2, 3, 4, 4), 128, "one GPU"),
+# Rates: of tiny and small as docs/does-it-help.md found them; those of larger ones have not been compared.
+for _name, _features, _blocks, _side, _lr, _use in (
+    ("tiny", (8, 16, 32, 64), (1, 1, 1, 1), 48, 2e-3, "a laptop's CPU, the demo"),
+    ("small", (16, 32, 64, 128, 160), (1, 2, 2, 2, 2), 96, 2e-3, "one small GPU"),
+    ("base", (32, 64, 128, 256, 320), (1, 2, 3, 4, 4), 128, 1e-3, "one GPU"),
     (
         "resenc-l",
         (32, 64, 128, 256, 320, 320),
         (1, 3, 4, 6, 6, 6),
         160,
+        1e-3,
         "nnU-Net's ResEnc-L: the paper's backbone",
     ),
 ):
@@ -295,5 +297,6 @@ for _name, _features, _blocks, _side, _use in (
             patch=(_side, _side, _side),
             use=_use,
             build=ResidualUNet,
+            lr=_lr,
         ),
     )

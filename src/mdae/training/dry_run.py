@@ -117,7 +117,7 @@ def forecast(config: PretrainConfig, world: World) -> Forecast:
     learner = Learner(
         run.objective.to(world.device),
         run.step_settings(bf16=world.bf16),
-        lr=config.lr,
+        lr=run.config.lr,
         weight_decay=config.weight_decay,
         ema=config.ema,
         distributed=partial(world.distributed, accumulate=config.batch // (world.size * micro_batch)),

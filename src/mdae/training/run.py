@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,7 @@ def open_run(config: PretrainConfig) -> Run:
         load_plugin(config.plugin)
     chosen = preset(config.network)
     patch = chosen.crop(config.patch)
+    config = replace(config, lr=config.lr or chosen.lr)
     changes = read_changes(config.settings)
     changes |= _finer_blocks(objective_config(config.objective, config.options, changes), patch, config)
     settings = objective_config(config.objective, config.options, changes)
@@ -195,17 +196,17 @@ def open_run(config: PretrainConfig) -> Run:
 
 
 def _finer_blocks(settings: Any, patch: Shape3, config: PretrainConfig) -> dict[str, str]:
-    """The change that masks a small crop by quarters of its sides, where the published blocks would be half of one.
+    """The change that masks a small crop by eighths of its sides, where the published blocks would be half of one.
 
-    What such blocks leave visible says little of what they hide: of the objectives that were tried on small crops all but
-    one learned less by them (docs/does-it-help.md). Who asks for a size gets it, with a warning.
+    What such blocks leave visible says little of what they hide: of six objectives that were tried on small crops all
+    but one learned less by them (docs/does-it-help.md). Who asks for a size gets it, with a warning.
     """
     values = flatten(settings)
     name = next((name for name in values if name.rpartition(".")[2] == "block"), "")
     block, masks = values.get(name), values.get("corruption.p_max", 1.0) > 0
     if block is None or not masks or all(2 * edge < side for edge, side in zip(block, patch, strict=True)):
         return {}
-    finer = tuple(max(1, side // 4) for side in patch)
+    finer = tuple(max(1, side // 8) for side in patch)
     sides = ["x".join(map(str, own)) for own in (block, patch, finer)]
     asked = config.options.block or any(
         f".{name}".endswith(f".{own}") for own in read_changes(config.settings)
