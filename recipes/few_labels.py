@@ -209,12 +209,19 @@ def make_split(config: StudyConfig) -> Path:
     parts = table.loc[table.labelled == "1", ["subject", "split"]].drop_duplicates()
     if config.scored == "val":
         parts = parts[parts.split != "test"].replace({"split": {"val": "test"}})
-        stand_ins = parts[parts.split == "train"].tail(STAND_INS).index
-        parts.loc[stand_ins, "split"] = "val"
+        train = parts[parts.split == "train"]
+        parts.loc[train.tail(min(STAND_INS, len(train) // 2)).index, "split"] = "val"
     path = config.out / f"split-{config.scored}.csv"
     with atomic_write(path) as temporary:
         parts.to_csv(temporary, index=False)
     return path
+
+
+def fitting(config: StudyConfig) -> tuple[str, ...]:
+    """The numbers of labelled subjects that there are so many of."""
+    table = pd.read_csv(make_split(config), dtype=str)
+    most = (table.split == "train").sum()
+    return tuple(size for size in config.sizes if size == "all" or int(size) <= most)
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -246,7 +253,7 @@ def read_out(config: StudyConfig, trained: Trained, readout: str, sizes: tuple[s
     """
     model = str(trained.folder(config.out) / "model")
     if trained.name in BASELINES:
-        model = f"{trained.name}:{Trained('untrained', 0, 0).folder(config.out) / 'model'}"  # prepared alike
+        model = f"{trained.name}:{Trained(UNTRAINED, 0, 0).folder(config.out) / 'model'}"  # prepared alike
     trial = EvaluateConfig(
         encoder=model,
         task=(str(config.data),),
@@ -333,6 +340,7 @@ def study(config: StudyConfig, trained: Trained) -> None:
 def main() -> None:
     config = tyro.cli(StudyConfig, description=__doc__)
     config.out.mkdir(parents=True, exist_ok=True)
+    config = replace(config, sizes=fitting(config))
     if config.part != "readouts":
         make_store(config)
     if config.part == "store":

@@ -127,6 +127,7 @@ def test_what_is_searched_never_sees_a_test_subject(tmp_path, column):
     whole = few_labels.StudyConfig(**options)
     assert pd.read_csv(few_labels.make_split(whole)).split.tolist() == parts[:22]
     assert whole.table.name == "spleen.csv" and whole.table != few_labels_page.TEST
+    assert few_labels.fitting(whole) == ("1", "2", "4", "8", "all"), "of 14 train persons"
 
 
 def test_an_encoders_name_says_what_is_set():
