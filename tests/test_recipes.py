@@ -123,7 +123,7 @@ def test_what_is_searched_never_sees_a_test_subject(tmp_path, column):
     )
     assert set(found.index) == set(names[:17])
     assert (found.split[names[14:17]] == "test").all(), "val subjects are scored"
-    assert found.split[names[:14]].value_counts().to_dict() == {"val": few_labels.STAND_INS, "train": 4}
+    assert found.split[names[:14]].value_counts().to_dict() == {"val": 7, "train": 7}
     whole = few_labels.StudyConfig(**options)
     assert pd.read_csv(few_labels.make_split(whole)).split.tolist() == parts[:22]
     assert whole.table.name == "spleen.csv" and whole.table != few_labels_page.TEST
