@@ -249,7 +249,7 @@ def _labelled(size: str) -> str:
 
 def picture(study: Study) -> Figure:
     """Dice against the number of labelled subjects, with bands: a panel a readout."""
-    panels = [readout for readout in PANELS if (study.rows.readout == readout).any()]
+    panels = [readout for readout in PANELS if study.drawn["mdae"] in study.encoders(readout)]
     figure = Figure(figsize=(4.3 * len(panels) + 1.5, 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, readout in zip(axes, panels, strict=True):

@@ -22,6 +22,7 @@ from recipes import (
     lidc_page,
     page,
     robustness_page,
+    transfer_page,
 )
 
 UNSHOWN = {"field-linear", "time-linear"}  # beside the table of the readout they say nothing more
@@ -74,7 +75,7 @@ def test_a_small_field_is_asked_everything_and_goes_on_where_it_was_left(tmp_pat
 def test_the_tables_of_the_page_are_those_of_the_results():
     text = page.PAGE.read_text()
     found = page.tables(page.RESULTS) | few_labels_page.all_tables()
-    found |= lidc_page.tables() | robustness_page.all_tables()
+    found |= lidc_page.tables() | robustness_page.all_tables() | transfer_page.all_tables()
     assert page.filled(text, found) == text, (
         "python -m recipes.collect and recipes.few_labels_page write them"
     )
