@@ -129,6 +129,7 @@ def short_run(store: Path, out: Path, **changes: object) -> PretrainConfig:
         "picture_every": 0,
         "checkpoint_every": 4,
         "log_every": 2,
+        "lr": 1e-3,
         "precision": "32",
         "accelerator": "cpu",
     }

@@ -71,7 +71,7 @@ def command(store: Path, out: Path, *more: str) -> list[str]:
     """The command line of `short_run`."""
     options = {
         "steps": "20", "batch": "2", "val-fraction": "0.2", "val-every": "10", "picture-every": "0",
-        "checkpoint-every": "4", "log-every": "2", "precision": "32", "accelerator": "cpu",
+        "checkpoint-every": "4", "log-every": "2", "lr": "0.001", "precision": "32", "accelerator": "cpu",
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     whole = [sys.executable, "-m", "mdae", "pretrain", str(store), str(out), *flags]
