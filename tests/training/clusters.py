@@ -83,6 +83,9 @@ def first_gradient(out: Path) -> Tensor:
 
 
 def assert_same_gradient(one: Path, other: Path) -> None:
-    """To 1e-5 of its norm."""
+    """To 1e-3 of its norm; a sample that is lost or counted twice moves it by tenths.
+
+    In crops of 16 voxels the deepest stage has so few that its normalisation magnifies rounding a thousand times.
+    """
     first, second = first_gradient(one), first_gradient(other)
-    assert (first - second).norm() <= 1e-5 * first.norm() and first.norm() > 0
+    assert (first - second).norm() <= 1e-3 * first.norm() and first.norm() > 0

@@ -26,7 +26,8 @@ def run(folder: Path) -> list[dict[str, float]]:
         SynthConfig(out=folder / "bids", subjects=6, contrasts=("T1w",), spacing_mm=8.0, seed=7, workers=1)
     )
     prepare(PrepareConfig(source=cohort, store=folder / "store", preprocessing=COARSE, workers=1))
-    pretrain(short_run(folder / "store", folder / "run", val_every=0, patch=(32, 32, 32), lr=1e-4))
+    large = {"patch": (32, 32, 32), "settings": ("block=16,16,16",)}
+    pretrain(short_run(folder / "store", folder / "run", val_every=0, lr=1e-4, **large))
     return read(folder / "run" / "train.csv")
 
 

@@ -438,7 +438,7 @@ def test_learning_rate():
         ({"network": "huge"}, "no network preset"),
         ({"objective": "magic"}, "no objective"),
         ({"lr": 1e39}, "float32 must hold them"),
-        ({"lr": float("nan")}, "lr and clip must be above 0"),
+        ({"lr": float("nan")}, "clip must be above 0, lr"),
         ({"extend": (1,), "extend_lr": (1e39,)}, "extend_lr is"),
     ],
 )
