@@ -61,7 +61,7 @@ def test_devices_of_one_machine_make_the_step_of_one_process(named_store, alone,
     more = pretrain(named_store, out, *ONE_STEP, "--devices", "2", "--lr", "0.5")
     done = subprocess.run([*command[:3], *more], env=environment(), capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "lr was 0.001 and is 0.5" in done.stderr
+    assert "lr was 0.002 and is 0.5" in done.stderr
 
 
 @pytest.mark.slow
