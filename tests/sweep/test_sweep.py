@@ -226,6 +226,17 @@ def test_workers_as_jobs(spec, tmp_path):
     assert len(list((out / "runs").glob(f"*/{DONE}"))) == 2
 
 
+def test_runs_that_differ_in_blocks_of_small_crops_are_two_and_those_that_do_not_are_one(spec):
+    """What is left out is the finer blocks and the network's own rate there, and not what is published."""
+    path = spec(
+        "variants: {plain: {}, spelled: {block: [2, 2, 2], lr: 0.002}, published: {block: [16, 16, 16]}}\n",
+        tasks=False,
+    )
+    path.write_text(path.read_text().replace("  block: [8, 8, 8]\n", ""))
+    keys = {run.variant: run.key for run in read_spec(path).runs()}
+    assert keys["plain"] == keys["spelled"] != keys["published"]
+
+
 def test_jobs_whose_specification_is_named_otherwise_end_in_its_table(spec, tmp_path, monkeypatch):
     path = spec("seeds: [0]\n", steps=1)
     path.write_text(path.read_text().replace("tasks:\n  - task", "tasks:\n  - pool: max\n    task"))

@@ -22,6 +22,7 @@ from mdae.plugin import load_plugin
 from mdae.tasks.catalogue import find_task
 from mdae.tasks.record import CONTRASTS_KEY
 from mdae.training.config import PretrainConfig
+from mdae.training.settled import settled
 
 OPTIONS = {item.name for item in fields(PretrainConfig)} - {
     "out",
@@ -146,6 +147,7 @@ class SweepRun:
         config = self.pretraining(Path())
         if config.plugin is not None:
             load_plugin(config.plugin)
+        config = settled(config)
         settings = objective_config(config.objective, config.options, read_changes(config.settings))
         values = config.fingerprint()
         del values["options"], values["settings"]

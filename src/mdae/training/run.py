@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mdae.seeding import key, torch_generator
 from mdae.training.cadence import Cadence
 from mdae.training.config import LATER, PretrainConfig
 from mdae.training.identity import data_hash
+from mdae.training.settled import large_blocks, settled
 from mdae.training.step import StepSettings
 from mdae.types import Shape3
 
@@ -154,11 +155,11 @@ def open_run(config: PretrainConfig) -> Run:
     """Open the store, split its subjects and build the objective; every bad option is found here."""
     if config.plugin is not None:
         load_plugin(config.plugin)
+    _tell_of_large_blocks(config)
+    config = settled(config)
     chosen = preset(config.network)
     patch = chosen.crop(config.patch)
-    config = replace(config, lr=config.lr or chosen.lr)
     changes = read_changes(config.settings)
-    changes |= _finer_blocks(objective_config(config.objective, config.options, changes), patch, config)
     settings = objective_config(config.objective, config.options, changes)
     objective = build_objective(
         config.objective,
@@ -195,31 +196,19 @@ def open_run(config: PretrainConfig) -> Run:
     )
 
 
-def _finer_blocks(settings: Any, patch: Shape3, config: PretrainConfig) -> dict[str, str]:
-    """The change that masks a small crop by eighths of its sides, where the published blocks would be half of one.
-
-    What such blocks leave visible says little of what they hide: of six objectives that were tried on small crops all
-    but one learned less by them (docs/does-it-help.md). Who asks for a size gets it, with a warning.
-    """
-    values = flatten(settings)
-    name = next((name for name in values if name.rpartition(".")[2] == "block"), "")
-    block, masks = values.get(name), values.get("corruption.p_max", 1.0) > 0
-    if block is None or not masks or all(2 * edge < side for edge, side in zip(block, patch, strict=True)):
-        return {}
-    finer = tuple(max(1, side // 8) for side in patch)
-    sides = ["x".join(map(str, own)) for own in (block, patch, finer)]
-    asked = config.options.block or any(
-        f".{name}".endswith(f".{own}") for own in read_changes(config.settings)
-    )
-    if asked or values.get("corruption.edges"):
+def _tell_of_large_blocks(config: PretrainConfig) -> None:
+    if (large := large_blocks(config)) is None:
+        return
+    block, patch, finer = ("x".join(map(str, own)) for own in (large.block, large.patch, large.finer))
+    if large.asked:
         logger.warning(
-            "mask blocks of %s voxels are half of a crop of %s or more; left out, they are %s", *sides
+            "mask blocks of %s voxels are half of a crop of %s or more; left out, they are %s",
+            block,
+            patch,
+            finer,
         )
-        return {}
-    logger.info(
-        "mask blocks of %s voxels, for %s would be half of a crop of %s", sides[2], sides[0], sides[1]
-    )
-    return {name: ",".join(map(str, finer))}
+    else:
+        logger.info("mask blocks of %s voxels, for %s would be half of a crop of %s", finer, block, patch)
 
 
 def _begin(config: PretrainConfig, objective: Objective, store: Store) -> Begun | None:
