@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,9 +35,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import tyro
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tyro.conf import Positional
 
+from mdae.claims import claimed
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.data.sources import list_source
 from mdae.evaluation.configs import EvaluateConfig
@@ -308,21 +309,20 @@ def fill(
             add_rows(table, found)
 
 
-@contextmanager
-def taken(config: StudyConfig, trained: Trained, *, wait: bool = False) -> Iterator[bool]:
+def taken(config: StudyConfig, trained: Trained, *, wait: bool = False) -> AbstractContextManager[bool]:
     """Whether an encoder is this process's within the block; another that is at it has it, or is waited for."""
-    path = config.out / "locks" / f"{trained.folder(config.out).name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    return claimed(config.out / "locks" / f"{trained.folder(config.out).name}.lock", wait=wait)
+
+
+def read_all(
+    config: StudyConfig,
+    trained: Trained,
+    table: Path,
+    kept: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
+) -> None:
+    """`fill` with every readout that is asked for; baselines stand beside nothing, and have one."""
+    for readout in ("beside",) if trained.name in BASELINES else config.readouts:
+        fill(config, trained, readout, table, kept)
 
 
 def study(config: StudyConfig, trained: Trained) -> None:
@@ -333,8 +333,7 @@ def study(config: StudyConfig, trained: Trained) -> None:
             make_store(config, volumes)
         pretrain(trained.pretraining(config.out))
     if config.part != "pretraining" and (trained.name in BASELINES or model.exists()):
-        for readout in config.readouts if trained.name not in BASELINES else ("beside",):
-            fill(config, trained, readout, config.table)
+        read_all(config, trained, config.table)
 
 
 def main() -> None:

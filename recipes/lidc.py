@@ -39,7 +39,7 @@ from mdae.tasks.layouts import read_cases
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes import few_labels
-from recipes.few_labels import StudyConfig, Trained, fill, taken
+from recipes.few_labels import StudyConfig, Trained, read_all, taken
 from recipes.lidc_labels import (
     BY_CNN,
     CNN,
@@ -179,9 +179,8 @@ def masks(config: LidcConfig) -> None:
     table, study = RESULTS / "masks.csv", config.study()
     for trained in (*(Trained(name, 0, 0) for name in MASK_BASELINES), *few_labels.encoders(study)):
         with taken(study, trained) as mine:
-            for readout in config.readouts if trained.name not in MASK_BASELINES else ("beside",):
-                if mine:
-                    fill(study, trained, readout, table)
+            if mine:
+                read_all(study, trained, table)
 
 
 def main() -> None:

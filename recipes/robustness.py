@@ -29,7 +29,7 @@ from mdae.data.resample import AxisMap, resample
 from mdae.files import atomic_write
 from mdae.seeding import numpy_generator
 from recipes import few_labels
-from recipes.few_labels import KEY, StudyConfig, Trained, fill
+from recipes.few_labels import KEY, StudyConfig, Trained, read_all
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
 BASELINE = "position"  # place and intensities
@@ -163,8 +163,7 @@ def main() -> None:
     study = StudyConfig(data=config.out / "data", subjects=config.out / "subjects.csv", **own)
     path = RESULTS / "hippocampus.csv"
     for trained in (Trained(BASELINE, 0, 0), *few_labels.encoders(study)):
-        for readout in config.readouts if trained.name != BASELINE else ("beside",):
-            fill(study, trained, readout, path, lambda rows: by_degradation(rows, subjects))
+        read_all(study, trained, path, lambda rows: by_degradation(rows, subjects))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tyro.conf import Positional
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes import lidc
-from recipes.few_labels import StudyConfig, Trained, fill, taken
+from recipes.few_labels import StudyConfig, Trained, read_all, taken
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 
@@ -116,8 +116,7 @@ def main() -> None:
             with taken(way.study, moved) as mine:
                 if mine:
                     pretrain(way.pretraining(own))
-                    for readout in config.readouts:
-                        fill(way.study, moved, readout, table)
+                    read_all(way.study, moved, table)
 
 
 if __name__ == "__main__":

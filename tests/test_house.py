@@ -24,6 +24,7 @@ FLOORS = [
         "seeding",
         "tensors",
         "files",
+        "claims",
         "progress",
         "figures",
         "devices",

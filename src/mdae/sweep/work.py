@@ -12,14 +12,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from mdae.child import Child, run_children
+from mdae.claims import claimed
 from mdae.data.cluster import job_executor, last_line
 from mdae.data.workers import num_cores
 from mdae.errors import DataError, MDAEError, PartnerError, TrainingError
@@ -153,7 +151,7 @@ def take_runs(path: Path, runs: Path, gpus: str | None, threads: int = 0) -> int
             continue
         if parent is not None and not parent.is_alive():
             break  # whoever started this was killed, and nobody would know of it
-        with _claim(folder) as mine:
+        with claimed(folder / "lock") as mine:
             if mine and not is_over(run, folder):
                 _finish(run, folder)
                 finished += 1
@@ -169,22 +167,6 @@ def _work_quietly(path: Path, runs: Path, gpus: str | None, threads: int) -> Non
     except MDAEError as error:
         logger.error("%s", error)
         sys.exit(2)
-
-
-@contextmanager
-def _claim(folder: Path) -> Iterator[bool]:
-    """Whether the run is this process's for the length of the block."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _finish(run: SweepRun, folder: Path) -> None:
