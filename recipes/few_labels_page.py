@@ -21,7 +21,7 @@ from mdae.evaluation.statistics.tests import holm
 from mdae.figures import curve_panel, save_png
 from recipes.few_labels import BASELINES, CHOOSING, KEY, RESULTS, VERSION, read_rows
 from recipes.few_labels_encoders import DESIGNS, LANDSCAPE, OWN, RATES, UNTRAINED, chosen
-from recipes.page import PAGE, SURE, filled, markdown, signed
+from recipes.page import PAGE, SURE, bold, filled, markdown, signed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
 ALL = 100  # labelled train subjects
@@ -217,13 +217,9 @@ def search_table(study: Study) -> str:
             first = not any(change in taken for change in changes)
             shown = [(FIRST_RATE if changes is RATES else "as it is", mean_dice(study, base), first)]
             shown += [(one, mean_dice(study, f"{base}, {one}"), one in taken) for one in changes]
-            cells.append(" · ".join(_bold(f"{name}: {dice:.3f}", sure) for name, dice, sure in shown))
+            cells.append(" · ".join(bold(f"{name}: {dice:.3f}", sure) for name, dice, sure in shown))
         rows.append([title(base), *cells])
     return markdown(["Dice of val subjects", "learning rate", "a setting of its own"], rows)
-
-
-def _bold(text: str, sure: bool) -> str:
-    return f"**{text}**" if sure else text
 
 
 def designs_table(study: Study, base: str = "mdae") -> str:

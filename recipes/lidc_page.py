@@ -10,7 +10,7 @@ import pandas as pd
 from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from recipes.few_labels import read_rows
-from recipes.few_labels_page import NAMES, Study, dice_table, gain_table
+from recipes.few_labels_page import Study, dice_table, gain_table, title
 from recipes.lidc import RESULTS
 from recipes.page import PAGE, SURE, filled, markdown, signed
 
@@ -36,7 +36,7 @@ def areas(table: pd.DataFrame, questions: dict[str, str]) -> str:
         if any(found):
             seeds = "" if encoder in SEEDLESS else str(max(own.seeds for own in found if own))
             shown = [str(Estimate(own.value, own.low, own.high)) if own else "" for own in found]
-            rows.append([NAMES.get(encoder, encoder), seeds, *shown])
+            rows.append([title(encoder), seeds, *shown])
     return markdown(["AUROC [95 %]", "seeds", *questions.values()], rows)
 
 
@@ -52,7 +52,7 @@ def gains(table: pd.DataFrame, questions: dict[str, str], other: str) -> str:
             own = cells.get((question, encoder))
             values = [] if own is None else [own[f"less_{other}{end}"] for end in ("", "_low", "_high")]
             shown.append(signed(*values, sure=own["sure"] < SURE) if values else "")
-        rows.append([NAMES.get(encoder, encoder), *shown])
+        rows.append([title(encoder), *shown])
     return markdown([f"less {other}", *questions.values()], rows)
 
 

@@ -50,8 +50,12 @@ def _difference(row: object) -> str:
 
 def signed(value: float, low: float, high: float, *, sure: bool = False) -> str:
     """A difference with its interval, in bold if it is sure."""
-    strong = "**" if sure else ""
-    return f"{strong}{value:+.3f}{strong} [{low:+.3f}, {high:+.3f}]"
+    return f"{bold(f'{value:+.3f}', sure)} [{low:+.3f}, {high:+.3f}]"
+
+
+def bold(text: str, sure: bool) -> str:
+    """A text, in bold if it is sure."""
+    return f"**{text}**" if sure else text
 
 
 def real(table: pd.DataFrame) -> str:
