@@ -11,7 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ONE_STEP = ("--steps", "1", "--batch", "4", "--log-every", "1", "--val-every", "0", "--picture-every", "0")
+# Of MDAE. Blocks as fine as are usual for such crops leave its deepest stage, of few voxels, to magnify rounding.
+ONE_STEP = (
+    *("--steps", "1", "--batch", "4", "--log-every", "1", "--val-every", "0", "--picture-every", "0"),
+    *("--set", "block=7,7,7"),
+)
 SMALL = ("--patch", "16", "16", "16", "--precision", "32", "--accelerator", "cpu", "--val-fraction", "0.2")
 
 
@@ -83,9 +87,6 @@ def first_gradient(out: Path) -> Tensor:
 
 
 def assert_same_gradient(one: Path, other: Path) -> None:
-    """To 1e-3 of its norm; a sample that is lost or counted twice moves it by tenths.
-
-    In crops of 16 voxels the deepest stage has so few that its normalisation magnifies rounding a thousand times.
-    """
+    """To 1e-5 of its norm."""
     first, second = first_gradient(one), first_gradient(other)
-    assert (first - second).norm() <= 1e-3 * first.norm() and first.norm() > 0
+    assert (first - second).norm() <= 1e-5 * first.norm() and first.norm() > 0
