@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from mdae.cli import main
 from mdae.data.sources import list_source
 from mdae.data.subjects import warn_of
 from mdae.errors import ConfigError, DataError
+from mdae.evaluation.cohort import find_cohort
+from mdae.report.labelled import write_task
+from mdae.tasks.catalogue import find_task
 
 
 def people(root: Path, *names: str, **options: object) -> dict[str, tuple[str, str, str]]:
@@ -315,6 +320,18 @@ def test_a_table_of_subjects_comes_first(tmp_path, caplog):
     table.write_text("image,subject\nother,0007\n")
     with pytest.raises(DataError, match="no column 'scan'"):
         list_source(tmp_path / "in", subjects=table)
+
+
+def test_a_table_of_subjects_may_name_the_cases_of_a_listed_data_set(tmp_path):
+    scans = {f"Fall {n}": (tmp_path / f"{n}" / "T2.nii.gz", tmp_path / f"{n}" / "seg.nii.gz") for n in (7, 8)}
+    for path in itertools.chain(*scans.values()):
+        path.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), path)
+    write_task(tmp_path / "task", "T2w", scans, {"labels": {"background": 0, "a": 1}})
+    (tmp_path / "people.csv").write_text("scan;subject\nFall 7;Müller\nFall 8;Müller\n")
+    task = find_task(str(tmp_path / "task"))
+    cohort = find_cohort(task, tmp_path / "task", ("T2w",), tmp_path / "people.csv")
+    assert cohort.people.tolist() == ["Müller", "Müller"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def read_subject_table(path: Path) -> dict[str, str]:
 
 
 def names_of(entry: ScanEntry, root: Path) -> Iterator[str]:
-    """What a table may call a scan: its path, its file, its name without suffix or channel, or its `scan_id`."""
+    """What a table may call a scan: its path, its file, its name without suffix or channel, its `scan_id`, or the
+    case that a data set says it is of."""
     yield str(entry.path)
     if entry.path.is_relative_to(root):
         yield entry.path.relative_to(root).as_posix()
@@ -54,7 +55,7 @@ def names_of(entry: ScanEntry, root: Path) -> Iterator[str]:
     yield from (entry.path.name, stem)
     if match := CHANNEL.fullmatch(stem):
         yield match[1]
-    yield entry.scan_id
+    yield from (entry.scan_id, entry.subject)
 
 
 def with_subjects(entries: Sequence[ScanEntry], path: Path, root: Path) -> list[ScanEntry]:

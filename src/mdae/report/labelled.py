@@ -40,6 +40,7 @@ FEWEST = 5  # tested subjects, below which an interval means nothing
 SEEN, LABELLED = ("T1w", "T2w"), ("T2w", "FLAIR")  # of the made-up cohort: pre-trained on, and segmented in
 SPACING_MM = 3.0  # of the made-up cohort
 WARP_MM = 4.0  # its displacements: far enough that the place alone does not tell a structure
+PREPARED = Preprocessing(spacing_mm=(SPACING_MM, SPACING_MM, SPACING_MM))
 NOISE = (0.08, 0.15)  # of it, where grey and white matter differ by 0.14 to 0.3: one voxel tells little
 SIDE = 80  # voxels along the longest side of one's own scans
 SCAN = "scan"  # where nobody knows the contrast
@@ -73,27 +74,28 @@ class Labelled:
 
 def made_up(config: DemoConfig) -> Labelled:
     """Two cohorts without a subject in common: one to pre-train on, without labels, and one with its tissues."""
-    cohort, tasks = config.out / "cohort", config.out / "tasks"
-    source = _cohort(cohort / "pretraining", config.made_up, SEEN, 2 * config.seed)
-    labelled = _cohort(cohort / "labelled", POOL + TESTED, LABELLED, 2 * config.seed + 1)
-    names = [f"sub-{number:04d}" for number in range(1, POOL + TESTED + 1)]
-    labels = {"background": 0, **{name: value for value, name in TISSUES.items()}}
-    for contrast in LABELLED:
-        scans = [labelled / name / "anat" / f"{name}_{contrast}.nii.gz" for name in names]
-        masks = [tissue_labels(labelled, name) for name in names]
-        cases = dict(zip(names, zip(scans, masks, strict=True), strict=True))
-        write_task(tasks / contrast, contrast, cases, {"labels": labels})
+    cohorts, folder = config.out / "cohort", config.out / "tasks"
+    source = cohort(cohorts / "pretraining", config.made_up, SEEN, 2 * config.seed)
+    labelled = cohort(cohorts / "labelled", POOL + TESTED, LABELLED, 2 * config.seed + 1)
+    tasks = tissue_tasks(folder, labelled, POOL + TESTED, LABELLED)
+    names = subjects_of(POOL + TESTED)
     return Labelled(
         source=source,
-        preprocessing=Preprocessing(spacing_mm=(SPACING_MM, SPACING_MM, SPACING_MM)),
-        tasks=tuple(tasks / contrast for contrast in LABELLED),
-        split=write_split(tasks / "split.csv", names[:POOL], names[POOL:]),
+        preprocessing=PREPARED,
+        tasks=tasks,
+        split=write_split(folder / "split.csv", names[:POOL], names[POOL:]),
         learned=tuple(names[:POOL]),
         tested=tuple(names[POOL:]),
     )
 
 
-def _cohort(out: Path, subjects: int, contrasts: tuple[str, ...], seed: int) -> Path:
+def subjects_of(number: int) -> list[str]:
+    """The names of a made-up cohort's subjects."""
+    return [f"sub-{place:04d}" for place in range(1, number + 1)]
+
+
+def cohort(out: Path, subjects: int, contrasts: tuple[str, ...], seed: int) -> Path:
+    """Made-up subjects without lesions whose anatomy is displaced and whose scans are noisy; no voxel tells much."""
     return synthesise(
         SynthConfig(
             out=out,
@@ -106,6 +108,25 @@ def _cohort(out: Path, subjects: int, contrasts: tuple[str, ...], seed: int) -> 
             noise=NOISE,
         )
     )
+
+
+def tissue_tasks(folder: Path, made: Path, number: int, contrasts: Iterable[str]) -> tuple[Path, ...]:
+    """The tissues of a made-up cohort as raw data sets of nnU-Net's, one a contrast.
+
+    Args:
+        folder: to write them in, by contrast.
+        made: the cohort.
+        number: of its subjects.
+        contrasts: of its scans.
+    """
+    labels = {"background": 0, **{name: value for value, name in TISSUES.items()}}
+    for contrast in contrasts:
+        cases = {
+            name: (made / name / "anat" / f"{name}_{contrast}.nii.gz", tissue_labels(made, name))
+            for name in subjects_of(number)
+        }
+        write_task(folder / contrast, contrast, cases, {"labels": labels})
+    return tuple(folder / contrast for contrast in contrasts)
 
 
 def own(config: DemoConfig, source: Path) -> Labelled:

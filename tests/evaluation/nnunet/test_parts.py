@@ -328,6 +328,15 @@ def test_starts_that_are_no_networks_of_ours_are_refused():
     assert untrained.weights(4) is None and not untrained.trained
 
 
+def test_an_untrained_start_of_a_models_make_prepares_scans_as_that_does(tmp_path):
+    model = str(made.model(tmp_path / "run" / "model"))
+    trained, untrained = open_start(model), open_start(f"untrained:{model}")
+    assert (untrained.contract, untrained.patch) == (trained.contract, trained.patch)
+    assert untrained.network.config == trained.network.config
+    assert untrained.weights(2) is None and trained.weights(2) is not None
+    assert untrained.name == "untrained-run" and untrained.fingerprint != trained.fingerprint
+
+
 # -- raw data sets of nnU-Net as tasks ----------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,17 +12,12 @@ from torch import Tensor
 from mdae.data.contrasts import by_channel
 from mdae.data.preprocess import Preprocessing
 from mdae.errors import ConfigError
-from mdae.evaluation.features.extractors import UNTRAINED, is_own, model_name
-from mdae.interop.checkpoints import file_identity
+from mdae.evaluation.features.extractors import UNTRAINED, is_own, own_model
 from mdae.interop.nnunet import nnunet_weights, unet_of
-from mdae.networks import preset
-from mdae.networks.saved import WEIGHTS, load_model
 from mdae.networks.unet import ResidualUNet
 from mdae.types import Shape3
 
 logger = logging.getLogger(__name__)
-
-NO_SCANS = {"salt": "", "hashes": []}  # the manifest of an encoder that has seen none
 
 
 @dataclass(frozen=True)
@@ -77,31 +71,23 @@ def open_start(spec: str) -> Start:
     """A start by the encoder's name.
 
     Args:
-        spec: a model folder, or `untrained:PRESET`.
+        spec: a model folder, `untrained:PRESET`, or `untrained:MODEL` for one that prepares scans as MODEL does.
 
     Raises:
         ModelError, ConfigError: no such model, or no network of ours.
     """
-    kind, _, name = spec.partition(":")
-    if kind == UNTRAINED:
-        chosen = preset(name or "tiny")
-        network = unet_of(chosen.new())
-        return Start(
-            f"{UNTRAINED}-{name or 'tiny'}", spec, network, Preprocessing(), chosen.patch, False, NO_SCANS
-        )
     if not is_own(spec):
         raise ConfigError(
             f"{spec} cannot start a segmentation network", mend=f"give a model folder or {UNTRAINED}:PRESET"
         )
-    path = Path(spec)
-    model = load_model(path)
+    model, name, identity = own_model(spec)
     return Start(
-        name=model_name(path),
-        fingerprint=file_identity(path / WEIGHTS),
+        name=name,
+        fingerprint=identity,
         network=unet_of(model.network),
         contract=model.contract,
         patch=model.patch,
-        trained=True,
+        trained=spec.partition(":")[0] != UNTRAINED,
         pretraining=model.provenance.get("scans"),
         channels=model.channels,
     )

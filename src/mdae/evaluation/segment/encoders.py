@@ -14,7 +14,7 @@ from mdae.data.preprocess import PreparedScan, Preprocessing
 from mdae.errors import ConfigError
 from mdae.evaluation.features.encoder import Encoder, resolve_device
 from mdae.evaluation.features.extractors import OF_VOXELS, POSITION, is_own, own_model
-from mdae.evaluation.nnunet.start import NO_SCANS
+from mdae.evaluation.features.histogram import OF_NO_SCAN
 from mdae.evaluation.segment.features import VoxelFeatures
 from mdae.evaluation.segment.fitted import voxel_features
 from mdae.interop.raw import prepare_by
@@ -83,7 +83,7 @@ def open_source(spec: str, device: str = "auto") -> Source:
     kind, _, like = spec.partition(":")
     if kind in OF_VOXELS:
         contract = load_model(local_folder(like)).contract if like else Preprocessing()
-        return Source(kind, _digest(kind, contract), kind, contract, None, NO_SCANS, where)
+        return Source(kind, _digest(kind, contract), kind, contract, None, OF_NO_SCAN, where)
     if not is_own(spec):
         raise ConfigError(
             f"no voxels of {Path(spec).name} can be read",
