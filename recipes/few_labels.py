@@ -160,7 +160,7 @@ def encoders(config: StudyConfig) -> Iterator[Trained]:
     listed = list(dict.fromkeys(names(config)))
     for seed in range(config.seeds):
         for name in listed:
-            yield Trained(name, seed, 0 if name == UNTRAINED else config.steps)
+            yield Trained(name, seed, 0 if name.split(", ")[0] == UNTRAINED else config.steps)
 
 
 def store_of(out: Path, volumes: int) -> Path:
@@ -325,15 +325,15 @@ def read_all(
         fill(config, trained, readout, table, kept)
 
 
-def study(config: StudyConfig, trained: Trained) -> None:
-    """What is left to do of one encoder."""
+def study(config: StudyConfig, trained: Trained, table: Path) -> None:
+    """What is left to do of one encoder, its rows in a table."""
     model = trained.folder(config.out) / "model"
     if config.part != "readouts" and trained.name not in BASELINES and not model.exists():
         if volumes := options_of(trained.name).get("volumes", 0):
             make_store(config, volumes)
         pretrain(trained.pretraining(config.out))
     if config.part != "pretraining" and (trained.name in BASELINES or model.exists()):
-        read_all(config, trained, config.table)
+        read_all(config, trained, table)
 
 
 def main() -> None:
@@ -346,11 +346,11 @@ def main() -> None:
         return
     like = Trained(UNTRAINED, 0, 0)  # baselines are prepared as its scans are
     with taken(config, like, wait=True):
-        study(replace(config, part="pretraining"), like)
+        study(replace(config, part="pretraining"), like, config.table)
     for trained in (*(Trained(name, 0, 0) for name in BASELINES), *encoders(config)):
         with taken(config, trained) as mine:
             if mine:
-                study(config, trained)
+                study(config, trained, config.table)
 
 
 if __name__ == "__main__":

@@ -101,23 +101,26 @@ def tried(base: str) -> tuple[str, ...]:
     return (base, *(f"{base}, {change}" for change in (*RATES, *OWN[base])))
 
 
-def best(base: str, candidates: tuple[str, ...], rows: pd.DataFrame) -> str:
-    """The one of `base` and its candidates with the highest mean Dice, over the seeds that all of them have."""
-    own = rows[rows.encoder.isin((base, *candidates))]
-    by = own.groupby(["encoder", "seed"]).dice.mean().unstack("encoder").dropna()
-    if by.empty or base not in by:
-        raise SystemExit(f"{base}: its search is not finished; run it with --scored val --encoders search")
-    return str(by.mean().reindex([base, *candidates]).idxmax())
-
-
-def chosen(base: str, rows: pd.DataFrame) -> str:
-    """The learning rate and the own setting that were best on val subjects, each by itself.
+def searched(base: str, rows: pd.DataFrame) -> pd.Series:
+    """Mean Dice of all that was tried of an objective, over the seeds that all of it has; nothing without such a seed.
 
     Args:
         base: one of `OWN`.
         rows: of val subjects, of one readout and one number of steps.
     """
+    names = list(tried(base))
+    by = rows[rows.encoder.isin(names)].groupby(["seed", "encoder"]).dice.mean().unstack("encoder")
+    whole = by.reindex(columns=names).dropna()
+    return whole.mean() if len(whole) else pd.Series(dtype=float)
+
+
+def chosen(base: str, rows: pd.DataFrame) -> str:
+    """The learning rate and the own setting that were best on val subjects, each by itself; arguments as `searched`."""
+    dice = searched(base, rows)
+    if dice.empty:
+        raise SystemExit(f"{base}: its search is not finished; run it with --scored val --encoders search")
     found = base
-    for change in (RATES, OWN[base]):
-        found += best(base, tuple(f"{base}, {one}" for one in change), rows).removeprefix(base)
+    for changes in (RATES, OWN[base]):
+        candidates = (base, *(f"{base}, {one}" for one in changes))
+        found += str(dice.reindex(candidates).idxmax()).removeprefix(base)
     return found

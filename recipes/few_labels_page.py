@@ -20,7 +20,7 @@ from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import curve_panel, save_png
 from recipes.few_labels import BASELINES, CHOOSING, KEY, RESULTS, VERSION, read_rows
-from recipes.few_labels_encoders import DESIGNS, LANDSCAPE, OWN, RATES, UNTRAINED, chosen
+from recipes.few_labels_encoders import DESIGNS, OWN, RATES, UNTRAINED, chosen, searched
 from recipes.page import PAGE, SURE, bold, filled, markdown, signed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
@@ -28,7 +28,12 @@ ALL = 100  # labelled train subjects
 STEPS = 1000  # of pre-training, in the main comparison
 SIZES = ("1", "4", "16", "all")  # of the tables
 TEST, VAL = RESULTS / "hippocampus.csv", RESULTS / "hippocampus-val.csv"
-DESIGN_STEPS = 300  # of the designs of MDAE
+FRESH = 2  # the first seed that had no part in choosing a design
+CONFIRMED = ("mdae, blocks 4 to 16", "spectral")  # designs whose means were highest on val subjects
+GROWN = (
+    *("mdae, 25 volumes", "mdae, 80 volumes"),
+    *("untrained, small", "mdae, small", "mae, small"),
+)
 FIRST_RATE = "lr 2e-3"
 FIRST = ("mdae", "mae", "dsm")  # also shown as they were before anything was searched
 NAMES = {
@@ -119,34 +124,44 @@ class Study:
         self, encoder: str, readout: str, labelled: str, steps: int | None = None
     ) -> np.ndarray | None:
         """Dice (seeds, draws, N) of the seeds that have every draw; None if none has."""
+        found = self.by_seed(encoder, readout, labelled, steps)
+        return np.stack(list(found.values())) if found else None
+
+    def by_seed(
+        self, encoder: str, readout: str, labelled: str, steps: int | None = None
+    ) -> dict[int, np.ndarray]:
+        """The same, (draws, N) by seed."""
         own = self._of(readout, self.steps if steps is None else steps)
         own = own[(own.encoder == encoder) & (own.labelled == labelled)]
-        tables = [part.sort_values("draw")[self.subjects].to_numpy() for _, part in own.groupby("seed")]
-        most = max((len(one) for one in tables), default=0)
-        return np.stack([one for one in tables if len(one) == most]) if tables else None
+        tables = {
+            int(seed): part.sort_values("draw")[self.subjects].to_numpy()
+            for seed, part in own.groupby("seed")
+        }
+        most = max(map(len, tables.values()), default=0)
+        return {seed: one for seed, one in tables.items() if len(one) == most}
 
     def _of(self, readout: str, steps: int) -> pd.DataFrame:
         rows = self.rows
         network = (rows.readout == readout) & rows.steps.isin((0, steps)) & ~rows.encoder.isin(BASELINES)
         return rows[network | rows.encoder.isin(BASELINES)]
 
-    def pairs(self, encoder: str, other: str, readout: str, labelled: str) -> int:
-        """How many seeds two encoders can be compared at."""
-        found = [self.values(name, readout, labelled) for name in (encoder, other)]
-        seeds = [0 if own is None else len(own) for own in found]
-        return seeds[0] if other in BASELINES else min(seeds)
+    def pairs(self, encoder: str, other: str, readout: str, labelled: str) -> list[int]:
+        """The seeds at which two encoders can be compared: those of both, and all with a baseline, which has none."""
+        one, two = (self.by_seed(name, readout, labelled) for name in (encoder, other))
+        return sorted(one) if other in BASELINES else sorted(one.keys() & two.keys())
 
     def difference(
         self, encoder: str, other: str, readout: str, labelled: str
     ) -> tuple[Estimate, float] | None:
         """Paired by seed, draw and subject, as far as both have them; all seeds are paired with a baseline's one."""
-        one, two = (self.values(name, readout, labelled) for name in (encoder, other))
-        if one is None or two is None:
-            return None
+        one, two = (self.by_seed(name, readout, labelled) for name in (encoder, other))
         seeds = self.pairs(encoder, other, readout, labelled)
-        draws = min(one.shape[1], two.shape[1])
-        two = np.broadcast_to(two[:, :draws], (max(seeds, len(two)), draws, two.shape[2]))
-        return curve_difference(one[:seeds, :draws], two[:seeds])
+        if not seeds or not two:
+            return None
+        own = np.stack([one[seed] for seed in seeds])
+        others = np.stack([two.get(seed, two[min(two)]) for seed in seeds])
+        draws = min(own.shape[1], others.shape[1])
+        return curve_difference(own[:, :draws], others[:, :draws])
 
 
 def dice_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
@@ -168,33 +183,55 @@ def _row(study: Study, name: str, encoder: str, readout: str, sizes: Sequence[st
 def gain_table(study: Study, readout: str, other: str, sizes: Sequence[str]) -> str:
     """Each encoder less another, paired; bold where Holm's p over the table is below 0.05."""
     names = [name for name in study.encoders(readout) if name != other and name not in BASELINES]
-    found = {(name, size): study.difference(name, other, readout, size) for name in names for size in sizes}
+    return _gains(
+        study, f"less {title(other)}", {title(name): (name, other, readout) for name in names}, sizes
+    )
+
+
+def lasting_table(study: Study, encoder: str, other: str) -> str:
+    """Up to how many labelled subjects an encoder helps: less another, a readout a row."""
+    pairs = {PANELS[readout]: (encoder, other, readout) for readout in ("alone", "beside")}
+    return _gains(study, f"{title(encoder)} less {title(other)}", pairs, study.sizes)
+
+
+def _gains(study: Study, head: str, pairs: Mapping[str, tuple[str, str, str]], sizes: Sequence[str]) -> str:
+    """Differences, a row each; bold where Holm's p over the table is below 0.05, of two seeds or more.
+
+    Args:
+        study: the finished rows.
+        head: of the first column.
+        pairs: the row's name to encoder, what is taken from it, and readout.
+        sizes: numbers of labelled subjects.
+    """
+    found = {(row, size): study.difference(*pair, size) for row, pair in pairs.items() for size in sizes}
     known = {place: one for place, one in found.items() if one is not None}
     sure = dict(zip(known, holm([p for _, p in known.values()]), strict=True))
     rows = []
-    for name in names:
+    for row, pair in pairs.items():
         cells = []
         for size in sizes:
-            if (one := known.get((name, size))) is None:
+            if (one := known.get((row, size))) is None:
                 cells.append("")
                 continue
-            several = study.pairs(name, other, readout, size) > 1  # one seed tells nothing of others
-            gain, told = one[0], several and sure[name, size] < SURE
+            several = len(study.pairs(*pair, size)) > 1  # one seed tells nothing of others
+            gain, told = one[0], several and sure[row, size] < SURE
             cells.append(signed(gain.value, gain.low, gain.high, sure=told))
-        rows.append([title(name), str(study.pairs(name, other, readout, sizes[0])), *cells])
-    return markdown([f"less {title(other)}", "seeds", *map(_labelled, sizes)], rows)
+        rows.append([row, str(len(study.pairs(*pair, sizes[0]))), *cells])
+    return markdown([head, "seeds", *map(_labelled, sizes)], rows)
 
 
 def growth_table(study: Study, readout: str, sizes: Sequence[str]) -> str:
-    """MDAE and MAE, nothing searched, by steps of pre-training, and with a larger network."""
+    """MDAE and MAE, nothing searched: by steps of pre-training, by the scans that are seen, and in a larger network."""
     rows = []
     for encoder in ("mdae", "mae"):
         for steps in sorted(study.rows.steps[study.rows.encoder == encoder].unique()):
             name = f"{title(encoder)}, {steps:,} steps"
             rows.append(_row(study, name, encoder, readout, sizes, int(steps)))
-    for encoder, steps in (("untrained, small", 0), ("mdae, small", STEPS)):
-        if study.values(encoder, readout, sizes[-1], steps) is not None:
-            rows.append(_row(study, title(encoder), encoder, readout, sizes, steps))
+    rows += [
+        _row(study, title(encoder), encoder, readout, sizes, STEPS)
+        for encoder in GROWN
+        if study.values(encoder, readout, sizes[-1], STEPS) is not None
+    ]
     return markdown(["Dice [95 %]", "seeds", *map(_labelled, sizes)], rows)
 
 
@@ -207,17 +244,19 @@ def mean_dice(study: Study, encoder: str) -> float:
 
 def search_table(study: Study) -> str:
     """What was tried of every objective, on val subjects; the rate and the setting that were taken are bold."""
+    here = study.rows[(study.rows.readout == CHOOSING) & (study.rows.steps == study.steps)]
     rows = []
     for base in OWN:
-        if math.isnan(mean_dice(study, base)):
+        dice = searched(base, here)
+        if dice.empty:
             continue
-        taken = chosen(base, study.rows[study.rows.readout == CHOOSING]).split(", ")
+        taken = chosen(base, here).split(", ")
         cells = []
         for changes in (RATES, OWN[base]):
             first = not any(change in taken for change in changes)
-            shown = [(FIRST_RATE if changes is RATES else "as it is", mean_dice(study, base), first)]
-            shown += [(one, mean_dice(study, f"{base}, {one}"), one in taken) for one in changes]
-            cells.append(" · ".join(bold(f"{name}: {dice:.3f}", sure) for name, dice, sure in shown))
+            shown = [(FIRST_RATE if changes is RATES else "as it is", dice[base], first)]
+            shown += [(one, dice[f"{base}, {one}"], one in taken) for one in changes]
+            cells.append(" · ".join(bold(f"{name}: {value:.3f}", sure) for name, value, sure in shown))
         rows.append([title(base), *cells])
     return markdown(["Dice of val subjects", "learning rate", "a setting of its own"], rows)
 
@@ -226,7 +265,7 @@ def designs_table(study: Study, base: str = "mdae") -> str:
     """One change of MDAE each, on val subjects: Dice, and what it is above MDAE itself."""
     columns = [size for size in study.sizes if study.values(base, CHOOSING, size) is not None]
     rows = []
-    for name in (base, *DESIGNS, *LANDSCAPE):
+    for name in (base, *DESIGNS):
         cells = []
         for size in columns:
             values = study.values(name, CHOOSING, size)
@@ -235,8 +274,26 @@ def designs_table(study: Study, base: str = "mdae") -> str:
             cells.append(shown if apart is None else f"{shown} ({apart[0].signed()})")
         if any(cells):
             seeds = study.pairs(name, base, CHOOSING, columns[0])
-            rows.append([title(name), str(seeds), *cells])
+            rows.append([title(name), str(len(seeds)), *cells])
     return markdown(["Dice of val subjects", "seeds", *(f"after {size}" for size in columns)], rows)
+
+
+def landscape_table(study: Study) -> str:
+    """Dice of val subjects by the size of MDAE's blocks and the most noise, the best in bold."""
+    noises = ["noise to 0.3", "noise to 1", "", "noise to 15"]
+    blocks = ["block 4", "", "block 16"]
+    names = {
+        (block, noise): ", ".join(filter(None, ("mdae", block, noise)))
+        for block in blocks
+        for noise in noises
+    }
+    found = {place: mean_dice(study, name) for place, name in names.items()}
+    best = max(found, key=lambda place: -1 if math.isnan(found[place]) else found[place])
+    rows = []
+    for block in blocks:
+        cells = [bold(f"{found[block, noise]:.3f}", (block, noise) == best) for noise in noises]
+        rows.append([f"{block or 'block 8'}", *cells])
+    return markdown(["Dice of val subjects", *(noise or "noise to 5" for noise in noises)], rows)
 
 
 def _labelled(size: str) -> str:
@@ -280,7 +337,10 @@ def tables(rows: pd.DataFrame, searched: pd.DataFrame) -> dict[str, str]:
     first = Study(rows, kept=FIRST)
     for readout in ("beside", "alone"):
         found[f"few-{readout}-first"] = dice_table(first, readout, SIZES)
-    found["few-growth"] = growth_table(first, "beside", SIZES)
+    found["few-lasting"] = lasting_table(study, study.drawn["mdae"], UNTRAINED)
+    found["few-growth"] = growth_table(first, "beside", SIZES[1:])
+    fresh = Study(rows[rows.seed >= FRESH], kept=("mdae", *CONFIRMED))
+    found["few-confirmed"] = gain_table(fresh, CHOOSING, "mdae", SIZES)
     found["few-tuned"] = dice_table(first, "fine-tuned", first.sizes_of("fine-tuned"))
     found["few-tuned-gain"] = gain_table(first, "fine-tuned", UNTRAINED, first.sizes_of("fine-tuned"))
     return found
@@ -288,15 +348,24 @@ def tables(rows: pd.DataFrame, searched: pd.DataFrame) -> dict[str, str]:
 
 def main_study(rows: pd.DataFrame, searched: pd.DataFrame) -> Study:
     """The comparison of all objectives, each as it was chosen on val subjects."""
-    choosing = searched[(searched.readout == CHOOSING) & (searched.steps == STEPS)]
-    best = {base: chosen(base, choosing) for base in OWN}
+    best = best_of_each(searched)
     return Study(rows, kept=tuple(best.values()), drawn=best)
+
+
+def best_of_each(searched: pd.DataFrame) -> dict[str, str]:
+    """What was chosen of every objective, by the rows of val subjects."""
+    here = searched[(searched.readout == CHOOSING) & (searched.steps == STEPS)]
+    return {base: chosen(base, here) for base in OWN}
 
 
 def searched_tables(rows: pd.DataFrame) -> dict[str, str]:
     """The tables of what was searched on val subjects, by name."""
-    found = {"few-search": search_table(Study(rows))}
-    return found | {"few-designs": designs_table(Study(rows, steps=DESIGN_STEPS))}
+    study = Study(rows)
+    return {
+        "few-search": search_table(study),
+        "few-designs": designs_table(study),
+        "few-landscape": landscape_table(study),
+    }
 
 
 def all_tables() -> dict[str, str]:

@@ -74,7 +74,7 @@ class LidcConfig:
     """Folder of the store, the runs and the features."""
     data: Path
     """Raw data set in nnU-Net's layout, with labels.csv."""
-    steps: int = 300
+    steps: int = 1000
     """Of pre-training."""
     encoders: tuple[str, ...] = ("untrained", "mdae", "mae")
     """Which; a later call adds others."""

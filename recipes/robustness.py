@@ -51,7 +51,7 @@ class RobustnessConfig:
     """Raw data set in nnU-Net's layout."""
     subjects: Path
     """Table with scan, subject, labelled and split."""
-    steps: int = 300
+    steps: int = 1000
     """Of pre-training."""
     encoders: tuple[str, ...] = ("untrained", "mdae", "mae", "dsm")
     """Which; a later call adds others."""

@@ -5,6 +5,7 @@ python -m recipes.robustness_page
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,13 @@ from mdae.evaluation.statistics.curve import curve_difference, curve_estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import GRID, save_png
 from recipes.few_labels import BASELINES, read_rows
-from recipes.few_labels_page import LINES, Study, title
+from recipes.few_labels_page import LINES, VAL, Study, best_of_each, title
 from recipes.page import PAGE, SURE, filled, markdown, signed
 from recipes.robustness import CLEAN, DEGRADED, NOISE, RESULTS, VOXELS_MM, readout_of
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "robustness.png"
 SIZES = ("4", "16")
 READOUT = "alone"
-STEPS = 300  # of pre-training
 MAE = "mae"
 PANELS = {
     "Rician noise, standard deviations of the crop": {CLEAN: 0.0, **NOISE},
@@ -37,16 +37,19 @@ class Degradations:
     Args:
         rows: as `recipes.robustness` keeps them.
         readout: of them.
+        drawn: the encoder that stands for an objective, where it is not called by the objective's own name.
     """
 
-    def __init__(self, rows: pd.DataFrame, readout: str = READOUT) -> None:
-        self.studies = {}
+    def __init__(
+        self, rows: pd.DataFrame, readout: str = READOUT, drawn: Mapping[str, str] | None = None
+    ) -> None:
+        self.studies, self.drawn = {}, drawn or {}
         for how in (CLEAN, *DEGRADED):
             names = [readout_of(readout, how), readout_of("beside", how)]  # baselines stand beside nothing
             own = rows[
                 (rows.readout == names[0]) | (rows.encoder.isin(BASELINES) & (rows.readout == names[1]))
             ]
-            self.studies[how] = Study(own.assign(readout=readout), steps=STEPS)
+            self.studies[how] = Study(own.assign(readout=readout), kept=tuple(self.drawn.values()))
         self.readout = readout
 
     @property
@@ -80,12 +83,13 @@ def lost_table(found: Degradations, size: str) -> str:
 
     Bold where Holm's p over the table is below 0.05, of two seeds or more.
     """
+    mae = found.drawn.get(MAE, MAE)
     networks = [name for name in found.encoders if name not in BASELINES]
     lost = {(name, how): found.lost(name, size, how) for name in networks for how in DEGRADED}
-    seeds = {name: min(len(lost[own, how]) for own in (name, MAE) for how in DEGRADED) for name in networks}
-    names = [name for name in networks if name != MAE and seeds[name]]
+    seeds = {name: min(len(lost[own, how]) for own in (name, mae) for how in DEGRADED) for name in networks}
+    names = [name for name in networks if name != mae and seeds[name]]
     known = {
-        (name, how): curve_difference(lost[name, how][: seeds[name]], lost[MAE, how][: seeds[name]])
+        (name, how): curve_difference(lost[name, how][: seeds[name]], lost[mae, how][: seeds[name]])
         for name in names
         for how in DEGRADED
     }
@@ -120,7 +124,7 @@ def _panel(axis: Axes, found: Degradations, size: str, strengths: dict[str, floa
         points = {
             strength: curve_estimate(values)
             for how, strength in strengths.items()
-            if (values := found.values(encoder, size, how)) is not None
+            if (values := found.values(found.drawn.get(encoder, encoder), size, how)) is not None
         }
         if points:
             x, own = list(points), list(points.values())
@@ -143,13 +147,18 @@ def tables(found: Degradations) -> dict[str, str]:
     }
 
 
+def results() -> Degradations:
+    """The committed rows."""
+    return Degradations(read_rows(RESULTS / "hippocampus.csv"), drawn=best_of_each(read_rows(VAL)))
+
+
 def all_tables() -> dict[str, str]:
     """Those of the committed rows."""
-    return tables(Degradations(read_rows(RESULTS / "hippocampus.csv")))
+    return tables(results())
 
 
 def main() -> None:
-    save_png(PICTURE, picture(Degradations(read_rows(RESULTS / "hippocampus.csv"))))
+    save_png(PICTURE, picture(results()))
     PAGE.write_text(filled(PAGE.read_text(), all_tables()))
 
 

@@ -39,7 +39,7 @@ class TransferConfig:
     """Raw data set of the hippocampus in nnU-Net's layout, with subjects.csv."""
     data_lidc: Path
     """Raw data set of the nodules."""
-    steps: int = 300
+    steps: int = 1000
     """Of pre-training."""
     encoders: tuple[str, ...] = ("mdae", "mae")
     """Whose weights."""

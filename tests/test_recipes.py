@@ -151,7 +151,7 @@ def test_an_encoders_name_says_what_is_set():
 def test_the_best_rate_and_the_best_setting_are_chosen_each_by_itself():
     dice = {"mae": 0.5, "mae, lr 1e-3": 0.4, "mae, lr 4e-3": 0.6, "mae, block 4": 0.4, "mae, block 16": 0.45}
     rows = pd.DataFrame([{"encoder": name, "seed": 0, "dice": value} for name, value in dice.items()])
-    unpaired = pd.DataFrame([{"encoder": "mae, block 4", "seed": 1, "dice": 0.9}])
+    unpaired = pd.DataFrame([{"encoder": f"mae{more}", "seed": 1, "dice": 0.9} for more in ("", ", block 4")])
     assert few_labels_encoders.chosen("mae", pd.concat([rows, unpaired])) == "mae, lr 4e-3"
     better = rows.assign(dice=rows.dice + 0.2 * (rows.encoder == "mae, block 16"))
     assert few_labels_encoders.chosen("mae", better) == "mae, lr 4e-3, block 16"
@@ -192,8 +192,20 @@ def test_a_search_shows_what_was_tried_and_what_was_taken():
     )
 
 
+def test_encoders_are_paired_by_seed_not_by_order():
+    rows = rows_of({"mdae": 0.7, "mae": 0.5}, few_labels_page.STEPS)
+    of_mdae = rows[rows.encoder == "mdae"]
+    more = of_mdae.assign(seed=3, dice=0.0, **dict.fromkeys(("A0001", "Müller-05"), 0.1))
+    study = few_labels_page.Study(pd.concat([more, rows, rows[rows.encoder == "mae"].assign(seed=1)]))
+    assert study.pairs("mdae", "mae", "beside", "4") == [0]
+    gain, _ = study.difference("mdae", "mae", "beside", "4")
+    assert gain.value == pytest.approx(0.2)
+    assert study.difference("mdae", "simmim", "beside", "4") is None
+
+
 def test_designs_are_shown_beside_mdae_itself():
-    study = few_labels_page.Study(rows_of({"mdae": 0.7, "mdae, flow": 0.6, "spread": 0.8}, 300), steps=300)
+    dice = {"mdae": 0.7, "mdae, flow": 0.6, "spread": 0.8}
+    study = few_labels_page.Study(rows_of(dice, few_labels_page.STEPS))
     shown = few_labels_page.designs_table(study).splitlines()
     assert shown[2].startswith("| MDAE | 1 | 0.750 | 0.750 |") and len(shown) == 5
     assert shown[3].startswith("| MDAE, flow | 1 | 0.650 (-0.100 [")

@@ -12,9 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mdae.data.store import Store
 from mdae.evaluation.statistics.intervals import weighted_auroc
 from mdae.seeding import numpy_generator
-from recipes import few_labels, lidc, lidc_page, robustness, robustness_page, transfer
+from recipes import (
+    contrasts,
+    contrasts_page,
+    few_labels,
+    lidc,
+    lidc_page,
+    robustness,
+    robustness_page,
+    transfer,
+)
 from recipes.areas import Rows
 from recipes.lidc_labels import Question, asked
 
@@ -105,7 +115,7 @@ def test_noise_and_larger_voxels_are_of_their_strength_and_the_grid_stays():
 
 def test_a_row_of_all_cases_becomes_one_a_degradation():
     cases = {robustness.whose(name, how): [0.1] for how in robustness.DEGRADED for name in ("s1", "s2")}
-    key = dict(zip(few_labels.KEY, (2, "mdae", 300, 0, "alone", "4", 0), strict=True))
+    key = dict(zip(few_labels.KEY, (2, "mdae", 1000, 0, "alone", "4", 0), strict=True))
     rows = robustness.by_degradation(
         pd.DataFrame({**key, "dice": [0.3], "s1": [0.8], "s2": [0.6], **cases}), ["s1", "s2"]
     )
@@ -119,7 +129,7 @@ def test_one_seed_is_never_sure_of_a_loss():
     rows = []
     for seed, (name, after) in itertools.product((0, 1), (("mdae", 0.2), ("mae", 0.6))):
         for draw, how in itertools.product(range(2), ("clean", *robustness.DEGRADED)):
-            key = (few_labels.VERSION, name, 300, seed, robustness.readout_of("alone", how), "4", draw)
+            key = (few_labels.VERSION, name, 1000, seed, robustness.readout_of("alone", how), "4", draw)
             dice = 0.7 if how == "clean" else after
             own = {f"A{person:04d}": dice + 0.01 * (person % 3) + 0.002 * draw for person in range(8)}
             rows.append(dict(zip(few_labels.KEY, key, strict=True)) | {"dice": dice} | own)
@@ -170,3 +180,25 @@ def test_nodules_are_asked_everything_and_lend_their_weights(nodules, tmp_path, 
     moved = few_labels.read_rows(tmp_path / "transfer" / "lidc.csv")
     home = rows[(rows.encoder == "mdae") & (rows.readout == "alone")]
     assert np.allclose(moved[moved.readout == "alone"].dice, home.dice, atol=2e-3), "weights are unchanged"
+
+
+@pytest.mark.slow
+def test_tissues_are_segmented_in_a_contrast_that_pretraining_never_saw(tmp_path, monkeypatch):
+    for module in (contrasts, contrasts_page):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(contrasts, "PRETRAINED_ON", 4)
+    monkeypatch.setattr(contrasts, "PARTS", {"train": 2, "val": 2, "test": 5})
+    options = ["--steps", "2", "--seeds", "2", "--sizes", "1", "2", "--draws", "2"]
+    options += ["--encoders", "untrained", "mdae", "--readouts", "alone"]
+    monkeypatch.setattr("sys.argv", ["contrasts", str(tmp_path / "out"), *options])
+    contrasts.main()
+    seen = Store.open(tmp_path / "out" / "store")
+    assert {scan.contrast for scan in seen.scans} == {"T1w", "T2w"} and len(seen.scans) == 8
+    for contrast in ("t2w", "flair"):
+        rows = few_labels.read_rows(tmp_path / "results" / f"{contrast}.csv")
+        assert len(rows) == 4 * (len(few_labels.BASELINES) + 2 * 2)
+        assert rows.dice.between(0, 1).all()
+    rows = {name: few_labels.read_rows(tmp_path / "results" / f"{name}.csv") for name in ("t2w", "flair")}
+    assert not np.allclose(rows["t2w"].dice, rows["flair"].dice), "each in its own scans"
+    shown = contrasts_page.all_tables()["contrasts-flair-alone"]
+    assert [line[: len("| untrained | 2 |")] for line in shown.splitlines()][-1] == "| untrained | 2 |"
