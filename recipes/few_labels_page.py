@@ -29,7 +29,7 @@ STEPS = 1000  # of pre-training, in the main comparison
 SIZES = ("1", "4", "16", "all")  # of the tables
 TEST, VAL = RESULTS / "hippocampus.csv", RESULTS / "hippocampus-val.csv"
 FRESH = 2  # the first seed that had no part in choosing a design
-CONFIRMED = ("mdae, blocks 4 to 16", "spectral")  # designs whose means were highest on val subjects
+CONFIRMED = ("mdae, noise to 1", "mdae, gradient")  # designs whose means were highest on val subjects
 GROWN = (
     *("mdae, 25 volumes", "mdae, 80 volumes"),
     *("untrained, small", "mdae, small", "mae, small"),

@@ -29,7 +29,7 @@ from mdae.data.resample import AxisMap, resample
 from mdae.files import atomic_write
 from mdae.seeding import numpy_generator
 from recipes import few_labels
-from recipes.few_labels import KEY, StudyConfig, Trained, read_all
+from recipes.few_labels import KEY, StudyConfig, Trained, read_all, taken
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
 BASELINE = "position"  # place and intensities
@@ -163,7 +163,9 @@ def main() -> None:
     study = StudyConfig(data=config.out / "data", subjects=config.out / "subjects.csv", **own)
     path = RESULTS / "hippocampus.csv"
     for trained in (Trained(BASELINE, 0, 0), *few_labels.encoders(study)):
-        read_all(study, trained, path, lambda rows: by_degradation(rows, subjects))
+        with taken(study, trained) as mine:
+            if mine:
+                read_all(study, trained, path, lambda rows: by_degradation(rows, subjects))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from mdae.options import read_changes
 from mdae.sweep.spec import read_spec
 from recipes import (
     collect,
+    contrasts_page,
     few_labels,
     few_labels_encoders,
     few_labels_page,
@@ -25,7 +26,10 @@ from recipes import (
     transfer_page,
 )
 
-UNSHOWN = {"field-linear", "time-linear"}  # beside the table of the readout they say nothing more
+UNSHOWN = {  # beside the tables of other readouts and of the contrast that was never seen they say nothing more
+    *("field-linear", "time-linear"),
+    *("contrasts-t2w-alone-objectives", "contrasts-t2w-beside-objectives"),
+}
 
 
 def test_no_run_of_a_question_is_another_networks_or_budgets():
@@ -76,6 +80,7 @@ def test_the_tables_of_the_page_are_those_of_the_results():
     text = page.PAGE.read_text()
     found = page.tables(page.RESULTS) | few_labels_page.all_tables()
     found |= lidc_page.tables() | robustness_page.all_tables() | transfer_page.all_tables()
+    found |= contrasts_page.all_tables()
     assert page.filled(text, found) == text, (
         "python -m recipes.collect and recipes.few_labels_page write them"
     )
