@@ -40,6 +40,13 @@ def test_an_extension_with_a_rate_of_its_own_rises_and_falls_again():
         assert found[100] == pytest.approx(0.1) and max(found[100:]) == 0.5 and found[-1] < 0.06
 
 
+def test_a_rate_of_0_is_the_runs_own():
+    for schedule in ("wsd", "cosine"):
+        own = rates(schedule=schedule, extend=(50, 50), extend_lr=(0.5, 2.0))
+        assert own == rates(schedule=schedule, extend=(50, 50), extend_lr=(0.5, 0))
+    assert rates(extend=(50,), extend_lr=(0,)) == rates(extend=(50,))
+
+
 def test_a_cosine_that_is_extended_rises_again_to_its_own_rate():
     found = rates(extend=(50, 50))
     assert found[:100] == rates() and max(found[100:150]) == max(found[150:]) == 2.0
@@ -55,6 +62,7 @@ def test_a_cosine_that_is_extended_rises_again_to_its_own_rate():
         ({"extend": (50,)}, {"extend": (60,)}, 100, True),
         ({"extend": (50,)}, {"extend": (50,), "extend_lr": (0.1,)}, 101, False),
         ({"extend": (50,)}, {"extend": (50,), "extend_lr": (0.1,)}, 100, True),
+        ({"extend": (50,)}, {"extend": (50, 20), "extend_lr": (0, 0.1)}, 150, True),
         ({"schedule": "wsd"}, {"schedule": "wsd", "extend": (50,)}, 80, True),
         ({"schedule": "wsd"}, {"schedule": "wsd", "extend": (50,)}, 81, False),
     ],
@@ -72,7 +80,7 @@ def test_whether_the_steps_behind_a_run_stay_as_they_were(before, now, step, sam
         ({"extend": (0,)}, "extend"),
         ({"extend_lr": (0.1,)}, "extend_lr"),
         ({"extend": (10,), "extend_lr": (0.1, 0.2)}, "extend_lr"),
-        ({"extend": (10,), "extend_lr": (0.0,)}, "extend_lr"),
+        ({"extend": (10,), "extend_lr": (-0.1,)}, "extend_lr"),
         ({"schedule": "wsd", "decay": 1.0}, "decay"),
         ({"schedule": "wsd", "warmup": 0.9, "decay": 0.2}, "decay"),
         ({"schedule": "step"}, "schedule"),

@@ -78,7 +78,7 @@ class PretrainConfig:
     extend: tuple[int, ...] = ()
     """Go on longer than --steps by so many; what was given before, and more behind it, to go on once again."""
     extend_lr: tuple[float, ...] = ()
-    """Peak learning rate of each extension, if another than --lr."""
+    """Peak learning rate of each extension, 0 for --lr's; all at that if left out."""
     init: str = ""
     """Begin with weights: a model folder, a checkpoint of nnssl or nnU-Net, or OWNER/REPO on the Hugging Face Hub."""
     init_decoder: bool = True
@@ -177,11 +177,11 @@ class PretrainConfig:
         if any(steps < 1 for steps in self.extend):
             raise ConfigError(f"extend is {self.extend}", mend="give 1 step or more each time")
         if self.extend_lr and (
-            len(self.extend_lr) != len(self.extend) or not all(0 < lr <= LARGEST for lr in self.extend_lr)
+            len(self.extend_lr) != len(self.extend) or not all(0 <= lr <= LARGEST for lr in self.extend_lr)
         ):
             raise ConfigError(
                 f"extend_lr is {self.extend_lr} for extensions of {self.extend}",
-                mend="give a rate above 0 for each of --extend, or none",
+                mend="give a rate for each of --extend, 0 for that of --lr, or none",
             )
 
     @property

@@ -62,13 +62,13 @@ def legs_of(config: PretrainConfig) -> list[Leg]:
     """
     held = config.schedule == "wsd"
     lengths: list[tuple[int, float]] = [(config.steps, config.lr)]
-    own = config.extend_lr or (0.0,) * len(config.extend)  # 0 for no rate of its own
-    for steps, lr in zip(config.extend, own, strict=True):
-        before, peak = lengths[-1]
-        if held and lr in (0.0, peak):
+    own = config.extend_lr or (0.0,) * len(config.extend)
+    for steps, given in zip(config.extend, own, strict=True):
+        (before, peak), lr = lengths[-1], given or config.lr
+        if held and lr == peak:
             lengths[-1] = before + steps, peak
         else:
-            lengths.append((steps, lr or config.lr))
+            lengths.append((steps, lr))
     legs: list[Leg] = []
     for index, (steps, peak) in enumerate(lengths):
         warmup = round(config.warmup * (config.steps if index == 0 else steps))
