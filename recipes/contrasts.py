@@ -14,6 +14,7 @@ a table a contrast. Killed and started again it goes on; several at once share t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,17 @@ from tyro.conf import Positional
 from mdae.data.prepare import PrepareConfig, prepare
 from mdae.files import atomic_write
 from mdae.report.labelled import PREPARED, cohort, subjects_of, tissue_tasks
-from recipes.few_labels import BASELINES, UNTRAINED, StudyConfig, Trained, encoders, study, taken
+from recipes.few_labels import (
+    BASELINES,
+    UNTRAINED,
+    StudyConfig,
+    Trained,
+    each_taken,
+    encoders,
+    link,
+    study,
+    taken,
+)
 
 RESULTS = Path(__file__).parent / "results" / "contrasts"
 SEEN, SEGMENTED = ("T1w", "T2w"), ("T2w", "FLAIR")
@@ -83,8 +94,13 @@ def share(config: ContrastsConfig) -> None:
     for contrast in SEGMENTED:
         (config.out / contrast).mkdir(exist_ok=True)
         for shared in ("store", "runs"):
-            if not (place := config.out / contrast / shared).exists():
-                place.symlink_to((config.out / shared).resolve())
+            link((config.out / shared).resolve(), config.out / contrast / shared)
+
+
+def ask(studies: Mapping[str, StudyConfig], trained: Trained) -> None:
+    """What is left to do of one encoder, contrast by contrast."""
+    for contrast, own in studies.items():
+        study(own, trained, RESULTS / f"{contrast.lower()}.csv")
 
 
 def main() -> None:
@@ -96,11 +112,10 @@ def main() -> None:
     studies = {contrast: config.study(contrast) for contrast in SEGMENTED}
     first = studies[SEGMENTED[0]]  # it is in its folder that encoders are taken, for both
     like = Trained(UNTRAINED, 0, 0)  # baselines are prepared as its scans are
-    for trained in (like, *(Trained(name, 0, 0) for name in BASELINES), *encoders(first)):
-        with taken(first, trained, wait=trained == like) as mine:
-            if mine:
-                for contrast, own in studies.items():
-                    study(own, trained, RESULTS / f"{contrast.lower()}.csv")
+    with taken(first, like, wait=True):
+        ask(studies, like)
+    for trained in each_taken(first, (*(Trained(name, 0, 0) for name in BASELINES), *encoders(first))):
+        ask(studies, trained)
 
 
 if __name__ == "__main__":

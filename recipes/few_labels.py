@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -314,6 +314,20 @@ def taken(config: StudyConfig, trained: Trained, *, wait: bool = False) -> Abstr
     return claimed(config.out / "locks" / f"{trained.folder(config.out).name}.lock", wait=wait)
 
 
+def each_taken(config: StudyConfig, listed: Iterable[Trained]) -> Iterator[Trained]:
+    """Those of some encoders that no other process is at, each this process's until the next is asked for."""
+    for trained in listed:
+        with taken(config, trained) as mine:
+            if mine:
+                yield trained
+
+
+def link(source: Path, place: Path) -> None:
+    """Let a file or folder of another study be found in this one."""
+    if not place.exists():
+        place.symlink_to(source)
+
+
 def read_all(
     config: StudyConfig,
     trained: Trained,
@@ -347,10 +361,8 @@ def main() -> None:
     like = Trained(UNTRAINED, 0, 0)  # baselines are prepared as its scans are
     with taken(config, like, wait=True):
         study(replace(config, part="pretraining"), like, config.table)
-    for trained in (*(Trained(name, 0, 0) for name in BASELINES), *encoders(config)):
-        with taken(config, trained) as mine:
-            if mine:
-                study(config, trained, config.table)
+    for trained in each_taken(config, (*(Trained(name, 0, 0) for name in BASELINES), *encoders(config))):
+        study(config, trained, config.table)
 
 
 if __name__ == "__main__":

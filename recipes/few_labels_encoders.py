@@ -79,12 +79,12 @@ DESIGNS = (  # of MDAE, one change each
     ),
     *("mdae, low noise", "mdae, foreground", "mdae, gradient", "mdae, blocks 4 to 16", "spectral", "spread"),
 )
-LANDSCAPE = tuple(  # mask x noise
-    ", ".join(["mdae", *changes])
-    for block in ((), ("block 4",), ("block 16",))
-    for noise in ((), ("noise to 0.3",), ("noise to 1",), ("noise to 15",))
-    if (changes := (*block, *noise))
-)
+BLOCKS = ("block 4", "", "block 16")  # of the landscape; blocks of 8 and noise to 5 are MDAE's as it is
+NOISES = ("noise to 0.3", "noise to 1", "", "noise to 15")
+CELLS = {  # mask x noise
+    (block, noise): ", ".join(filter(None, ("mdae", block, noise))) for block in BLOCKS for noise in NOISES
+}
+LANDSCAPE = tuple(name for name in CELLS.values() if name != "mdae")
 
 
 def options_of(name: str) -> Options:

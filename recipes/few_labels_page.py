@@ -20,7 +20,17 @@ from mdae.evaluation.statistics.intervals import Estimate
 from mdae.evaluation.statistics.tests import holm
 from mdae.figures import curve_panel, save_png
 from recipes.few_labels import BASELINES, CHOOSING, KEY, RESULTS, VERSION, read_rows
-from recipes.few_labels_encoders import DESIGNS, OWN, RATES, UNTRAINED, chosen, searched
+from recipes.few_labels_encoders import (
+    BLOCKS,
+    CELLS,
+    DESIGNS,
+    NOISES,
+    OWN,
+    RATES,
+    UNTRAINED,
+    chosen,
+    searched,
+)
 from recipes.page import PAGE, SURE, bold, filled, markdown, signed
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few-labels.png"
@@ -280,20 +290,13 @@ def designs_table(study: Study, base: str = "mdae") -> str:
 
 def landscape_table(study: Study) -> str:
     """Dice of val subjects by the size of MDAE's blocks and the most noise, the best in bold."""
-    noises = ["noise to 0.3", "noise to 1", "", "noise to 15"]
-    blocks = ["block 4", "", "block 16"]
-    names = {
-        (block, noise): ", ".join(filter(None, ("mdae", block, noise)))
-        for block in blocks
-        for noise in noises
-    }
-    found = {place: mean_dice(study, name) for place, name in names.items()}
+    found = {place: mean_dice(study, name) for place, name in CELLS.items()}
     best = max(found, key=lambda place: -1 if math.isnan(found[place]) else found[place])
     rows = []
-    for block in blocks:
-        cells = [bold(f"{found[block, noise]:.3f}", (block, noise) == best) for noise in noises]
-        rows.append([f"{block or 'block 8'}", *cells])
-    return markdown(["Dice of val subjects", *(noise or "noise to 5" for noise in noises)], rows)
+    for block in BLOCKS:
+        cells = [bold(f"{found[block, noise]:.3f}", (block, noise) == best) for noise in NOISES]
+        rows.append([block or "block 8", *cells])
+    return markdown(["Dice of val subjects", *(noise or "noise to 5" for noise in NOISES)], rows)
 
 
 def _labelled(size: str) -> str:

@@ -39,7 +39,7 @@ from mdae.tasks.layouts import read_cases
 from mdae.training.config import PretrainConfig
 from mdae.training.loop import pretrain
 from recipes import few_labels
-from recipes.few_labels import StudyConfig, Trained, read_all, taken
+from recipes.few_labels import StudyConfig, Trained, each_taken, read_all
 from recipes.lidc_labels import (
     BY_CNN,
     CNN,
@@ -177,10 +177,9 @@ def labels(config: LidcConfig) -> None:
 def masks(config: LidcConfig) -> None:
     """Rows of the readouts of masks that are not in the table yet."""
     table, study = RESULTS / "masks.csv", config.study()
-    for trained in (*(Trained(name, 0, 0) for name in MASK_BASELINES), *few_labels.encoders(study)):
-        with taken(study, trained) as mine:
-            if mine:
-                read_all(study, trained, table)
+    listed = (*(Trained(name, 0, 0) for name in MASK_BASELINES), *few_labels.encoders(study))
+    for trained in each_taken(study, listed):
+        read_all(study, trained, table)
 
 
 def main() -> None:

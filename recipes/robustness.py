@@ -29,7 +29,7 @@ from mdae.data.resample import AxisMap, resample
 from mdae.files import atomic_write
 from mdae.seeding import numpy_generator
 from recipes import few_labels
-from recipes.few_labels import KEY, StudyConfig, Trained, read_all, taken
+from recipes.few_labels import KEY, StudyConfig, Trained, each_taken, link, read_all
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
 BASELINE = "position"  # place and intensities
@@ -128,19 +128,14 @@ def make_data(config: RobustnessConfig) -> pd.DataFrame:
                     nib.save(degraded(image, how, number), temporary)
     for row in rows:
         name, of = str(row["scan"]), str(row.get("of", row["scan"]))
-        _link(source / "labelsTr" / f"{of}.nii.gz", root / "labelsTr" / f"{name}.nii.gz")
+        link(source / "labelsTr" / f"{of}.nii.gz", root / "labelsTr" / f"{name}.nii.gz")
         if name == of:
             image_name = f"{name}_0000.nii.gz"
-            _link(source / "imagesTr" / image_name, root / "imagesTr" / image_name)
+            link(source / "imagesTr" / image_name, root / "imagesTr" / image_name)
     (root / "dataset.json").write_text(json.dumps({**about, "numTraining": len(rows)}))
     pd.DataFrame(rows).to_csv(config.out / "subjects.csv", index=False)
-    _link(config.study.resolve() / "runs", config.out / "runs")
+    link(config.study.resolve() / "runs", config.out / "runs")
     return pd.DataFrame(rows)
-
-
-def _link(source: Path, place: Path) -> None:
-    if not place.exists():
-        place.symlink_to(source)
 
 
 def by_degradation(rows: pd.DataFrame, subjects: list[str]) -> pd.DataFrame:
@@ -162,10 +157,8 @@ def main() -> None:
     own = {name: getattr(config, name) for name in names}
     study = StudyConfig(data=config.out / "data", subjects=config.out / "subjects.csv", **own)
     path = RESULTS / "hippocampus.csv"
-    for trained in (Trained(BASELINE, 0, 0), *few_labels.encoders(study)):
-        with taken(study, trained) as mine:
-            if mine:
-                read_all(study, trained, path, lambda rows: by_degradation(rows, subjects))
+    for trained in each_taken(study, (Trained(BASELINE, 0, 0), *few_labels.encoders(study))):
+        read_all(study, trained, path, lambda rows: by_degradation(rows, subjects))
 
 
 if __name__ == "__main__":

@@ -63,8 +63,13 @@ class Degradations:
 
     def lost(self, encoder: str, size: str, how: str) -> np.ndarray:
         """What a degradation changes of the Dice of clean scans, (seeds, draws, N); no seed where it is not known."""
-        own, clean = self.values(encoder, size, how), self.values(encoder, size, CLEAN)
-        return np.empty((0, 0, 0)) if own is None or clean is None else own - clean
+        found = self.lost_by_seed(encoder, size, how)
+        return np.stack(list(found.values())) if found else np.empty((0, 0, 0))
+
+    def lost_by_seed(self, encoder: str, size: str, how: str) -> dict[int, np.ndarray]:
+        """The same, (draws, N) by seed."""
+        own, clean = (self.studies[name].by_seed(encoder, self.readout, size) for name in (how, CLEAN))
+        return {seed: own[seed] - clean[seed] for seed in sorted(own.keys() & clean.keys())}
 
 
 def dice_table(found: Degradations, size: str) -> str:
@@ -85,11 +90,16 @@ def lost_table(found: Degradations, size: str) -> str:
     """
     mae = found.drawn.get(MAE, MAE)
     networks = [name for name in found.encoders if name not in BASELINES]
-    lost = {(name, how): found.lost(name, size, how) for name in networks for how in DEGRADED}
-    seeds = {name: min(len(lost[own, how]) for own in (name, mae) for how in DEGRADED) for name in networks}
+    lost = {(name, how): found.lost_by_seed(name, size, how) for name in networks for how in DEGRADED}
+    seeds = {
+        name: sorted(set.intersection(*(set(lost[own, how]) for own in (name, mae) for how in DEGRADED)))
+        for name in networks
+    }
     names = [name for name in networks if name != mae and seeds[name]]
     known = {
-        (name, how): curve_difference(lost[name, how][: seeds[name]], lost[mae, how][: seeds[name]])
+        (name, how): curve_difference(
+            *(np.stack([lost[own, how][seed] for seed in seeds[name]]) for own in (name, mae))
+        )
         for name in names
         for how in DEGRADED
     }
@@ -99,9 +109,9 @@ def lost_table(found: Degradations, size: str) -> str:
         cells = []
         for how in DEGRADED:
             gain = known[name, how][0]
-            told = seeds[name] > 1 and sure[name, how] < SURE  # one seed tells nothing of others
+            told = len(seeds[name]) > 1 and sure[name, how] < SURE  # one seed tells nothing of others
             cells.append(signed(gain.value, gain.low, gain.high, sure=told))
-        rows.append([title(name), str(seeds[name]), *cells])
+        rows.append([title(name), str(len(seeds[name])), *cells])
     return markdown(["change less MAE's", "seeds", *DEGRADED], rows)
 
 

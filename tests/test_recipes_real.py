@@ -139,6 +139,9 @@ def test_one_seed_is_never_sure_of_a_loss():
     unsure, sure = (robustness_page.lost_table(own, "4") for own in (first, second))
     assert "**-0.400**" in sure and "-0.400" in unsure and "**" not in unsure
     assert robustness_page.dice_table(second, "4").splitlines()[2].startswith("| MDAE | 2 | 0.711")
+    apart = two.assign(seed=two.seed + (two.encoder == "mae"))  # MDAE's 0 and 1, MAE's 1 and 2
+    paired = robustness_page.lost_table(robustness_page.Degradations(apart), "4")
+    assert paired.splitlines()[2].startswith("| MDAE | 1 |"), "by seed, not by order"
 
 
 @pytest.mark.slow
